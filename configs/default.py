@@ -1,0 +1,59 @@
+"""Every knob, with its unit. The other configs import this and override.
+
+Nothing in the code has a default of its own: what is not listed here does not
+exist, and `train.py` refuses an unknown key.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from mixdtp_jax.model.config import ModelConfig
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict()
+  config.seed = 0  # of the weights, the order of the images and the crops
+
+  # The network; the fields are described in mixdtp_jax/model/config.py.
+  config.model = ml_collections.ConfigDict(dataclasses.asdict(ModelConfig()))
+
+  config.data = data = ml_collections.ConfigDict()
+  data.name = 'pairs'  # a key of mixdtp_jax.data.datasets.DATASETS
+  data.source = ''  # folder of the files as published
+  data.data_dir = ''  # prepared copy; '' is WORKDIR/data
+  data.crop = 96  # pixels, a multiple of 8
+  data.flip = True  # mirror half of the crops left to right
+  data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
+
+  config.batch_size = 4  # images an update, over all devices and hosts
+  config.num_train_steps = 300_000  # updates
+
+  config.loss = loss = ml_collections.ConfigDict()
+  loss.final = 'negative_ssim'  # a key of mixdtp_jax.losses.LOSSES
+  loss.coarse = 'mse'  # the same
+  loss.coarse_weight = 0.5
+
+  config.optimizer = optimizer = ml_collections.ConfigDict()
+  optimizer.name = 'adam'  # adam or adamw
+  optimizer.b1 = 0.9
+  optimizer.b2 = 0.999
+  optimizer.eps = 1e-8
+  optimizer.weight_decay = 0.0  # adamw only; adam refuses another value
+  optimizer.clip_norm = 0.0  # largest global gradient norm; 0 never clips
+
+  config.schedule = schedule = ml_collections.ConfigDict()
+  schedule.name = 'steps'  # steps or cosine
+  schedule.learning_rate = 1e-4  # the highest
+  schedule.boundaries = (90_000, 150_000, 240_000)  # steps: updates
+  schedule.factor = 0.2  # steps: the rate is multiplied at each boundary
+  schedule.warmup_steps = 0  # updates of linear growth from 0, either name
+  schedule.final_rate = 1e-6  # cosine: the rate at the last update
+
+  config.log_every_steps = 50  # updates
+  config.eval_every_steps = 5_000  # updates; 0: only at the end
+  config.eval_images = 20  # of the test split, while training; 0: all of them
+  config.eval_batch_size = 8  # images of equal size at once, over all devices
+  config.checkpoint_every_steps = 1_000  # updates
+  config.keep_checkpoints = 3  # the newest ones
+  return config

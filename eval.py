@@ -1,0 +1,119 @@
+"""Scores a network on a data set: flags -> mixdtp_jax.evaluate.
+
+python eval.py --weights=runs/mine --out=results
+python eval.py --weights=mixdtp.pth --steps=3 --folder=pairs --out=results
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+from absl import app, flags
+
+from mixdtp_jax import report
+from mixdtp_jax.console import progress, set_up_logging
+from mixdtp_jax.data.datasets import DATASETS, open_split
+from mixdtp_jax.data.folders import Pairs, open_folder
+from mixdtp_jax.data.pipeline import eval_batches
+from mixdtp_jax.evaluate import evaluate
+from mixdtp_jax.inference import make_restore
+from mixdtp_jax.metrics import PROTOCOLS
+from mixdtp_jax.model.network import final_image
+from mixdtp_jax.weights import load_run_config, load_weights
+
+_WEIGHTS = flags.DEFINE_string(
+  'weights',
+  None,
+  'Folder of a training run, folder of converted weights, or .pth file.',
+  required=True,
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', None, 'Recurrent steps of a .pth file, which does not record them.'
+)
+_DATA = flags.DEFINE_enum(
+  'data',
+  None,
+  sorted(DATASETS),
+  "Data set; by default the training run's, else pairs.",
+)
+_SOURCE = flags.DEFINE_string(
+  'source', None, "Folder of the data set as published; as for 'data'."
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, "Folder of the prepared copy; as for 'data'."
+)
+_SPLIT = flags.DEFINE_string('split', 'test', 'Split of the data set.')
+_FOLDER = flags.DEFINE_string(
+  'folder', None, 'Folder with rainy/ and clean/, instead of a data set.'
+)
+_PROTOCOLS = flags.DEFINE_list(
+  'protocols', list(PROTOCOLS), 'Protocols of PSNR and SSIM.'
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+  'batch_size',
+  None,
+  'Images of equal size at once; by default one for each device.',
+  lower_bound=1,
+)
+_OUT = flags.DEFINE_string(
+  'out', None, 'Folder for tables and images; without it, only print.'
+)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Evaluates as the flags say, prints the table and what was written."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  set_up_logging()
+  pairs, source = _open_pairs()
+  cfg, params = load_weights(_WEIGHTS.value, steps=_STEPS.value)
+  panels = report.Panels(pairs, _OUT.value)
+  rows = evaluate(
+    make_restore(final_image(cfg), params),
+    eval_batches(pairs, batch_size=_BATCH_SIZE.value or jax.device_count()),
+    _PROTOCOLS.value,
+    save=panels.add if _OUT.value else None,
+    progress=progress('Evaluated', len(pairs)),
+  )
+  print(report.format_table(rows))
+  if _OUT.value:
+    context = {
+      'weights': _WEIGHTS.value,
+      'model': dataclasses.asdict(cfg),
+      'data': source,
+    }
+    for path in report.write_results(_OUT.value, rows, panels.image, context):
+      print(path)
+    print(os.path.join(_OUT.value, 'images'))
+
+
+def _open_pairs() -> tuple[Pairs, dict[str, str]]:
+  """The pairs that the flags name, and what they are for the record."""
+  if _FOLDER.value:
+    if _DATA.value or _SOURCE.value or _DATA_DIR.value:
+      raise app.UsageError(
+        '--folder needs no --data, --source or --data_dir: drop one or other'
+      )
+    return open_folder(_FOLDER.value), {'folder': _FOLDER.value}
+  name, source, data_dir = _DATA.value or 'pairs', '', ''
+  try:
+    run = load_run_config(_WEIGHTS.value).data
+  except FileNotFoundError:  # weights alone: the flags have to say it all
+    run = None
+  if run is not None and _DATA.value in (None, run.name):
+    name, source = run.name, run.source
+    data_dir = run.data_dir or os.path.join(_WEIGHTS.value, 'data')
+  source = source if _SOURCE.value is None else _SOURCE.value
+  data_dir = data_dir if _DATA_DIR.value is None else _DATA_DIR.value
+  if not data_dir:
+    raise app.UsageError(
+      f'--data={name} needs --data_dir, the folder of its prepared copy; or '
+      'evaluate a plain folder of pairs with --folder'
+    )
+  pairs = open_split(name, source=source, data_dir=data_dir, split=_SPLIT.value)
+  return pairs, {'name': name, 'source': source, 'split': _SPLIT.value}
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,46 @@
+"""What the entry points print: our own messages, not every library's."""
+
+import pathlib
+import time
+from collections.abc import Callable
+
+from absl import logging
+
+_PACKAGE = str(pathlib.Path(__file__).parent)
+
+
+def set_up_logging() -> None:
+  """Shows our messages from INFO on, and other libraries' from WARNING on.
+
+  orbax tells each file that it writes; a run's own progress would drown. clu's
+  console writer, which prints the metrics, counts as ours.
+  """
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(
+    lambda record: (
+      record.levelno >= logging.converter.absl_to_standard(logging.WARNING)
+      or record.pathname.startswith(_PACKAGE)
+      or 'metric_writers' in record.pathname
+    )
+  )
+
+
+def progress(what: str, total: int) -> Callable[[int], None]:
+  """A function of the number done that logs it, every ten seconds at most.
+
+  Args:
+    what: begins the line.
+    total: the number that will be done in the end.
+  """
+  start = last = time.monotonic()
+
+  def report(done: int) -> None:
+    nonlocal last
+    now = time.monotonic()
+    if now - last < 10 and done < total:
+      return
+    last = now
+    left = (now - start) / done * (total - done)
+    logging.info('%s %d of %d, %.0f s left', what, done, total, left)
+
+  return report

@@ -1,0 +1,1 @@
+"""Data sets, rain, and the batches that training and evaluation read."""

@@ -1,0 +1,60 @@
+"""Rain drawn on the photographs that scikit-image ships: needs no files.
+
+Five scenes are no benchmark. They are enough to see a network learn, and to
+try every command before a data set is at hand.
+"""
+
+import io
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mixdtp_jax.data import folders, rain
+from mixdtp_jax.data.datasets.base import PairsBuilder
+
+# Read as files of the package: skimage.data may download what it lacks.
+TRAIN = ('astronaut.png', 'motorcycle_left.png', 'rocket.jpg')
+TEST = ('chelsea.png', 'coffee.png')
+TRAIN_VERSIONS = 16  # rainy versions of each photograph
+TEST_VERSIONS = 2
+
+
+class Photographs(PairsBuilder, skip_registration=True):
+  """Three photographs for training and two for testing, with drawn rain."""
+
+  name = 'photographs'
+
+  def find_pairs(self, source: Path) -> dict[str, Iterator[folders.PairFiles]]:
+    """See the base class; `source` is not read."""
+    del source
+    return {
+      'train': _draw(TRAIN, TRAIN_VERSIONS, seed=0),
+      'test': _draw(TEST, TEST_VERSIONS, seed=1),
+    }
+
+
+def _draw(
+  names: tuple[str, ...], versions: int, seed: int
+) -> Iterator[folders.PairFiles]:
+  for number, name in enumerate(names):
+    file = resources.files('skimage') / 'data' / name
+    clean = folders.read_image(file.read_bytes(), name)
+    clean_png = _png(clean)
+    for version in range(versions):
+      rainy = rain.add_rain(
+        clean.astype(np.float32) / 255, (seed, number * versions + version)
+      )
+      yield folders.PairFiles(
+        f'{Path(name).stem}-{version + 1:02d}',
+        _png(np.round(rainy.numpy() * 255).astype(np.uint8)),
+        clean_png,
+      )
+
+
+def _png(image: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, format='PNG')
+  return buffer.getvalue()

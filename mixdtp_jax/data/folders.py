@@ -1,0 +1,226 @@
+"""Folders of image pairs: finding, checking and reading them.
+
+A pair is a rainy image and its clean one: RGB, of equal size, as PNG or JPEG
+files. What does not fit is an error that names the file; nothing is skipped.
+Images come out as (H, W, 3) uint8.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+# Accepted names of the two folders, rainy first.
+FOLDER_NAMES = (('rainy', 'clean'), ('input', 'target'), ('rain', 'norain'))
+
+
+class PairFiles(NamedTuple):
+  """A pair; each side is a file, or the encoded bytes of a PNG or JPEG."""
+
+  name: str
+  rainy: Path | bytes
+  clean: Path | bytes
+
+
+class Pairs(Protocol):
+  """Random access to decoded pairs; what evaluation reads."""
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+
+  def __getitem__(self, index: int) -> dict:
+    """{'name': str, 'rainy': (H, W, 3) uint8, 'clean': the same}."""
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W), without decoding an image."""
+
+
+class FolderPairs:
+  """The pairs of `files`, decoded when they are asked for."""
+
+  def __init__(self, files: list[PairFiles]):
+    """Reads every header.
+
+    Raises:
+      ValueError: a file is no RGB image, or a pair's sizes differ.
+    """
+    self._files = files
+    self._shapes = []
+    for pair in files:
+      shapes = image_shape(pair.rainy), image_shape(pair.clean)
+      check_same_size(pair.name, *shapes)
+      self._shapes.append(shapes[0])
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self._files)
+
+  def __getitem__(self, index: int) -> dict:
+    """The decoded pair; see `Pairs`."""
+    name, rainy, clean = self._files[index]
+    return {
+      'name': name,
+      'rainy': read_image(rainy),
+      'clean': read_image(clean),
+    }
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W), from the files' headers."""
+    return self._shapes[index]
+
+
+def open_folder(folder: str | Path) -> FolderPairs:
+  """The pairs of a folder with rainy/ and clean/; see `find_pairs`.
+
+  Raises:
+    FileNotFoundError, ValueError: the layout or a file does not fit.
+  """
+  return FolderPairs(find_pairs(Path(folder)))
+
+
+def find_pairs(folder: Path) -> list[PairFiles]:
+  """Pairs files of equal stem in rainy/ and clean/, sorted by stem.
+
+  The folders may also be named input/ and target/, or rain/ and norain/.
+
+  Raises:
+    FileNotFoundError: `folder` does not exist or has no such two folders.
+    ValueError: it has several, or a file has no partner.
+  """
+  found = [
+    names for names in FOLDER_NAMES if all((folder / n).is_dir() for n in names)
+  ]
+  if len(found) == 1:
+    rainy, clean = found[0]
+    return match(by_stem(folder / rainy), by_stem(folder / clean))
+  wanted = ', '.join(f'{rainy}/ and {clean}/' for rainy, clean in FOLDER_NAMES)
+  if found:
+    raise ValueError(
+      f'{folder} has {content(folder)}: keep exactly one of {wanted}'
+    )
+  raise FileNotFoundError(
+    f'{folder} has {content(folder)}; expected one of {wanted}, with files of '
+    'equal stems in both'
+  )
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+  """The files of a folder by their names without suffix, hidden ones aside.
+
+  Raises:
+    FileNotFoundError: `folder` does not exist.
+    ValueError: two files have one stem.
+  """
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f'{folder} is not a folder; {folder.parent} has {content(folder.parent)}'
+    )
+  files: dict[str, Path] = {}
+  for path in sorted(folder.iterdir()):
+    if path.name.startswith('.'):
+      continue
+    if path.stem in files:
+      raise ValueError(
+        f'{folder}: {files[path.stem].name} and {path.name} have one stem; '
+        'keep one of them'
+      )
+    files[path.stem] = path
+  return files
+
+
+def match(
+  rainy: Mapping[str, Path], clean: Mapping[str, Path]
+) -> list[PairFiles]:
+  """Pairs the files of equal keys, in the order of `rainy`.
+
+  Raises:
+    ValueError: a file has no partner, or there is no file at all.
+  """
+  lonely = [path for key, path in rainy.items() if key not in clean]
+  widowed = [path for key, path in clean.items() if key not in rainy]
+  problems = [
+    f'without a {partner} image: {_some(paths)}'
+    for partner, paths in (('clean', lonely), ('rainy', widowed))
+    if paths
+  ]
+  if problems:
+    raise ValueError('; '.join(problems) + ' (add the partner or remove these)')
+  if not rainy:
+    raise ValueError('no image pairs: the rainy and clean folders are empty')
+  return [PairFiles(path.stem, path, clean[k]) for k, path in rainy.items()]
+
+
+def content(folder: Path) -> str:
+  """What a folder holds, in a few words for an error."""
+  if not folder.is_dir():
+    return 'nothing (it is not a folder)'
+  names = sorted(
+    path.name + '/' * path.is_dir()
+    for path in folder.iterdir()
+    if not path.name.startswith('.')
+  )
+  return _some(names) if names else 'nothing in it'
+
+
+def image_shape(image: Path | bytes, label: str = '') -> tuple[int, int]:
+  """(H, W) from the header.
+
+  Args:
+    image: file or encoded bytes.
+    label: names the image in errors, where it is no file.
+
+  Raises:
+    ValueError: not a PNG or JPEG, or not RGB.
+  """
+  with _opened(image, label) as opened:
+    return opened.height, opened.width
+
+
+def read_image(image: Path | bytes, label: str = '') -> np.ndarray:
+  """Decodes to (H, W, 3) uint8; arguments and errors as `image_shape`'s.
+
+  Raises:
+    ValueError: as there, or the data is cut short or damaged.
+  """
+  with _opened(image, label) as opened:
+    return np.asarray(opened.convert('RGB'))
+
+
+def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
+  """Raises ValueError where a pair's two shapes differ."""
+  if rainy[:2] != clean[:2]:
+    sizes = ['x'.join(map(str, shape[1::-1])) for shape in (rainy, clean)]
+    raise ValueError(
+      f'{name}: the rainy image is {sizes[0]}, the clean one {sizes[1]} '
+      'pixels; a pair needs equal sizes'
+    )
+
+
+@contextmanager
+def _opened(image: Path | bytes, label: str) -> Iterator[Image.Image]:
+  label = str(image) if isinstance(image, Path) else label
+  source = image if isinstance(image, Path) else io.BytesIO(image)
+  try:
+    with Image.open(source, formats=('PNG', 'JPEG')) as opened:
+      # A palette is a way to store RGB; any other mode is another image.
+      transparent = ' with transparency' * ('transparency' in opened.info)
+      if opened.mode not in ('RGB', 'P') or transparent:
+        raise ValueError(
+          f'{label} is not RGB (its mode is {opened.mode}{transparent}): '
+          'convert it to RGB'
+        )
+      yield opened
+  # SyntaxError is what Pillow raises for a damaged PNG chunk.
+  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    raise ValueError(
+      f'{label} cannot be decoded as PNG or JPEG ({error}): replace the file'
+    ) from error
+
+
+def _some(things: list, most: int = 10) -> str:
+  rest = f' and {len(things) - most} more' if len(things) > most else ''
+  return ', '.join(map(str, things[:most])) + rest

@@ -1,0 +1,187 @@
+"""Batches of training crops, and whole images for evaluation.
+
+A training batch is a pure function of (config.seed, step). Its rows have the
+counters k = step * batch_size + row; counter k shows image k % N of epoch
+k // N, in that epoch's own order, with crop, flip and turn drawn from
+(seed, k). So a run resumes without any iterator state, and every host reads
+only its own rows of the global batch.
+
+Images are NHWC float32 in [0, 1].
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from mixdtp_jax import mesh as mesh_lib
+from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.data.datasets.base import PreparedPairs, tf
+from mixdtp_jax.data.folders import Pairs
+
+
+class EvalBatch(NamedTuple):
+  """Whole images of one shape; only the first len(names) of them count.
+
+  Attributes:
+    rainy: (B, H, W, 3) float32 in [0, 1].
+    clean: the same.
+    names: of the images, at most B.
+  """
+
+  rainy: np.ndarray
+  clean: np.ndarray
+  names: tuple[str, ...]
+
+
+def train_batches(
+  config: ml_collections.ConfigDict, *, start_step: int, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, jax.Array]]:
+  """Endless batches from step `start_step` on.
+
+  Args:
+    config: configs/default.py; the data set is prepared first if need be.
+    start_step: index of the first batch.
+    mesh: the devices that share each batch.
+
+  Returns:
+    Iterator of {'rainy', 'clean'}, global arrays (batch_size, crop, crop, 3)
+    float32 in [0, 1], split over the mesh.
+
+  Raises:
+    ValueError: batch_size is no multiple of the number of devices.
+    FileNotFoundError, ValueError: see `datasets.prepare`.
+  """
+  batch_size, data = config.batch_size, config.data
+  if batch_size % mesh.size:
+    raise ValueError(
+      f'batch_size = {batch_size} is not a multiple of the {mesh.size} devices '
+      'that share each batch'
+    )
+  pairs = open_split(
+    data.name,
+    source=data.source,
+    data_dir=data.data_dir,
+    split='train',
+    crop=data.crop,
+  )
+  sharding = mesh_lib.batch_sharding(mesh)
+  slices = sharding.addressable_devices_indices_map((batch_size,)).values()
+  rows = sorted({row for (s,) in slices for row in range(batch_size)[s]})
+
+  def to_global(rows_here: np.ndarray) -> jax.Array:
+    shape = (batch_size, *rows_here.shape[1:])
+    return jax.make_array_from_process_local_data(sharding, rows_here, shape)
+
+  local = local_batches(config, pairs, start_step=start_step, rows=rows)
+  return (jax.tree.map(to_global, batch) for batch in local)
+
+
+def local_batches(
+  config: ml_collections.ConfigDict,
+  pairs: PreparedPairs,
+  *,
+  start_step: int,
+  rows: Sequence[int],
+) -> Iterator[dict[str, np.ndarray]]:
+  """The given rows of every batch from step `start_step` on.
+
+  Args:
+    config: gives seed, batch_size and data's crop, flip and rotate.
+    pairs: the training images, none smaller than the crop.
+    start_step: index of the first batch.
+    rows: ascending, from 0 to batch_size - 1.
+
+  Returns:
+    Endless iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32
+    in [0, 1].
+  """
+  rows = np.asarray(rows, np.int64)
+
+  def crop_pair(n):
+    step, row = n // len(rows), tf.gather(rows, n % len(rows))
+    k = step * config.batch_size + row
+    index = _image_index(k, len(pairs), config.seed)
+    encoded = tf.numpy_function(pairs.encoded, [index], (tf.string, tf.string))
+    images = tf.concat([_decode(image) for image in encoded], axis=-1)
+    return _augment(images, k, config.seed, config.data)
+
+  def to_batch(crops):  # (rows, crop, crop, 6) uint8
+    crops = tf.cast(crops, tf.float32) / 255
+    return {'rainy': crops[..., :3], 'clean': crops[..., 3:]}
+
+  numbers = tf.data.Dataset.range(
+    start_step * len(rows), np.iinfo(np.int64).max
+  )
+  # deterministic: the order must not depend on which worker is done first.
+  crops = numbers.map(crop_pair, tf.data.AUTOTUNE, deterministic=True)
+  batches = crops.batch(len(rows)).map(to_batch).prefetch(tf.data.AUTOTUNE)
+  return batches.as_numpy_iterator()
+
+
+def eval_batches(
+  pairs: Pairs, *, batch_size: int, limit: int = 0
+) -> Iterator[EvalBatch]:
+  """Whole images, in groups of equal shape in order of first appearance.
+
+  Args:
+    pairs: decoded one batch at a time.
+    batch_size: B of every batch; a group's last one repeats its last image.
+    limit: how many images, counted from the first; 0 takes all.
+  """
+  groups: dict[tuple[int, int], list[int]] = {}
+  for index in range(min(len(pairs), limit or len(pairs))):
+    groups.setdefault(pairs.shape(index), []).append(index)
+  for indices in groups.values():
+    for start in range(0, len(indices), batch_size):
+      yield _eval_batch(
+        [pairs[i] for i in indices[start : start + batch_size]], batch_size
+      )
+
+
+def _eval_batch(images: list[dict], batch_size: int) -> EvalBatch:
+  names = tuple(image['name'] for image in images)
+  images = images + images[-1:] * (batch_size - len(images))
+  stack = {
+    side: np.stack([i[side] for i in images]).astype(np.float32) / 255
+    for side in ('rainy', 'clean')
+  }
+  return EvalBatch(stack['rainy'], stack['clean'], names)
+
+
+def _image_index(k: tf.Tensor, size: int, seed: int) -> tf.Tensor:
+  """Which image counter k shows: a permutation of 0..size-1 in each epoch."""
+  order = tf.cast(tf.stack([seed, k // size]), tf.uint32)
+  return tf.random.experimental.index_shuffle(k % size, order, size - 1)
+
+
+def _decode(encoded: tf.Tensor) -> tf.Tensor:
+  """PNG or JPEG to (H, W, 3) uint8, equal to Pillow's."""
+  return tf.cond(
+    tf.io.is_jpeg(encoded),
+    # The default transform is faster and differs from Pillow's.
+    lambda: tf.io.decode_jpeg(encoded, 3, dct_method='INTEGER_ACCURATE'),
+    lambda: tf.io.decode_png(encoded, 3),
+  )
+
+
+def _augment(
+  images: tf.Tensor, k: tf.Tensor, seed: int, data: ml_collections.ConfigDict
+) -> tf.Tensor:
+  """Crops, flips and turns (H, W, 6), by numbers that (seed, k) fixes."""
+  # Named algorithm: TensorFlow's own choice depends on the device.
+  draws = tf.random.stateless_uniform(
+    (4,), tf.stack([seed, k]), None, None, tf.uint32, alg='philox'
+  )
+  top, left, flip, turns = tf.unstack(tf.cast(draws, tf.int64))
+  height, width = tf.unstack(tf.shape(images, tf.int64)[:2])
+  crop = data.crop
+  top, left = top % (height - crop + 1), left % (width - crop + 1)
+  images = images[top : top + crop, left : left + crop]
+  if data.flip:
+    images = tf.cond(flip % 2 == 1, lambda: images[:, ::-1], lambda: images)
+  if data.rotate:
+    images = tf.image.rot90(images, tf.cast(turns % 4, tf.int32))
+  return tf.ensure_shape(images, (crop, crop, 6))

@@ -1,0 +1,242 @@
+"""PSNR and SSIM under the five protocols of the deraining literature.
+
+Results of one image differ by more than 1 dB between protocols, so a number
+means something only beside its protocol's name. `PROTOCOLS` maps that name to
+a function of (restored, clean), both (B, H, W, 3) float in [0, 1]:
+
+  rgb      float RGB clamped to [0, 1], not rounded. SSIM per channel on the
+           whole image, its window zero-padded at the border. The MixDTPNet
+           repository's own.
+  rgb8     RGB rounded to uint8. SSIM per channel on the valid region, as
+           BasicSR computes it for colour images. PromptIR and AdaIR report
+           the same PSNR but for the rounding; their SSIM has scikit-image's
+           default 7x7 uniform window and is not comparable.
+  y        uint8 RGB, then MATLAB's rgb2ycbcr rounded to uint8. SSIM on the
+           valid region. Restormer's script.
+  y_float  uint8 RGB, then luma that is not rounded. SSIM by Wang's ssim.m,
+           which first shrinks images of 384 pixels and more. The scripts of
+           PReNet and RCDNet, on images that were rounded to uint8.
+  prenet   y_float, the restored image truncated to uint8 instead of rounded,
+           as PReNet's test script saves it.
+
+Every SSIM has an 11x11 Gaussian window of sigma 1.5, K = (0.01, 0.03) and
+weighted population statistics; "valid region" means that only windows inside
+the image count, which needs both sides >= 11. The PSNR of identical images is
+inf. PSNR and SSIM are per image; a data set's are their mean over images.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_WINDOW = 11  # pixels
+_SIGMA = 1.5
+_MARGIN = _WINDOW // 2
+_OFFSETS = np.arange(_WINDOW) - _MARGIN
+_TAPS = np.exp(-(_OFFSETS**2) / (2 * _SIGMA**2))
+_TAPS /= _TAPS.sum()
+
+
+class Score(NamedTuple):
+  """PSNR in dB and SSIM: arrays (B,) of a batch, or floats of one image."""
+
+  psnr: jax.Array | float
+  ssim: jax.Array | float
+
+
+@jax.custom_vjp
+def _blur(planes: jax.Array) -> jax.Array:
+  """Gaussian window sums (..., H, W) -> (..., H - 10, W - 10)."""
+  # Shifted multiply-adds on planes cost a third of banded matrix products at
+  # 320x480 and grow linearly with the image; XLA's convolution is 30 times
+  # slower on a CPU.
+  for axis in (-2, -1):
+    # Without the barrier, XLA fuses both passes into one of 11 * 11 terms.
+    planes = jax.lax.optimization_barrier(planes)
+    size = planes.shape[axis] - 2 * _MARGIN
+    planes = sum(
+      float(tap)
+      * jax.lax.slice_in_dim(planes, i, i + size, axis=planes.ndim + axis)
+      for i, tap in enumerate(_TAPS)
+    )
+  return planes
+
+
+def _blur_forward(planes: jax.Array) -> tuple[jax.Array, None]:
+  return _blur(planes), None
+
+
+def _blur_backward(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
+  # The window is symmetric, so the adjoint is the same blur, of the cotangent
+  # with a border; XLA's transpose of the slices is 15 times slower.
+  border = [(0, 0)] * (cotangent.ndim - 2) + [(2 * _MARGIN, 2 * _MARGIN)] * 2
+  return (_blur(jnp.pad(cotangent, border)),)
+
+
+_blur.defvjp(_blur_forward, _blur_backward)
+
+
+@functools.partial(jax.jit, static_argnames=('padding', 'data_range'))
+def ssim(
+  x: jax.Array, y: jax.Array, *, padding: str, data_range: float = 1.0
+) -> jax.Array:
+  """Structural similarity of each image; differentiable.
+
+  Wang et al., "Image quality assessment: from error visibility to structural
+  similarity", 2004, equation 13, without square roots: its gradient is finite
+  on flat patches.
+
+  Args:
+    x: (B, H, W, C) float, values of [0, data_range].
+    y: the same.
+    padding: 'SAME' surrounds the images with zeros so that every pixel has a
+      window; 'VALID' has windows inside the image only.
+    data_range: the peak value L of the constants (K L)^2.
+
+  Returns:
+    (B,) float32 (float64 of float64 images) in [-1, 1], the mean over windows
+    and channels.
+
+  Raises:
+    ValueError: the shapes differ or are not (B, H, W, C), the padding is
+      unknown, or it is 'VALID' and a side is shorter than 11 pixels.
+  """
+  _check_shapes(x, y)
+  if padding not in ('SAME', 'VALID'):
+    raise ValueError(f"padding = {padding!r}: needs 'SAME' or 'VALID'")
+  height, width = x.shape[1:3]
+  if padding == 'VALID' and min(height, width) < _WINDOW:
+    raise ValueError(
+      f'SSIM over the valid region of a {height}x{width} image: needs sides '
+      f'of at least {_WINDOW} pixels; use padding SAME (protocol rgb)'
+    )
+  x, y = (
+    (_at_least_float32(image) / data_range).transpose(0, 3, 1, 2)
+    for image in (x, y)
+  )
+  # E[x^2] - E[x]^2 loses digits to the image's level. x - level has the same
+  # variances of smaller products; as levels cancel, their gradient is zero.
+  level_x, level_y = (
+    jax.lax.stop_gradient(image.mean((-2, -1), keepdims=True))
+    for image in (x, y)
+  )
+  if padding == 'SAME':
+    # Before the shift: the border is black, whatever the level.
+    border = ((0, 0), (0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
+    x, y = jnp.pad(x, border), jnp.pad(y, border)
+  x, y = x - level_x, y - level_y
+  mean_x, mean_y, xx, yy, xy = _blur(jnp.stack((x, y, x * x, y * y, x * y)))
+  covariance = xy - mean_x * mean_y
+  variances = xx - mean_x * mean_x + yy - mean_y * mean_y
+  mean_x, mean_y = mean_x + level_x, mean_y + level_y
+  c1, c2 = 0.01**2, 0.03**2
+  luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+  structure = (2 * covariance + c2) / (variances + c2)
+  return (luminance * structure).mean((1, 2, 3))
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _check_shapes(x: jax.Array, y: jax.Array) -> None:
+  if x.shape != y.shape or x.ndim != 4:
+    raise ValueError(
+      f'images of shapes {x.shape} and {y.shape}: need one shape (B, H, W, C)'
+    )
+
+
+def _psnr(x: jax.Array, y: jax.Array, peak: float) -> jax.Array:
+  """PSNR in dB (B,) of images (B, H, W, C)."""
+  _check_shapes(x, y)
+  return -10 * jnp.log10(jnp.square((x - y) / peak).mean((1, 2, 3)))
+
+
+def _round_to_uint8(images: jax.Array) -> jax.Array:
+  """Values 0 to 255 as int32 of floats in [0, 1]."""
+  return jnp.round(255 * jnp.clip(images, 0, 1)).astype(jnp.int32)
+
+
+def _truncate_to_uint8(images: jax.Array) -> jax.Array:
+  """As `_round_to_uint8`, but cutting the fraction off."""
+  # In float32, 255 * (k / 255) can be the number just below k, and an image
+  # that came from a uint8 file would lose a gray level. 1e-4 is above that
+  # error (at most 3e-5) and moves one in 10,000 other values.
+  return jnp.floor(255 * jnp.clip(images, 0, 1) + 1e-4).astype(jnp.int32)
+
+
+# MATLAB's rgb2ycbcr: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 for
+# uint8. Scaled to integers it is exact, which float32 is not where Y is
+# rounded: Y has steps of 1.2e-5, and float32 near 235 of 1.5e-5.
+_LUMA_WEIGHTS = (65_481, 128_553, 24_966)
+_LUMA_SCALE = 255_000
+
+
+def _scaled_luma(rgb: jax.Array) -> jax.Array:
+  """255,000 (Y - 16) as int32 (B, H, W, 1) of int32 RGB in 0..255."""
+  products = (rgb[..., i] * weight for i, weight in enumerate(_LUMA_WEIGHTS))
+  return sum(products)[..., None]
+
+
+def _shrink(images: jax.Array) -> jax.Array:
+  """The automatic downsampling of Wang's ssim.m, (B, H, W, C).
+
+  f = max(1, round(min(H, W) / 256)), halves away from zero; an f x f mean with
+  symmetric borders, of which every f-th pixel from the first is kept.
+  """
+  batch, height, width, channels = images.shape
+  f = max(1, (min(height, width) + 128) // 256)
+  # imfilter centres an even window on the first of its two middle pixels.
+  before, after = (f - 1) // 2, f // 2
+  border = ((0, 0), (before, after), (before, after), (0, 0))
+  images = jnp.pad(images, border, mode='symmetric')
+  rows, columns = -(-height // f), -(-width // f)
+  images = images[:, : rows * f, : columns * f]
+  return images.reshape(batch, rows, f, columns, f, channels).mean((2, 4))
+
+
+@jax.jit
+def _rgb(restored: jax.Array, clean: jax.Array) -> Score:
+  restored, clean = jnp.clip(restored, 0, 1), jnp.clip(clean, 0, 1)
+  return Score(_psnr(restored, clean, 1), ssim(restored, clean, padding='SAME'))
+
+
+@jax.jit
+def _rgb8(restored: jax.Array, clean: jax.Array) -> Score:
+  x, y = _round_to_uint8(restored), _round_to_uint8(clean)
+  return Score(_psnr(x, y, 255), ssim(x, y, padding='VALID', data_range=255))
+
+
+@jax.jit
+def _y(restored: jax.Array, clean: jax.Array) -> Score:
+  x, y = (
+    16 + (_scaled_luma(_round_to_uint8(rgb)) + _LUMA_SCALE // 2) // _LUMA_SCALE
+    for rgb in (restored, clean)
+  )
+  return Score(_psnr(x, y, 255), ssim(x, y, padding='VALID', data_range=255))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _y_float(
+  quantise: Callable[[jax.Array], jax.Array],
+  restored: jax.Array,
+  clean: jax.Array,
+) -> Score:
+  x, y = _scaled_luma(quantise(restored)), _scaled_luma(_round_to_uint8(clean))
+  psnr = _psnr(x, y, 255 * _LUMA_SCALE)
+  x, y = (_shrink(16 + luma / _LUMA_SCALE) for luma in (x, y))
+  return Score(psnr, ssim(x, y, padding='VALID', data_range=255))
+
+
+# restored, clean (B, H, W, 3) float in [0, 1] -> Score of (B,) float32.
+PROTOCOLS: dict[str, Callable[[jax.Array, jax.Array], Score]] = {
+  'rgb': _rgb,
+  'rgb8': _rgb8,
+  'y': _y,
+  'y_float': functools.partial(_y_float, _round_to_uint8),
+  'prenet': functools.partial(_y_float, _truncate_to_uint8),
+}

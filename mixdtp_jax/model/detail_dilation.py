@@ -1,0 +1,30 @@
+"""Detail dilation, the figure's "Detail Zoom Block"."""
+
+import flax.linen as nn
+import jax
+
+from mixdtp_jax.model import ops
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.layers import conv3x3
+
+
+class DetailDilation(nn.Module):
+  """Embeds an image with its magnified fine detail taken away.
+
+  The detail is what a half-size feature image loses when it is halved again:
+  thin structures, rain streaks among them.
+  """
+
+  cfg: ModelConfig
+
+  @nn.compact
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """Embeds (B, H, W, 3) into (B, H, W, width)."""
+    zoomed = nn.relu(conv3x3(3, name='zoom')(image))
+    half = ops.bilinear_half(zoomed)
+    detail = half - ops.bilinear_double(ops.bilinear_half(half))
+    # The original embeds the image and the detail with the same bias-free
+    # convolution and subtracts: by linearity one convolution does.
+    return conv3x3(self.cfg.width, name='embed')(
+      image - ops.bilinear_double(detail)
+    )

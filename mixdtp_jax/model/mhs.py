@@ -1,0 +1,47 @@
+"""Multi-scale hybrid strategy (MHS), the decoder with coupling."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mixdtp_jax.model import ops
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.layers import Conv1x1, conv3x3
+from mixdtp_jax.model.mfe import Features
+from mixdtp_jax.model.transformer import TransformerStage
+
+
+class Upsample(nn.Module):
+  """Twice the size, half the channels: (B, H, W, C) to (B, 2H, 2W, C/2)."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Doubles the channels, then moves four channels into 2x2 pixels."""
+    return ops.pixel_shuffle(conv3x3(x.shape[-1] * 2, name='conv')(x))
+
+
+class MHS(nn.Module):
+  """Fuses the encoder's levels from coarse to fine into a coarse image."""
+
+  cfg: ModelConfig
+
+  @nn.compact
+  def __call__(self, features: Features) -> jax.Array:
+    """Decodes features into the coarse restored image (B, H, W, 3).
+
+    The image is predicted as it is, not as a residual to the input.
+    """
+    cfg = self.cfg
+    x = features.outputs[3]
+    for level in (2, 1, 0):
+      # One upsampling serves two: the decoder's way up and the coupling, which
+      # adds what entered the level below on the encoder's side.
+      up = Upsample(name=f'up{level + 2}_{level + 1}')
+      x = jnp.concatenate([up(x), features.outputs[level]], axis=-1)
+      x = Conv1x1(cfg.level_width(level), name=f'reduce{level + 1}')(x)
+      blocks = cfg.decoder_blocks[level]
+      x = TransformerStage(cfg, level, blocks, name=f'stage{level + 1}')(x)
+      if cfg.coupling:
+        x += up(features.inputs[level])
+    x = TransformerStage(cfg, 0, cfg.refinement_blocks, name='refinement')(x)
+    return conv3x3(3, name='to_image')(x)

@@ -1,0 +1,107 @@
+"""Transformer blocks with channel attention (figure C).
+
+The design is Restormer's (arXiv:2111.09881): attention between channels, so
+that its cost is linear in pixels, and a gated feed-forward.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mixdtp_jax.model import ops
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.layers import Conv1x1, DepthwiseConv
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+  """Layer norm over the channels of each pixel, with weight and bias."""
+  # The fast variance E[x^2] - E[x]^2 loses digits that parity needs.
+  return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+
+
+class ChannelAttention(nn.Module):
+  """Multi-head attention between channels: (B, H, W, C) to the same."""
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Mixes the channels of each head by the similarity of their images."""
+    b, h, w, c = x.shape
+    temperature = self.param(
+      'temperature', nn.initializers.ones, (self.heads,), jnp.float32
+    )
+    qkv = DepthwiseConv(name='qkv_depthwise')(Conv1x1(3 * c, name='qkv')(x))
+    q, k, v = jnp.split(
+      qkv.reshape(b, h * w, 3 * self.heads, c // self.heads), 3, axis=2
+    )
+    # q and k are normalised over all pixels; scaling their small product
+    # instead of the images is the same and cheaper.
+    similarity = jnp.einsum('bnhc,bnhd->bhcd', q, k)
+    similarity *= _inverse_norm(q)[..., :, None]
+    similarity *= _inverse_norm(k)[..., None, :]
+    attention = nn.softmax(similarity * temperature[:, None, None])
+    out = jnp.einsum('bhcd,bnhd->bnhc', attention, v)
+    return Conv1x1(c, name='project_out')(out.reshape(b, h, w, c))
+
+
+def _inverse_norm(x):
+  """1 / max(norm over pixels, 1e-12): (B, N, heads, C) to (B, heads, C).
+
+  The maximum is taken of the square, so that a black image has a gradient.
+  """
+  return jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=1), 1e-24))
+
+
+class FeedForward(nn.Module):
+  """Gated feed-forward: (B, H, W, C) to the same."""
+
+  expansion: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Multiplies one half of the hidden channels by the gelu of the other."""
+    c = x.shape[-1]
+    hidden = int(c * self.expansion)
+    x = Conv1x1(2 * hidden, name='project_in')(x)
+    x = ops.gated_gelu(DepthwiseConv(name='depthwise')(x))
+    return Conv1x1(c, name='project_out')(x)
+
+
+class TransformerBlock(nn.Module):
+  """Attention and feed-forward, each after a layer norm, with residuals."""
+
+  cfg: ModelConfig
+  level: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, _) -> tuple[jax.Array, None]:
+    """Maps (B, H, W, C) to (the same, None), as `flax.linen.scan` asks."""
+    heads = self.cfg.heads[self.level]
+    x += ChannelAttention(heads, name='attention')(layer_norm('norm1')(x))
+    feed_forward = FeedForward(self.cfg.ffn_expansion, name='feed_forward')
+    return x + feed_forward(layer_norm('norm2')(x)), None
+
+
+class TransformerStage(nn.Module):
+  """Transformer blocks in a row: (B, H, W, C) to the same.
+
+  The blocks are one loop, which compiles many times faster than the blocks
+  one after another; their parameters are stacked along a first axis.
+  """
+
+  cfg: ModelConfig
+  level: int
+  blocks: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies the blocks."""
+    stacked = nn.scan(
+      TransformerBlock,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      length=self.blocks,
+      unroll=min(self.cfg.scan_unroll, self.blocks),
+    )
+    return stacked(self.cfg, self.level, name='blocks')(x, None)[0]

@@ -1,0 +1,237 @@
+"""Training: one jitted update, and the loop around it on one page."""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from clu import metric_writers
+
+from mixdtp_jax import checkpoints, inference, report
+from mixdtp_jax.console import progress
+from mixdtp_jax.data import pipeline
+from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.evaluate import Row, evaluate, mean_row
+from mixdtp_jax.losses import make_loss
+from mixdtp_jax.mesh import make_mesh, replicated
+from mixdtp_jax.metrics import PROTOCOLS
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.network import MixDTP, Outputs, final_image
+from mixdtp_jax.state import (
+  TrainState,
+  init_state,
+  make_optimizer,
+  make_schedule,
+)
+from mixdtp_jax.training_log import TrainingLog
+
+Batch = dict[str, jax.Array]
+Scalars = dict[str, jax.Array]
+LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
+
+
+def loss_and_gradients(
+  params: dict, batch: Batch, *, network: MixDTP, loss: LossFn
+) -> tuple[Scalars, dict]:
+  """Scalars and gradients of a batch {'rainy', 'clean'} (B, H, W, 3).
+
+  All are means over the images, so the mean over equal parts of a batch is
+  that of the whole: this is the per-device function of data parallelism.
+  """
+
+  def loss_fn(params):
+    outputs = network.apply({'params': params}, batch['rainy'])
+    total, terms = loss(outputs, batch['clean'])
+    return total, (outputs.final, terms)
+
+  (total, (final, terms)), gradients = jax.value_and_grad(
+    loss_fn, has_aux=True
+  )(params)
+  error = jnp.square(jnp.clip(final, 0, 1) - batch['clean']).mean((1, 2, 3))
+  # An exact image has no finite PSNR; 100 dB stands for it.
+  psnr = -10 * jnp.log10(jnp.maximum(error, 1e-10)).mean()
+  scalars = {'loss': total, 'psnr': psnr}
+  return scalars | {f'loss_{k}': v for k, v in terms.items()}, gradients
+
+
+def apply_gradients(
+  state: TrainState,
+  gradients: dict,
+  optimizer: optax.GradientTransformation,
+) -> TrainState:
+  """One update of the optimizer."""
+  updates, opt_state = optimizer.update(
+    gradients, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, params, opt_state)
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  *,
+  network: MixDTP,
+  loss: LossFn,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+) -> tuple[TrainState, Scalars]:
+  """One update: a pure function of state and batch.
+
+  Under jit with the batch split over a mesh, the compiler adds the exchange
+  of gradients between devices.
+
+  Returns:
+    The next state and float32 scalars: loss, its terms before weighting,
+    psnr (rgb, of the batch's final images), learning_rate, and grad_norm,
+    the global norm before clipping.
+  """
+  scalars, gradients = loss_and_gradients(
+    state.params, batch, network=network, loss=loss
+  )
+  scalars['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
+  scalars['grad_norm'] = optax.tree.norm(gradients)
+  return apply_gradients(state, gradients, optimizer), scalars
+
+
+def make_train_step(
+  config: ml_collections.ConfigDict,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
+  """The compiled `train_step` of a configuration; it consumes its state."""
+  step = functools.partial(
+    train_step,
+    network=MixDTP(ModelConfig.from_mapping(config.model)),
+    loss=make_loss(**config.loss),
+    optimizer=make_optimizer(config),
+    schedule=make_schedule(config),
+  )
+  return jax.jit(step, donate_argnums=0)
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str
+) -> TrainState:
+  """Trains from the newest checkpoint in `workdir`, or from the start.
+
+  Writes metrics for TensorBoard, checkpoints, and after the last update the
+  results of the test images, all under `workdir`.
+
+  Args:
+    config: configs/default.py with its knobs set.
+    workdir: the run's folder; created where it does not exist.
+
+  Returns:
+    The state after config.num_train_steps updates.
+
+  Raises:
+    ValueError: the configuration contradicts itself, the data, or the
+      checkpoints in `workdir`, or these are past the last update.
+    FloatingPointError: loss or gradient is not finite any more.
+  """
+  config = _with_data_dir(config, workdir)
+  mesh = make_mesh()
+  step_fn = make_train_step(config)
+  manager = checkpoints.make_manager(workdir, keep=config.keep_checkpoints)
+  writer = metric_writers.create_default_writer(
+    workdir, just_logging=jax.process_index() > 0
+  )
+  with manager, contextlib.closing(writer):
+    state = checkpoints.restore_or_init(
+      manager, config, _initial_state(config), replicated(mesh)
+    )
+    start, end = int(state.step), config.num_train_steps
+    if start > end:
+      raise ValueError(
+        f'{workdir} has made {start} updates already, more than '
+        f'num_train_steps = {end}: raise it, or use another workdir'
+      )
+    batches = pipeline.train_batches(config, start_step=start, mesh=mesh)
+    log = TrainingLog(config, writer, manager, start_step=start)
+    for step, batch in zip(range(start, end), batches, strict=False):
+      state, scalars = step_fn(state, batch)  # state.step is step + 1 now
+      log.add(step + 1, scalars)
+      if _due(step + 1, config.checkpoint_every_steps, end):
+        log.check()
+        checkpoints.save(manager, state, config)
+      if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
+        with log.paused():
+          evaluate_state(state, config, mesh, writer)
+    manager.wait_until_finished()
+    rows = evaluate_state(
+      state, config, mesh, writer, pathlib.Path(workdir, 'results')
+    )
+  print(report.format_table(rows))
+  return state
+
+
+def _due(step: int, every: int, end: int) -> bool:
+  return step == end or (every > 0 and step % every == 0)
+
+
+def _with_data_dir(config, workdir):
+  """A copy whose data_dir names a folder."""
+  config = config.copy_and_resolve_references()  # ConfigDict(...) shares parts
+  if not config.data.data_dir:
+    config.data.data_dir = str(pathlib.Path(workdir).absolute() / 'data')
+  return config
+
+
+def _initial_state(config) -> Callable[[], TrainState]:
+  network = MixDTP(ModelConfig.from_mapping(config.model))
+  optimizer = make_optimizer(config)
+  return functools.partial(init_state, config.seed, network, optimizer)
+
+
+def evaluate_state(
+  state: TrainState,
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+  writer: metric_writers.MetricWriter,
+  folder: pathlib.Path | None = None,
+) -> list[Row]:
+  """Scores a state on test images, and writes the means and some images.
+
+  Args:
+    state: its parameters are evaluated.
+    config: names the data, and how many of its test images count.
+    mesh: the devices that share the work.
+    writer: gets PSNR and SSIM by protocol, and side-by-side images.
+    folder: gets the rows as CSV and JSON, and the images; None writes none.
+  """
+  data, step = config.data, int(state.step)
+  pairs = open_split(
+    data.name, source=data.source, data_dir=data.data_dir, split='test'
+  )
+  cfg = ModelConfig.from_mapping(config.model)
+  restore = inference.make_restore(final_image(cfg), state.params, mesh=mesh)
+  batches = pipeline.eval_batches(
+    pairs, batch_size=config.eval_batch_size, limit=config.eval_images
+  )
+  total = min(config.eval_images or len(pairs), len(pairs))
+  panels = report.Panels(pairs, folder)
+  rows = evaluate(
+    restore,
+    batches,
+    list(PROTOCOLS),
+    save=panels.add,
+    progress=progress('Evaluated', total),
+  )
+  mean = mean_row(rows)
+  writer.write_scalars(
+    step,
+    {
+      f'eval/{which}_{protocol}_{field}': value
+      for which in ('input', 'restored')
+      for protocol, score in getattr(mean, which).items()
+      for field, value in score._asdict().items()
+    },
+  )
+  writer.write_images(step, {'eval/restored': panels.image[None]})
+  if folder is not None:
+    context = {'step': step, 'config': config.to_dict()}
+    report.write_results(folder, rows, panels.image, context)
+  return rows

@@ -1,0 +1,109 @@
+"""What a run reports while it trains, and the check that it still learns."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+from clu import metric_writers
+
+
+class TrainingLog:
+  """Writes the scalars of updates; stops a run whose loss is not finite.
+
+  The scalars of an update are read when the next one is under way, so that
+  the devices never wait for the log.
+  """
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    writer: metric_writers.MetricWriter,
+    manager: ocp.CheckpointManager,
+    *,
+    start_step: int,
+  ):
+    """Starts a log.
+
+    Args:
+      config: gives log_every_steps, batch_size and num_train_steps.
+      writer: gets the scalars.
+      manager: names the last good checkpoint in an error.
+      start_step: updates that were made before this run.
+    """
+    self._config = config
+    self._writer = writer
+    self._manager = manager
+    self._pending: tuple[int, dict[str, jax.Array]] | None = None
+    self._timed_step = start_step
+    # Set by the first update: compilation is no part of the speed.
+    self._time: float | None = None
+
+  def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
+    """Takes the scalars of update `step` and reports the one before.
+
+    Raises:
+      FloatingPointError: see `check`.
+    """
+    self.check()
+    self._pending = step, scalars
+
+  def check(self) -> None:
+    """Waits for the update added last, and reports it.
+
+    Raises:
+      FloatingPointError: its loss or its gradient is not finite. No state
+        after it has been saved.
+    """
+    if self._pending is None:
+      return
+    step, scalars = self._pending
+    self._pending = None
+    values = {name: float(v) for name, v in jax.device_get(scalars).items()}
+    bad = {k: v for k, v in values.items() if not math.isfinite(v)}
+    if bad:
+      self._stop(step, bad)
+    first = self._time is None
+    if first:
+      self._time, self._timed_step = time.monotonic(), step
+    last = step == self._config.num_train_steps
+    if first or last or step % self._config.log_every_steps == 0:
+      self._writer.write_scalars(step, values | self._progress(step))
+
+  def _progress(self, step: int) -> dict[str, float]:
+    now = time.monotonic()
+    if step == self._timed_step:
+      return {}
+    seconds = (now - self._time) / (step - self._timed_step)
+    self._time, self._timed_step = now, step
+    left = self._config.num_train_steps - step
+    return {
+      'images_per_second': self._config.batch_size / seconds,
+      'minutes_left': left * seconds / 60,
+    }
+
+  def _stop(self, step: int, bad: dict[str, float]) -> None:
+    self._manager.wait_until_finished()
+    last = self._manager.latest_step()
+    checkpoint = (
+      'no checkpoint was saved before'
+      if last is None
+      else f'the last good checkpoint is {self._manager.directory / str(last)}'
+    )
+    values = ', '.join(f'{name} = {value}' for name, value in bad.items())
+    raise FloatingPointError(
+      f'update {step}: {values}; {checkpoint}. Start again from there with a '
+      'smaller schedule.learning_rate or with optimizer.clip_norm set.'
+    )
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Time spent inside does not count in the speed."""
+    self.check()
+    start = time.monotonic()
+    yield
+    if self._time is not None:
+      self._time += time.monotonic() - start

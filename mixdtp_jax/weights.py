@@ -1,0 +1,105 @@
+"""Trained weights, wherever they are: a run, a weights folder, a .pth."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+
+import ml_collections
+import orbax.checkpoint as ocp
+
+from mixdtp_jax import checkpoints
+from mixdtp_jax.interop import torch_weights
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.network import abstract_params
+
+_CONFIG = 'model.json'  # marks a weights folder
+_PARAMS = 'params'
+
+
+def save_weights(
+  folder: str | os.PathLike, cfg: ModelConfig, params: dict
+) -> None:
+  """Writes a weights folder: the model's configuration and parameters.
+
+  Raises:
+    FileExistsError: something is there already; nothing was changed.
+  """
+  folder = pathlib.Path(folder).absolute()
+  if folder.exists():
+    raise FileExistsError(f'{folder} exists already: choose another folder')
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  # A folder in a private one has the permissions of any other.
+  with tempfile.TemporaryDirectory(
+    prefix=f'.{folder.name}-', dir=folder.parent
+  ) as private:
+    partial = pathlib.Path(private, folder.name)
+    partial.mkdir()
+    text = json.dumps(dataclasses.asdict(cfg), indent=2)
+    (partial / _CONFIG).write_text(text + '\n')
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(partial / _PARAMS, params)
+    os.replace(partial, folder)
+
+
+def load_weights(
+  path: str | os.PathLike, *, steps: int | None = None
+) -> tuple[ModelConfig, dict]:
+  """Loads weights with the configuration of their network.
+
+  Args:
+    path: the workdir of a training run (its newest checkpoint is taken), a
+      folder that `save_weights` wrote, or a PyTorch .pth file.
+    steps: iterations of the progressive refinement; None is what the weights
+      were trained with, or for a .pth, which does not say, the published 3.
+
+  Returns:
+    The configuration, and the parameters for `MixDTP(cfg).apply`.
+
+  Raises:
+    FileNotFoundError: nothing is at `path`, or nothing that is weights.
+    ValueError: the weights are damaged or of another network, or `steps` asks
+      for a refinement that they do not have.
+  """
+  path = pathlib.Path(path).absolute()
+  if path.is_file():
+    state_dict = torch_weights.read_pth(path)
+    cfg = torch_weights.infer_config(state_dict, steps=steps)
+    return cfg, torch_weights.from_torch(state_dict, cfg)
+  if (path / _CONFIG).is_file():
+    cfg = ModelConfig.from_mapping(json.loads((path / _CONFIG).read_text()))
+    with ocp.StandardCheckpointer() as checkpointer:
+      target = checkpoints.on_one_device(abstract_params(cfg))
+      params = checkpointer.restore(path / _PARAMS, target)
+  else:
+    config = load_run_config(path)
+    cfg = ModelConfig.from_mapping(config.model)
+    with checkpoints.make_manager(path) as manager:
+      params = checkpoints.restore_params(manager, abstract_params(cfg))
+  return _with_steps(cfg, steps), params
+
+
+def _with_steps(cfg, steps):
+  if steps is None or steps == cfg.steps:
+    return cfg
+  if not cfg.steps:
+    raise ValueError(f'steps = {steps}: the weights have no refinement')
+  return dataclasses.replace(cfg, steps=steps)
+
+
+def load_run_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+  """The whole configuration of a training run, of its newest checkpoint.
+
+  Raises:
+    FileNotFoundError: `workdir` has no checkpoint.
+  """
+  workdir = pathlib.Path(workdir).absolute()
+  if (workdir / 'checkpoints').is_dir():
+    with checkpoints.make_manager(workdir) as manager:
+      if manager.latest_step() is not None:
+        return ml_collections.ConfigDict(checkpoints.restore_config(manager))
+  raise FileNotFoundError(
+    f'{workdir}: no weights there; give the workdir of a training run that '
+    'has saved a checkpoint, a folder made by convert, or a .pth file'
+  )

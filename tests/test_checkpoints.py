@@ -1,0 +1,146 @@
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from configs.default import get_config
+from mixdtp_jax import checkpoints
+from mixdtp_jax.mesh import make_mesh, replicated
+from mixdtp_jax.state import TrainState, make_optimizer
+
+
+def _config(**changes):
+  config = get_config()
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def _init():
+  """A fresh state of two tensors; checkpoints do not look into a network."""
+  params = {'box': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.ones(4)}}
+  opt_state = make_optimizer(_config()).init(params)
+  return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def _state(step, devices=1):
+  """A state in which no two numbers are alike."""
+  random = np.random.default_rng(step)
+  state = jax.tree.map(
+    lambda x: (100 * random.standard_normal(x.shape)).astype(x.dtype), _init()
+  )
+  state = TrainState(np.int32(step), state.params, state.opt_state)
+  mesh = make_mesh(jax.devices()[:devices])
+  return jax.device_put(state, replicated(mesh))
+
+
+def _save(workdir, *steps, config=None, keep=None, devices=1):
+  with checkpoints.make_manager(workdir, keep=keep) as manager:
+    for step in steps:
+      state = _state(step, devices)
+      checkpoints.save(manager, state, config or _config())
+
+
+def _restore(workdir, config=None, devices=1):
+  sharding = replicated(make_mesh(jax.devices()[:devices]))
+  with checkpoints.make_manager(workdir) as manager:
+    return checkpoints.restore_or_init(
+      manager, config or _config(), _init, sharding
+    )
+
+
+@pytest.mark.parametrize(('before', 'after'), [(1, 1), (1, 8), (8, 1)])
+def test_restores_what_was_saved(tmp_path, before, after):
+  _save(tmp_path, 12, devices=before)
+  state, saved = _restore(tmp_path, devices=after), _state(12)
+  assert jax.tree.structure(state) == jax.tree.structure(saved)
+  jax.tree.map(np.testing.assert_array_equal, state, saved)
+  assert state.step == 12
+  for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(saved), strict=True):
+    assert x.dtype == y.dtype
+    assert len(x.sharding.device_set) == after
+
+
+def test_starts_afresh_where_nothing_is(tmp_path):
+  state = _restore(tmp_path, devices=8)
+  jax.tree.map(np.testing.assert_array_equal, state, _init())
+  assert len(state.step.sharding.device_set) == 8
+
+
+def test_the_newest_is_restored_and_keep_says_how_many_stay(tmp_path):
+  _save(tmp_path, 1, 2, 5, 9, keep=2)
+  assert {p.name for p in (tmp_path / 'checkpoints').iterdir()} == {'5', '9'}
+  state = _restore(tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, state, _state(9))
+
+
+def test_a_saved_step_stays_as_it_is(tmp_path):
+  _save(tmp_path, 3)
+  with checkpoints.make_manager(tmp_path) as manager:
+    other = _state(4)
+    again = TrainState(jnp.int32(3), other.params, other.opt_state)
+    checkpoints.save(manager, again, _config())
+  jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(3))
+
+
+def test_parameters_alone(tmp_path):
+  _save(tmp_path, 4, devices=8)
+  abstract = jax.eval_shape(_init).params
+  with checkpoints.make_manager(tmp_path) as manager:
+    params = checkpoints.restore_params(manager, abstract)
+  jax.tree.map(np.testing.assert_array_equal, params, _state(4).params)
+  assert all(len(x.sharding.device_set) == 1 for x in jax.tree.leaves(params))
+
+
+def test_the_configuration_comes_back(tmp_path):
+  config = _config(**{'schedule.boundaries': (1, 2), 'data.source': 'a/b'})
+  _save(tmp_path, 1, config=config)
+  with checkpoints.make_manager(tmp_path) as manager:
+    got = checkpoints.restore_config(manager)
+  # JSON has lists where Python has tuples.
+  assert got == json.loads(json.dumps(config.to_dict()))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'fields'),
+  [
+    (
+      {'model.width': 32, 'model.heads': (1, 1, 1, 1)},
+      ['model.width: saved 64, now 32', 'model.heads: saved [1, 2, 4, 8]'],
+    ),
+    ({'optimizer.name': 'adamw'}, ['optimizer.name: saved adam, now adamw']),
+  ],
+)
+def test_another_network_is_refused(tmp_path, changes, fields):
+  _save(tmp_path, 6)
+  with pytest.raises(ValueError, match='checkpoint of step 6') as error:
+    _restore(tmp_path, _config(**changes))
+  for field in fields:
+    assert field in str(error.value)
+  assert str(tmp_path) in str(error.value)
+  assert 'batch_size' not in str(error.value)
+
+
+def test_other_changes_are_told(tmp_path, caplog):
+  _save(tmp_path, 6)
+  config = _config(
+    **{'model.scan_unroll': 2, 'batch_size': 16, 'schedule.factor': 0.5}
+  )
+  with caplog.at_level(logging.WARNING, 'absl'):
+    state = _restore(tmp_path, config)
+  assert state.step == 6
+  told = [r.getMessage() for r in caplog.records if 'Changed' in r.msg]
+  assert told == [
+    'Changed since step 6: batch_size: saved 4, now 16',
+    'Changed since step 6: schedule.factor: saved 0.2, now 0.5',
+  ]
+
+
+def test_the_same_configuration_is_silent(tmp_path, caplog):
+  _save(tmp_path, 6)
+  with caplog.at_level(logging.WARNING, 'absl'):
+    _restore(tmp_path, ml_collections.ConfigDict(_config()))
+  assert not [r for r in caplog.records if 'Changed' in r.msg]

@@ -1,0 +1,121 @@
+"""eval.py as a user runs it: in a process of its own, on files."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdtp_jax.inference import make_restore
+from mixdtp_jax.interop.torch_weights import to_torch, write_pth
+from mixdtp_jax.metrics import PROTOCOLS
+from mixdtp_jax.model.network import final_image
+from mixdtp_jax.weights import load_weights
+
+pytest_plugins = 'tiny'
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+_REPOSITORY = pathlib.Path(__file__).parents[1]
+_NAMES = ('first', 'second')
+_SIZE = (19, 27)  # no multiples of 8
+
+
+def _run(*arguments, environment=None):
+  command = [sys.executable, str(_REPOSITORY / 'eval.py'), *arguments]
+  return subprocess.run(
+    command,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+def _rows(path):
+  with open(path, newline='') as file:
+    return {row['name']: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope='module')
+def pairs(tmp_path_factory):
+  """A folder of two small pairs."""
+  folder = tmp_path_factory.mktemp('pairs')
+  rng = np.random.default_rng(0)
+  for name in _NAMES:
+    clean = rng.integers(0, 200, (*_SIZE, 3), dtype=np.uint8)
+    for kind, image in (('clean', clean), ('rainy', clean + np.uint8(30))):
+      (folder / kind).mkdir(exist_ok=True)
+      Image.fromarray(image).save(folder / kind / f'{name}.png')
+  return folder
+
+
+def test_scores_and_saves_a_folder_of_pairs(
+  tiny_run, environment, pairs, tmp_path
+):
+  pytest.importorskip('torch', reason='PyTorch is not installed')
+  cfg, params = load_weights(tiny_run.workdir)
+  write_pth(to_torch(params, cfg), tmp_path / 'small.pth')
+  out = tmp_path / 'out'
+  result = _run(
+    f'--weights={tmp_path / "small.pth"}',
+    f'--steps={cfg.steps}',
+    f'--folder={pairs}',
+    f'--out={out}',
+    environment=environment,
+  )
+  assert result.returncode == 0, result.stderr
+
+  rainy = np.asarray(Image.open(pairs / 'rainy' / 'second.png'))
+  restore = make_restore(final_image(cfg), params)
+  want = restore(np.float32(rainy)[None] / 255)[0]
+  got = np.asarray(Image.open(out / 'images' / 'second.png'))
+  assert got.shape == (*_SIZE, 3)
+  np.testing.assert_allclose(got, 255 * want, atol=0.51)
+
+  assert set(_rows(out / 'results.csv')) == set(_NAMES)
+  content = json.loads((out / 'results.json').read_text())
+  assert set(content['mean']['restored']) == set(PROTOCOLS)
+  assert content['context']['model']['width'] == cfg.width
+  mean = content['mean']['restored']['rgb']['psnr']
+  assert f'{mean:.4f}' in result.stdout
+  for name in ('results.csv', 'results.json', 'comparison.png', 'images'):
+    assert (out / name).exists()
+    assert str(out / name) in result.stdout.splitlines()
+
+
+def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
+  result = _run(
+    f'--weights={tiny_run.workdir}',
+    f'--out={tmp_path}',
+    '--protocols=y,rgb',
+    environment=environment,
+  )
+  assert result.returncode == 0, result.stderr
+  rows = _rows(tmp_path / 'results.csv')
+  # All images, where training looked at the first two; their scores agree.
+  assert set(rows) == {'0', '1', '2'}
+  for name, row in _rows(tiny_run.workdir / 'results' / 'results.csv').items():
+    for column, value in rows[name].items():
+      if column != 'name':
+        assert float(value) == pytest.approx(float(row[column]), rel=1e-5)
+    assert 'y_restored_psnr' in rows[name]
+    assert 'prenet_restored_psnr' not in rows[name]
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (('--folder=here', '--data=pairs'), '--folder needs no --data'),
+    (('--data=pairs', '--source=here'), '--data=pairs needs --data_dir'),
+  ],
+)
+def test_flags_that_do_not_fit_are_refused(tmp_path, arguments, message):
+  result = _run(f'--weights={tmp_path / "any.pth"}', *arguments)
+  assert result.returncode != 0
+  assert message in result.stdout + result.stderr
+  assert 'Traceback' not in result.stderr

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdtp_jax.data import folders
+
+
+def save(path, size=(12, 10), mode='RGB', seed=0):
+  """Writes noise of (width, height) `size`."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3))
+  image = Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+  image.save(path)
+  return np.asarray(image.convert('RGB'))
+
+
+@pytest.mark.parametrize('names', folders.FOLDER_NAMES)
+def test_opens_each_layout(tmp_path, names):
+  rainy = save(tmp_path / names[0] / 'b.png', seed=1)
+  clean = save(tmp_path / names[1] / 'b.png', seed=2)
+  save(tmp_path / names[0] / 'a.jpg', (20, 30))
+  save(tmp_path / names[1] / 'a.png', (20, 30))
+  (tmp_path / names[0] / '.DS_Store').touch()
+  pairs = folders.open_folder(tmp_path)
+  assert len(pairs) == 2
+  assert [pairs.shape(i) for i in range(2)] == [(30, 20), (10, 12)]
+  assert pairs[0]['name'] == 'a'
+  np.testing.assert_array_equal(pairs[1]['rainy'], rainy)
+  np.testing.assert_array_equal(pairs[1]['clean'], clean)
+
+
+def test_names_images_without_partner(tmp_path):
+  for name in ('rainy/1.png', 'rainy/2.png', 'clean/1.png', 'clean/3.png'):
+    save(tmp_path / name)
+  with pytest.raises(ValueError, match=r'clean image: .*2\.png.*rainy.*3\.png'):
+    folders.open_folder(tmp_path)
+
+
+def test_shows_what_was_found_and_expected(tmp_path):
+  save(tmp_path / 'noisy' / '1.png')
+  with pytest.raises(FileNotFoundError, match=r'has noisy/; expected .*rainy/'):
+    folders.open_folder(tmp_path)
+  with pytest.raises(FileNotFoundError, match='not a folder'):
+    folders.open_folder(tmp_path / 'absent')
+
+
+def test_refuses_what_is_ambiguous_or_empty(tmp_path):
+  for folder in ('rainy', 'clean'):
+    (tmp_path / folder).mkdir()
+  with pytest.raises(ValueError, match='no image pairs'):
+    folders.open_folder(tmp_path)
+  for name in ('rainy/1.png', 'rainy/1.jpg', 'clean/1.png'):
+    save(tmp_path / name)
+  with pytest.raises(ValueError, match=r'1\.jpg and 1\.png have one stem'):
+    folders.open_folder(tmp_path)
+  for name in ('input/1.png', 'target/1.png'):
+    save(tmp_path / name)
+  with pytest.raises(ValueError, match='keep exactly one'):
+    folders.open_folder(tmp_path)
+
+
+def test_refuses_unequal_sizes(tmp_path):
+  save(tmp_path / 'rainy' / '1.png', (12, 10))
+  save(tmp_path / 'clean' / '1.png', (12, 11))
+  with pytest.raises(ValueError, match='1: .*12x10.*12x11'):
+    folders.open_folder(tmp_path)
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', '1'])
+def test_refuses_other_modes(tmp_path, mode):
+  save(tmp_path / 'x.png', mode=mode)
+  with pytest.raises(ValueError, match=rf'x\.png is not RGB.*{mode}.*convert'):
+    folders.read_image(tmp_path / 'x.png')
+
+
+def test_refuses_a_palette_with_transparency(tmp_path):
+  Image.new('P', (4, 4)).save(tmp_path / 'x.png', transparency=0)
+  with pytest.raises(ValueError, match='mode is P with transparency'):
+    folders.read_image(tmp_path / 'x.png')
+
+
+def test_reads_a_palette_as_rgb(tmp_path):
+  expected = save(tmp_path / 'x.png', mode='P')
+  np.testing.assert_array_equal(
+    folders.read_image(tmp_path / 'x.png'), expected
+  )
+
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg'])
+def test_names_a_file_that_is_cut_short(tmp_path, suffix):
+  path = tmp_path / f'x.{suffix}'
+  save(path, (64, 64))
+  path.write_bytes(path.read_bytes()[:-200])
+  assert folders.image_shape(path) == (64, 64)  # the header is whole
+  with pytest.raises(ValueError, match=rf'x\.{suffix} cannot be decoded'):
+    folders.read_image(path)
+
+
+def test_names_a_file_with_a_damaged_chunk(tmp_path):
+  path = tmp_path / 'x.png'
+  save(path, (64, 64))
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0xFF
+  path.write_bytes(data)
+  with pytest.raises(ValueError, match=r'x\.png cannot be decoded'):
+    folders.read_image(path)
+
+
+def test_names_a_file_that_is_no_image(tmp_path):
+  (tmp_path / 'x.png').write_text('text')
+  with pytest.raises(ValueError, match=r'x\.png cannot be decoded'):
+    folders.image_shape(tmp_path / 'x.png')

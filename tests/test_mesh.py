@@ -1,0 +1,142 @@
+"""Several devices compute what one does."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from mixdtp_jax.losses import make_loss
+from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.network import MixDTP
+from mixdtp_jax.state import make_optimizer
+from mixdtp_jax.train import (
+  apply_gradients,
+  loss_and_gradients,
+  make_train_step,
+)
+
+pytest_plugins = 'tiny'
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+_UPDATES = 3  # the first has a learning rate of 0
+
+
+@functools.cache
+def _batch(step):
+  config = tiny.get_config()
+  random = np.random.default_rng(step)
+  shape = (config.batch_size, config.data.crop, config.data.crop, 3)
+  clean = random.random(shape, np.float32)
+  rainy = np.clip(clean + 0.2 * random.random(shape, np.float32), 0, 1)
+  return {'rainy': rainy, 'clean': clean}
+
+
+def _train(devices):
+  """The states on the host after each update, and their scalars."""
+  mesh = make_mesh(devices)
+  # A copy of its own: the step consumes what it is given.
+  state = jax.device_put(
+    jax.tree.map(np.copy, tiny.initial_state()), replicated(mesh)
+  )
+  step_fn = make_train_step(tiny.get_config())
+  history = []
+  for step in range(_UPDATES):
+    batch = jax.device_put(_batch(step), batch_sharding(mesh))
+    consumed = state
+    state, scalars = step_fn(state, batch)
+    history.append(jax.tree.map(np.array, (state, scalars)))
+    assert all(x.is_deleted() for x in jax.tree.leaves(consumed))
+    assert all(
+      x.sharding.is_equivalent_to(replicated(mesh), x.ndim)
+      for x in jax.tree.leaves((state, scalars))
+    )
+  return history
+
+
+@pytest.fixture(scope='module')
+def on_eight():
+  return _train(jax.devices()[:8])
+
+
+def _assert_close(tree, other):
+  """Equal but for rounding, which is relative to a tensor's largest value."""
+
+  def compare(x, y):
+    np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
+
+  jax.tree.map(compare, tree, other)
+
+
+def test_the_mesh_has_all_devices_along_data():
+  mesh = make_mesh()
+  assert dict(mesh.shape) == {'data': 8}
+  assert batch_sharding(mesh).shard_shape((16, 3)) == (2, 3)
+  assert replicated(mesh).shard_shape((16, 3)) == (16, 3)
+  assert dict(make_mesh(jax.devices()[:1]).shape) == {'data': 1}
+
+
+def test_one_device_makes_the_updates_of_eight(on_eight):
+  on_one = _train(jax.devices()[:1])
+  for (state, scalars), (other, others) in zip(on_eight, on_one, strict=True):
+    _assert_close(scalars, others)
+    _assert_close(state.params, other.params)
+    # Adam's averages hold the gradients.
+    _assert_close(state.opt_state, other.opt_state)
+    assert state.step == other.step
+  assert on_one[-1][0].step == _UPDATES
+
+
+@pytest.mark.filterwarnings('ignore:.*pmap.*:DeprecationWarning')
+def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
+  config = tiny.get_config()
+  network = MixDTP(ModelConfig.from_mapping(config.model))
+  loss = make_loss(**config.loss)
+  optimizer = make_optimizer(config)
+
+  @functools.partial(jax.pmap, axis_name='data', in_axes=(None, 0))
+  def per_device(params, batch):
+    result = loss_and_gradients(params, batch, network=network, loss=loss)
+    return jax.lax.pmean(result, 'data')
+
+  update = jax.jit(functools.partial(apply_gradients, optimizer=optimizer))
+  state = tiny.initial_state()
+  for step, (other, others) in enumerate(on_eight):
+    batch = {
+      side: images.reshape(8, -1, *images.shape[1:])
+      for side, images in _batch(step).items()
+    }
+    scalars, gradients = jax.tree.map(
+      lambda x: np.asarray(x[0]), per_device(state.params, batch)
+    )
+    state = update(state, gradients)
+    _assert_close(scalars, {name: others[name] for name in scalars})
+    _assert_close(state.params, other.params)
+    _assert_close(state.opt_state, other.opt_state)
+
+
+def test_the_updates_are_no_trifle(on_eight):
+  states = [state for state, _ in on_eight]
+  # The first rate is 0; after it every tensor moves by far more than rounding.
+  for before, after in itertools.pairwise(states):
+    moved = jax.tree.map(
+      lambda x, y: np.abs(x - y).max(), before.params, after.params
+    )
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+def test_scalars_are_of_the_batch(on_eight):
+  """The loss is the weighted terms; psnr and grad_norm are what they say."""
+  config = tiny.get_config()
+  for state, scalars in on_eight:
+    terms = scalars['loss_final'] + 0.5 * scalars['loss_coarse']
+    np.testing.assert_allclose(scalars['loss'], terms, rtol=1e-6)
+    assert 0 < scalars['psnr'] < 60
+    assert scalars['grad_norm'] > 0
+    expected = min(int(state.step) - 1, 2) / 2 * config.schedule.learning_rate
+    np.testing.assert_allclose(
+      scalars['learning_rate'], expected, rtol=1e-6, atol=1e-12
+    )

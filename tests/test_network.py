@@ -1,0 +1,243 @@
+"""The network's configuration: every knob alive, every mistake refused."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixdtp_jax.model import layers
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.network import (
+  MixDTP,
+  Outputs,
+  abstract_params,
+  final_image,
+)
+from mixdtp_jax.model.transformer import ChannelAttention, TransformerStage
+
+BASE = ModelConfig(
+  width=4,
+  encoder_blocks=(2, 1, 1, 1),
+  decoder_blocks=(1, 1, 1),
+  refinement_blocks=1,
+  heads=(1, 1, 2, 2),
+  recurrent_width=4,
+  steps=1,
+)
+IMAGES = np.random.default_rng(0).random((1, 16, 24, 3)).astype(np.float32)
+
+
+@functools.cache
+def params_of(cfg):
+  generator = np.random.default_rng(1)
+  return jax.tree.map(
+    lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32),
+    abstract_params(cfg),
+  )
+
+
+@functools.cache
+def outputs_of(cfg):
+  return jax.jit(MixDTP(cfg).apply)({'params': params_of(cfg)}, IMAGES)
+
+
+def shapes_of(cfg):
+  return jax.tree.map(lambda leaf: leaf.shape, abstract_params(cfg))
+
+
+def count(cfg):
+  return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
+
+
+def test_the_default_network_has_the_published_number_of_parameters():
+  assert count(ModelConfig()) == 45_246_322
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'width': 6},
+    {'encoder_blocks': (1, 1, 1, 1)},
+    {'encoder_blocks': (2, 1, 1, 2)},
+    {'decoder_blocks': (2, 1, 1)},
+    {'decoder_blocks': (1, 1, 2)},
+    {'refinement_blocks': 2},
+    {'heads': (2, 1, 2, 2)},
+    {'ffn_expansion': 2.0},
+    {'recurrent_width': 6},
+    {'detail_dilation': False},
+    {'steps': 0},
+  ],
+  ids=str,
+)
+def test_a_knob_changes_the_parameters(change):
+  assert shapes_of(dataclasses.replace(BASE, **change)) != shapes_of(BASE)
+
+
+@pytest.mark.parametrize('change', [{'coupling': False}, {'steps': 2}], ids=str)
+def test_a_knob_changes_results_but_no_parameter(change):
+  cfg = dataclasses.replace(BASE, **change)
+  assert shapes_of(cfg) == shapes_of(BASE)
+  assert np.abs(outputs_of(cfg).final - outputs_of(BASE).final).max() > 1e-3
+
+
+def test_coupling_changes_the_coarse_image_and_steps_only_the_final_one():
+  coarse = outputs_of(BASE).coarse
+  uncoupled = outputs_of(dataclasses.replace(BASE, coupling=False)).coarse
+  assert np.abs(uncoupled - coarse).max() > 1e-3
+  two_steps = outputs_of(dataclasses.replace(BASE, steps=2)).coarse
+  np.testing.assert_allclose(two_steps, coarse, atol=1e-5)
+
+
+def test_every_knob_is_in_one_of_these_tests():
+  tested = {
+    'width',
+    'encoder_blocks',
+    'decoder_blocks',
+    'refinement_blocks',
+    'heads',
+    'ffn_expansion',
+    'recurrent_width',
+    'detail_dilation',
+    'steps',
+    'coupling',
+    'scan_unroll',
+  }
+  assert {field.name for field in dataclasses.fields(ModelConfig)} == tested
+
+
+def stage_gradients(unroll):
+  """Loss and gradients of a stage of two blocks."""
+  cfg = dataclasses.replace(BASE, scan_unroll=unroll)
+  stage = TransformerStage(cfg, 0, blocks=2)
+  x = np.random.default_rng(2).normal(size=(1, 4, 6, 4)).astype(np.float32)
+  params = params_of(BASE)['mfe']['stage1']
+
+  def loss(params, x):
+    return jnp.sum(jnp.square(stage.apply({'params': params}, x)))
+
+  return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
+
+
+def test_unrolling_changes_neither_parameters_nor_results():
+  assert shapes_of(dataclasses.replace(BASE, scan_unroll=2)) == shapes_of(BASE)
+  looped, unrolled = stage_gradients(1), stage_gradients(2)
+  for x, y in zip(
+    jax.tree.leaves(looped), jax.tree.leaves(unrolled), strict=True
+  ):
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * np.abs(x).max())
+  # Fewer blocks than the knob asks for are unrolled as far as they go.
+  jax.tree.map(np.testing.assert_array_equal, unrolled, stage_gradients(5))
+  # Alive: two blocks are one trip of the loop, or none.
+  assert trips(1) == 2
+  assert trips(2) == 1
+
+
+def trips(unroll):
+  cfg = dataclasses.replace(BASE, scan_unroll=unroll)
+  stage = TransformerStage(cfg, 0, blocks=2)
+  jaxpr = jax.make_jaxpr(stage.apply)(
+    {'params': params_of(BASE)['mfe']['stage1']}, jnp.zeros((1, 4, 6, 4))
+  )
+  [scan] = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == 'scan']
+  return scan.params['length'] // scan.params['unroll']
+
+
+def test_without_refinement_the_coarse_image_is_the_result():
+  cfg = dataclasses.replace(BASE, steps=0)
+  outputs = outputs_of(cfg)
+  assert isinstance(outputs, Outputs)
+  np.testing.assert_array_equal(outputs.final, outputs.coarse)
+  assert 'progressive' not in abstract_params(cfg)
+
+
+def test_without_detail_dilation_the_embedding_is_a_plain_convolution():
+  cfg = dataclasses.replace(BASE, detail_dilation=False)
+  assert abstract_params(cfg)['embed']['kernel'].shape == (3, 3, 3, 4)
+  assert np.isfinite(outputs_of(cfg).final).all()
+
+
+def test_a_black_image_has_finite_gradients():
+  # Its queries and keys have norm 0, of which the square root has none.
+  attention = ChannelAttention(heads=2)
+  black = jnp.zeros((1, 4, 4, 4))
+  params = jax.jit(attention.init)(jax.random.key(0), black)
+
+  def loss(params, x):
+    return attention.apply(params, x).sum()
+
+  for leaf in jax.tree.leaves(jax.jit(jax.grad(loss, (0, 1)))(params, black)):
+    assert np.isfinite(leaf).all()
+
+
+def test_weights_start_as_in_pytorch():
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  torch.manual_seed(0)
+  for layer, inputs, theirs in (
+    (layers.conv3x3(64), 3, torch.nn.Conv2d(3, 64, 3, bias=False)),
+    (layers.conv3x3_bias(128, 64), 64, torch.nn.Conv2d(64, 128, 3)),
+    (layers.Conv1x1(192), 64, torch.nn.Conv2d(64, 192, 1, bias=False)),
+    (
+      layers.DepthwiseConv(),
+      192,
+      torch.nn.Conv2d(192, 192, 3, groups=192, bias=False),
+    ),
+  ):
+    x = jnp.zeros((1, 4, 4, inputs))
+    ours = jax.jit(layer.init)(jax.random.key(0), x)['params']
+    state = {k: v.numpy() for k, v in theirs.state_dict().items()}
+    assert set(ours) == ({'kernel', 'bias'} if 'bias' in state else {'kernel'})
+    assert ours['kernel'].size == state['weight'].size
+    for leaf, weight in (('kernel', 'weight'), ('bias', 'bias')):
+      if leaf in ours:
+        spread = np.std(state[weight])
+        assert np.std(ours[leaf]) == pytest.approx(spread, rel=0.2)
+        largest = np.abs(state[weight]).max()
+        assert np.abs(ours[leaf]).max() == pytest.approx(largest, rel=0.1)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'width': 5}, 'even'),
+    ({'width': 0}, '>= 1'),
+    ({'heads': (3, 1, 1, 1)}, 'does not divide'),
+    ({'heads': (1, 1)}, '4 positive'),
+    ({'encoder_blocks': (1, 0, 1, 1)}, '4 positive'),
+    ({'decoder_blocks': (1, 1)}, '3 positive'),
+    ({'steps': -1}, '>= 0'),
+    ({'scan_unroll': 0}, '>= 1'),
+  ],
+)
+def test_a_network_that_cannot_be_is_refused(change, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(BASE, **change)
+
+
+def test_a_mapping_needs_exactly_the_fields():
+  mapping = dataclasses.asdict(BASE)
+  assert ModelConfig.from_mapping(mapping) == BASE
+  assert ModelConfig.from_mapping(mapping | {'heads': [1, 1, 2, 2]}) == BASE
+  with pytest.raises(ValueError, match='unknown model fields: depth'):
+    ModelConfig.from_mapping(mapping | {'depth': 3})
+  del mapping['width']
+  with pytest.raises(ValueError, match='missing model fields: width'):
+    ModelConfig.from_mapping(mapping)
+
+
+@pytest.mark.parametrize('shape', [(1, 12, 16, 3), (16, 16, 3), (1, 8, 8, 4)])
+def test_an_image_that_does_not_fit_is_refused(shape):
+  with pytest.raises(ValueError, match='needs'):
+    MixDTP(BASE).apply({'params': params_of(BASE)}, np.zeros(shape))
+
+
+def test_final_image_is_one_function_a_configuration():
+  assert final_image(BASE) is final_image(dataclasses.replace(BASE))
+  np.testing.assert_allclose(
+    jax.jit(final_image(BASE))(params_of(BASE), IMAGES),
+    outputs_of(BASE).final,
+    atol=1e-5,
+  )

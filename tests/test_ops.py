@@ -1,0 +1,133 @@
+"""The network's pure functions against PyTorch, JAX's own, and themselves."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mixdtp_jax.model import ops
+
+# Sizes that 4x4 folding divides, that it does not, and a single row.
+SHAPES = [(2, 8, 12, 6), (1, 7, 5, 3), (3, 4, 10, 1), (1, 1, 2, 5)]
+
+
+def random(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def to_torch(x):
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  return torch.from_numpy(np.array(x).transpose(0, 3, 1, 2))
+
+
+def from_torch(x):
+  return x.numpy().transpose(0, 2, 3, 1)
+
+
+def lax_depthwise(x, kernel):
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (1, 1),
+    ((1, 1), (1, 1)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=x.shape[-1],
+    precision=lax.Precision.HIGHEST,
+  )
+
+
+def assert_same_with_gradients(function, plain, *arguments):
+  """Equal values, and equal gradients of a random projection."""
+  value, vjp = jax.vjp(jax.jit(function), *arguments)
+  expected, expected_vjp = jax.vjp(plain, *arguments)
+  assert value.dtype == expected.dtype
+  np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+  cotangent = random(9, *value.shape).astype(value.dtype)
+  for actual, wanted in zip(
+    vjp(cotangent), expected_vjp(cotangent), strict=True
+  ):
+    assert actual.shape == wanted.shape
+    scale = float(jnp.abs(wanted).max())
+    np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_depthwise_is_jax_own_in_value_and_gradient(shape):
+  x, kernel = random(0, *shape), random(1, 3, 3, 1, shape[-1])
+  assert_same_with_gradients(ops.depthwise_conv3x3, lax_depthwise, x, kernel)
+
+
+def test_depthwise_off_the_cpu_is_the_same():
+  # The branch that platform_dependent takes elsewhere, run here.
+  x, kernel, g = (
+    random(0, 2, 6, 9, 4),
+    random(1, 3, 3, 1, 4),
+    random(2, 2, 6, 9, 4),
+  )
+  np.testing.assert_allclose(
+    ops._xla_depthwise(x, kernel), ops._shifted_sum(x, kernel), atol=1e-5
+  )
+  for xla, shifted in zip(
+    ops._xla_gradients(x, kernel, g),
+    ops._shifted_gradients(x, kernel, g),
+    strict=True,
+  ):
+    np.testing.assert_allclose(xla, shifted, atol=1e-4)
+
+
+def test_depthwise_lowers_to_xla_convolutions_elsewhere_only():
+  x, kernel = random(0, 1, 8, 8, 4), random(1, 3, 3, 1, 4)
+  gradients = jax.jit(
+    jax.grad(lambda x, k: ops.depthwise_conv3x3(x, k).sum(), (0, 1))
+  )
+  trace = gradients.trace(x, kernel)
+  for platform, convolutions in (('cpu', False), ('tpu', True), ('cuda', True)):
+    text = trace.lower(lowering_platforms=(platform,)).as_text()
+    assert ('convolution' in text) == convolutions, platform
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_conv1x1_is_a_convolution_in_value_and_gradient(shape):
+  plain = functools.partial(
+    jnp.einsum, 'bhwc,cd->bhwd', precision=lax.Precision.HIGHEST
+  )
+  assert_same_with_gradients(
+    ops.conv1x1, plain, random(0, *shape), random(1, shape[-1], 7)
+  )
+
+
+def test_gated_gelu_is_the_exact_gelu_times_the_other_half():
+  def plain(x):
+    a, b = jnp.split(x, 2, axis=-1)
+    return jax.nn.gelu(a, approximate=False) * b
+
+  x = 3 * random(0, 2, 5, 7, 8)
+  assert_same_with_gradients(ops.gated_gelu, plain, x)
+  extreme = jnp.array([[-40.0, -5.0, 0.0, 5.0, 40.0] + [1.0] * 5])
+  assert_same_with_gradients(ops.gated_gelu, plain, extreme)
+
+
+def test_pixel_shuffles_have_pytorch_channel_order():
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  x = random(0, 2, 4, 6, 8)
+  down = from_torch(torch.pixel_unshuffle(to_torch(x), 2))
+  np.testing.assert_array_equal(ops.pixel_unshuffle(x), down)
+  up = from_torch(torch.pixel_shuffle(to_torch(x), 2))
+  np.testing.assert_array_equal(ops.pixel_shuffle(x), up)
+  np.testing.assert_array_equal(ops.pixel_shuffle(ops.pixel_unshuffle(x)), x)
+
+
+@pytest.mark.parametrize(
+  ('function', 'factor'), [(ops.bilinear_half, 0.5), (ops.bilinear_double, 2)]
+)
+def test_bilinear_is_pytorch_interpolate(function, factor):
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  for shape in ((2, 8, 6, 3), (1, 2, 4, 5)):
+    x = random(0, *shape)
+    expected = torch.nn.functional.interpolate(
+      to_torch(x), scale_factor=factor, mode='bilinear', align_corners=False
+    )
+    np.testing.assert_allclose(function(x), from_torch(expected), atol=1e-6)

@@ -1,0 +1,217 @@
+import itertools
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from mixdtp_jax import mesh as mesh_lib
+from mixdtp_jax.data import datasets, pipeline
+
+CROP = 16
+
+
+def make_config(**data):
+  return ml_collections.ConfigDict(
+    {
+      'seed': 3,
+      'batch_size': 8,
+      'data': {
+        'name': 'pairs',
+        'source': '',
+        'data_dir': '',
+        'crop': CROP,
+        'flip': True,
+        'rotate': True,
+      }
+      | data,
+    }
+  )
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """Five pairs a split; clean is the inverse of rainy, so pairs show."""
+  folder = tmp_path_factory.mktemp('pipeline')
+  random = np.random.default_rng(0)
+  for split, i in itertools.product(('train', 'test'), range(5)):
+    rainy = random.integers(0, 256, (24 + i % 2, 30, 3), np.uint8)
+    for side, image in (('rainy', rainy), ('clean', 255 - rainy)):
+      path = folder / 'source' / split / side / f'{i}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(image).save(path)
+  data_dir = str(folder / 'data')
+  datasets.prepare(
+    'pairs', source=str(folder / 'source'), data_dir=data_dir, crop=CROP
+  )
+  return data_dir
+
+
+def open_pairs(data_dir, split='train'):
+  return datasets.open_split('pairs', source='', data_dir=data_dir, split=split)
+
+
+def take(config, data_dir, count, start_step=0, rows=range(8)):
+  batches = pipeline.local_batches(
+    config, open_pairs(data_dir), start_step=start_step, rows=rows
+  )
+  return list(itertools.islice(batches, count))
+
+
+def assert_equal(batches, others):
+  jax.tree.map(np.testing.assert_array_equal, batches, others)
+
+
+def test_batches_are_aligned_crops(data_dir):
+  pairs = open_pairs(data_dir)
+  images = [pairs[i]['rainy'].astype(np.float32) / 255 for i in range(5)]
+  config = make_config(flip=False, rotate=False)
+  for batch in take(config, data_dir, 2):
+    assert batch['rainy'].shape == (8, CROP, CROP, 3)
+    assert batch['rainy'].dtype == batch['clean'].dtype == np.float32
+    np.testing.assert_allclose(batch['rainy'] + batch['clean'], 1, atol=1e-6)
+    for crop in batch['rainy']:
+      assert any(is_crop(crop, image) for image in images)
+
+
+def is_crop(crop, image):
+  windows = np.lib.stride_tricks.sliding_window_view(
+    image, crop.shape[:2], axis=(0, 1)
+  )
+  return (windows == crop.transpose(2, 0, 1)).all(axis=(2, 3, 4)).any()
+
+
+def test_a_restart_gives_the_same_batches(data_dir):
+  config = make_config()
+  whole = take(config, data_dir, 6)
+  assert_equal(whole[4:], take(config, data_dir, 2, start_step=4))
+
+
+def test_two_readers_give_one_batch(data_dir):
+  config = make_config()
+  halves = [
+    take(config, data_dir, 3, 1, rows) for rows in ((0, 1, 4, 5), (2, 3, 6, 7))
+  ]
+  for batch, even, odd in zip(
+    take(config, data_dir, 3, 1), *halves, strict=True
+  ):
+    for side, images in batch.items():
+      np.testing.assert_array_equal(images[[0, 1, 4, 5]], even[side])
+      np.testing.assert_array_equal(images[[2, 3, 6, 7]], odd[side])
+
+
+@pytest.mark.parametrize('size', [1, 2, 5, 200])
+def test_every_epoch_shows_every_image_once(size):
+  epochs = []
+  for epoch in range(3):
+    k = range(epoch * size, (epoch + 1) * size)
+    index = [
+      int(pipeline._image_index(tf.constant(n, tf.int64), size, 0)) for n in k
+    ]
+    assert sorted(index) == list(range(size))
+    epochs.append(index)
+  if size == 200:
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+
+
+def test_the_seed_is_alive(data_dir):
+  config = make_config()
+  first = take(config, data_dir, 1)[0]['rainy']
+  config.seed = 4
+  assert (take(config, data_dir, 1)[0]['rainy'] != first).mean() > 0.5
+
+
+def test_the_crop_is_alive_and_moves(data_dir):
+  batch = take(make_config(crop=8), data_dir, 1)[0]
+  assert batch['clean'].shape == (8, 8, 8, 3)
+  # 40 crops of 5 images: equal positions would leave 5 different ones.
+  crops = [b['rainy'] for b in take(make_config(crop=8), data_dir, 5)]
+  assert len(np.unique(np.concatenate(crops)[:, 0, 0], axis=0)) > 30
+
+
+def variants(crop):
+  """{(flipped, quarter turns): image} of what a crop may become."""
+  return {
+    (flip, turns): np.rot90(crop[:, ::-1] if flip else crop, turns)
+    for flip in (False, True)
+    for turns in range(4)
+  }
+
+
+@pytest.mark.parametrize(('flip', 'rotate'), [(1, 0), (0, 1), (1, 1)])
+def test_flip_and_rotate_are_alive(data_dir, flip, rotate):
+  plain = take(make_config(flip=False, rotate=False), data_dir, 8)
+  config = make_config(flip=bool(flip), rotate=bool(rotate))
+  seen = set()
+  for before, after in zip(plain, take(config, data_dir, 8), strict=True):
+    for row in range(8):
+      forms = variants(before['clean'][row])
+      found = [
+        f for f, x in forms.items() if np.array_equal(x, after['clean'][row])
+      ]
+      assert len(found) == 1
+      seen.update(found)
+  assert seen == {
+    (f, t) for f in (False, True)[: 1 + flip] for t in range(4 if rotate else 1)
+  }
+
+
+def test_jpeg_decodes_as_in_evaluation(tmp_path):
+  ramp = np.linspace(0, 255, 40 * 56 * 3).reshape(40, 56, 3)
+  noise = np.random.default_rng(0).normal(0, 20, ramp.shape)
+  image = np.clip(ramp + noise, 0, 255).astype(np.uint8)
+  Image.fromarray(image).save(tmp_path / 'x.jpg', quality=80)
+  decoded = pipeline._decode(tf.constant((tmp_path / 'x.jpg').read_bytes()))
+  with Image.open(tmp_path / 'x.jpg') as opened:
+    np.testing.assert_array_equal(decoded, np.asarray(opened))
+
+
+def test_a_palette_decodes_as_in_evaluation(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+  image = Image.fromarray(pixels).convert('P')
+  image.save(tmp_path / 'x.png')
+  decoded = pipeline._decode(tf.constant((tmp_path / 'x.png').read_bytes()))
+  np.testing.assert_array_equal(decoded, np.asarray(image.convert('RGB')))
+
+
+def test_train_batches_are_split_over_the_mesh(data_dir):
+  config = make_config(data_dir=data_dir)
+  mesh = mesh_lib.make_mesh()
+  batches = pipeline.train_batches(config, start_step=2, mesh=mesh)
+  expected = take(config, data_dir, 2, start_step=2)
+  for batch, local in zip(itertools.islice(batches, 2), expected, strict=True):
+    assert set(batch) == {'rainy', 'clean'}
+    for side, images in batch.items():
+      assert images.sharding == mesh_lib.batch_sharding(mesh)
+      assert images.shape == (8, CROP, CROP, 3)
+      np.testing.assert_array_equal(images, local[side])
+
+
+def test_refuses_a_batch_that_devices_cannot_share(data_dir):
+  config = make_config(data_dir=data_dir)
+  config.batch_size = 12
+  with pytest.raises(ValueError, match=r'batch_size = 12 .* 8 devices'):
+    pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
+
+
+def test_eval_batches_group_by_shape(data_dir):
+  pairs = open_pairs(data_dir, 'test')
+  batches = list(pipeline.eval_batches(pairs, batch_size=2))
+  assert [b.names for b in batches] == [('0', '2'), ('4',), ('1', '3')]
+  assert [b.rainy.shape for b in batches] == [
+    (2, 24, 30, 3),
+    (2, 24, 30, 3),
+    (2, 25, 30, 3),
+  ]
+  np.testing.assert_array_equal(batches[1].rainy[0], batches[1].rainy[1])
+  expected = np.float32(pairs[3]['clean']) / np.float32(255)
+  np.testing.assert_array_equal(batches[2].clean[1], expected)
+  assert batches[0].clean.dtype == np.float32
+
+
+def test_eval_limit_takes_the_first(data_dir):
+  pairs = open_pairs(data_dir, 'test')
+  batches = pipeline.eval_batches(pairs, batch_size=4, limit=3)
+  assert [b.names for b in batches] == [('0', '2'), ('1',)]

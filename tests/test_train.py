@@ -1,0 +1,218 @@
+"""Whole runs, in this process."""
+
+import csv
+import importlib.util
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from PIL import Image
+
+from mixdtp_jax import checkpoints
+from mixdtp_jax.data.datasets import DATASETS
+from mixdtp_jax.losses import make_loss
+from mixdtp_jax.metrics import PROTOCOLS
+from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.network import MULTIPLE, abstract_params
+from mixdtp_jax.state import TrainState, make_optimizer
+from mixdtp_jax.train import train_and_evaluate
+from mixdtp_jax.weights import load_weights
+
+pytest_plugins = 'tiny'
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+
+
+@pytest.fixture(scope='module')
+def events(tiny_run):
+  """{tag: {step: value}} of what TensorBoard sees."""
+  found = {}
+  for path in tiny_run.workdir.glob('events.out.tfevents*'):
+    for record in tf.data.TFRecordDataset(str(path)):
+      event = tf.compat.v1.Event.FromString(record.numpy())
+      for value in event.summary.value:
+        tensor = tf.make_ndarray(value.tensor)
+        found.setdefault(value.tag, {})[event.step] = tensor
+  return found
+
+
+def test_makes_every_update(tiny_run):
+  config = tiny_run.config
+  assert tiny_run.state.step == config.num_train_steps == 20
+  # The run itself wants no more batches than updates, and prefetches none.
+  assert len(tiny_run.trained) in (20, 21)
+  crop = config.data.crop
+  assert set(tiny_run.trained) == {(config.batch_size, crop, crop, 3)}
+  assert tiny_run.seeds
+  assert set(tiny_run.seeds) == {config.seed}
+
+
+def test_the_loss_falls(events):
+  loss = events['loss']
+  assert loss[20] < loss[1] - 0.05
+  assert all(np.isfinite(value) for value in loss.values())
+
+
+def test_logs_every_few_updates(tiny_run, events):
+  assert tiny_run.config.log_every_steps == 4
+  for tag in ('loss', 'psnr', 'loss_final', 'loss_coarse', 'grad_norm'):
+    assert list(events[tag]) == [1, 4, 8, 12, 16, 20]
+  for tag in ('images_per_second', 'minutes_left'):
+    assert list(events[tag]) == [4, 8, 12, 16, 20]
+  rate = events['learning_rate']
+  assert rate[1] == 0
+  assert rate[20] == pytest.approx(tiny_run.config.schedule.final_rate)
+
+
+def test_evaluates_every_few_updates(tiny_run, events):
+  assert tiny_run.config.eval_every_steps == 10
+  for protocol in PROTOCOLS:
+    for which in ('input', 'restored'):
+      for score in ('psnr', 'ssim'):
+        tag = f'eval/{which}_{protocol}_{score}'
+        assert list(events[tag]) == [10, 20]
+        assert all(np.isfinite(value) for value in events[tag].values())
+  before = events['eval/input_y_psnr']
+  assert before[10] == before[20]
+  (tag,) = [tag for tag in events if tag.startswith('eval/restored/')] or [
+    'eval/restored'
+  ]
+  assert list(events[tag]) == [10, 20]
+  image = tf.io.decode_png(events[tag][20][2]).numpy()
+  comparison = tiny_run.workdir / 'results' / 'comparison.png'
+  np.testing.assert_array_equal(image, np.asarray(Image.open(comparison)))
+
+
+def test_evaluates_as_many_images_as_it_should(tiny_run):
+  config = tiny_run.config
+  assert config.eval_images < tiny.TEST_IMAGES
+  shape = (config.eval_batch_size, *tiny.SIZE, 3)
+  # One batch, in the middle and at the end.
+  assert tiny_run.shown == [(shape, ('0', '1'))] * 2
+
+
+def test_writes_the_results(tiny_run, events):
+  folder = tiny_run.workdir / 'results'
+  found = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()}
+  assert found == {
+    'results.csv',
+    'results.json',
+    'comparison.png',
+    'images/0.png',
+    'images/1.png',
+  }
+  with open(folder / 'results.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['name'] for row in rows] == ['0', '1']
+  results = json.loads((folder / 'results.json').read_text())
+  assert results['context']['step'] == 20
+  assert results['context']['config']['seed'] == tiny_run.config.seed
+  mean = results['mean']['restored']['y']['psnr']
+  logged = events['eval/restored_y_psnr'][20]
+  np.testing.assert_allclose(mean, logged, rtol=1e-6)
+  table = np.mean([float(row['y_restored_psnr']) for row in rows])
+  np.testing.assert_allclose(mean, table, rtol=1e-9)
+  image = Image.open(folder / 'images' / '0.png')
+  assert image.size == tiny.SIZE[::-1]
+
+
+def test_keeps_the_newest_checkpoints(tiny_run):
+  config = tiny_run.config
+  assert (config.checkpoint_every_steps, config.keep_checkpoints) == (4, 2)
+  folder = tiny_run.workdir / 'checkpoints'
+  assert {path.name for path in folder.iterdir()} == {'16', '20'}
+
+
+def test_the_state_that_is_returned_is_the_one_that_was_saved(tiny_run):
+  cfg, params = load_weights(tiny_run.workdir)
+  assert cfg == ModelConfig.from_mapping(tiny_run.config.model)
+  jax.tree.map(np.testing.assert_array_equal, params, tiny_run.state.params)
+
+
+def test_prepares_the_data_in_the_workdir(tiny_run):
+  assert (tiny_run.workdir / 'data' / 'pairs').is_dir()
+  assert tiny_run.config.data.data_dir == ''  # the caller's is as it was
+
+
+def _poisoned_run(tiny_run, workdir):
+  """A run whose checkpoint of step 4 holds one number that is not finite."""
+  params = jax.tree.map(jnp.asarray, tiny_run.state.params)
+  bias = params['progressive']['step']['conv_out']['bias']
+  params['progressive']['step']['conv_out']['bias'] = bias.at[0].set(math.nan)
+  config = tiny.get_config()
+  config.data.source = str(tiny_run.config.data.source)
+  config.data.data_dir = str(tiny_run.workdir / 'data')
+  with checkpoints.make_manager(workdir) as manager:
+    state = TrainState(jnp.int32(4), params, tiny_run.state.opt_state)
+    checkpoints.save(manager, state, config)
+  return config
+
+
+def test_stops_when_the_loss_is_not_finite(tiny_run, tmp_path):
+  config = _poisoned_run(tiny_run, tmp_path)
+  with pytest.raises(
+    FloatingPointError, match='update 5: .*loss = nan'
+  ) as error:
+    train_and_evaluate(config, str(tmp_path))
+  assert str(tmp_path / 'checkpoints' / '4') in str(error.value)
+  # The states after it are neither saved nor evaluated.
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
+  assert not (tmp_path / 'results').exists()
+
+
+def test_an_unknown_model_field_is_refused_before_anything_is_written(tmp_path):
+  config = tiny.get_config()
+  with config.unlocked():
+    config.model.nonsense = 1
+  with pytest.raises(ValueError, match='unknown model fields: nonsense'):
+    train_and_evaluate(config, str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_past_its_end_is_refused(tiny_run):
+  config = tiny.get_config()
+  config.data.source = tiny_run.config.data.source
+  config.num_train_steps = 10
+  with pytest.raises(ValueError, match='made 20 updates already, more than'):
+    train_and_evaluate(config, str(tiny_run.workdir))
+
+
+def _load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+@pytest.mark.parametrize(
+  'path', sorted(_CONFIGS.glob('*.py')), ids=lambda p: p.stem
+)
+def test_every_configuration_fits_the_code(path):
+  config = _load(path)
+  ModelConfig.from_mapping(config.model)
+  make_optimizer(config)
+  make_loss(**config.loss)
+  assert config.data.name in DATASETS
+  assert config.data.crop % MULTIPLE == 0
+  # A misspelt knob would be a new one.
+  default = _load(_CONFIGS / 'default.py')
+  assert _structure(config) == _structure(default)
+
+
+def _structure(config):
+  return jax.tree.structure(
+    config.to_dict(), is_leaf=lambda x: isinstance(x, tuple)
+  )
+
+
+def test_the_small_network_is_small():
+  config = _load(_CONFIGS / 'rain100l_small.py')
+  params = abstract_params(ModelConfig.from_mapping(config.model))
+  assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6

@@ -1,0 +1,133 @@
+import math
+import time
+
+import jax.numpy as jnp
+import ml_collections
+import pytest
+from clu import metric_writers
+
+from configs.default import get_config
+from mixdtp_jax import checkpoints
+from mixdtp_jax.state import TrainState
+from mixdtp_jax.training_log import TrainingLog
+
+
+class _Recorder(metric_writers.MetricWriter):
+  """Keeps the scalars; a log writes nothing else."""
+
+  def __init__(self):
+    self.scalars = {}
+
+  def write_scalars(self, step, scalars):
+    assert step not in self.scalars
+    self.scalars[step] = dict(scalars)
+
+  def _unexpected(self, *args):
+    raise AssertionError(f'unexpected: {args}')
+
+  write_summaries = write_images = write_videos = write_audios = _unexpected
+  write_texts = write_histograms = write_hparams = _unexpected
+
+  def flush(self):
+    pass
+
+  def close(self):
+    pass
+
+
+@pytest.fixture
+def manager(tmp_path):
+  with checkpoints.make_manager(tmp_path) as manager:
+    yield manager
+
+
+def _config(**changes) -> ml_collections.ConfigDict:
+  config = get_config()
+  config.update({'log_every_steps': 3, 'num_train_steps': 8} | changes)
+  return config
+
+
+def _scalars(step, **changes):
+  return {
+    k: jnp.float32(v) for k, v in ({'loss': step, 'psnr': 1} | changes).items()
+  }
+
+
+def _run(manager, config, steps):
+  writer = _Recorder()
+  log = TrainingLog(config, writer, manager, start_step=steps[0] - 1)
+  for step in steps:
+    log.add(step, _scalars(step))
+  log.check()
+  return writer.scalars
+
+
+def test_writes_the_first_every_nth_and_the_last(manager):
+  written = _run(manager, _config(), range(1, 9))
+  assert list(written) == [1, 3, 6, 8]
+  assert all(scalars['loss'] == step for step, scalars in written.items())
+
+
+def test_log_every_steps_counts_updates_also_after_a_restart(manager):
+  config = _config(log_every_steps=4, num_train_steps=100)
+  assert list(_run(manager, config, range(6, 15))) == [6, 8, 12]
+
+
+def test_an_update_is_reported_when_the_next_one_is_under_way(manager):
+  writer = _Recorder()
+  log = TrainingLog(_config(), writer, manager, start_step=0)
+  log.add(1, _scalars(1))
+  assert not writer.scalars
+  log.add(2, _scalars(2))
+  assert list(writer.scalars) == [1]
+  log.check()
+  log.check()  # nothing is reported twice
+  assert list(writer.scalars) == [1]
+
+
+def test_progress_is_the_speed_since_the_last_line(manager):
+  config = _config(log_every_steps=1, num_train_steps=100, batch_size=4)
+  writer = _Recorder()
+  log = TrainingLog(config, writer, manager, start_step=0)
+  log.add(1, _scalars(1))
+  log.check()
+  assert 'images_per_second' not in writer.scalars[1]  # it was compiled
+  start = time.monotonic()
+  time.sleep(0.2)
+  with log.paused():
+    time.sleep(0.5)
+  log.add(2, _scalars(2))
+  log.check()
+  seconds = time.monotonic() - start - 0.5
+  progress = writer.scalars[2]
+  assert 4 / seconds == pytest.approx(progress['images_per_second'], rel=0.2)
+  assert progress['images_per_second'] <= 4 / 0.2
+  left = 98 * 4 / progress['images_per_second'] / 60
+  assert progress['minutes_left'] == pytest.approx(left)
+
+
+@pytest.mark.parametrize('name', ['loss', 'grad_norm'])
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_a_value_that_is_not_finite_stops(manager, name, value):
+  state = TrainState(jnp.int32(5), {'kernel': jnp.ones(3)}, ())
+  writer = _Recorder()
+  log = TrainingLog(_config(), writer, manager, start_step=5)
+  # Saving may still be under way when the run stops.
+  params = {'kernel': state.params}
+  checkpoints.save(manager, TrainState(state.step, params, params), _config())
+  log.add(6, _scalars(6, **{name: value}))
+  with pytest.raises(FloatingPointError) as error:
+    log.add(7, _scalars(7))
+  message = str(error.value)
+  assert message.startswith(f'update 6: {name} = {value};')
+  assert str(manager.directory / '5') in message
+  assert (manager.directory / '5').is_dir()
+  assert 'psnr' not in message
+  assert not writer.scalars
+
+
+def test_without_a_checkpoint_it_says_so(manager):
+  log = TrainingLog(_config(), _Recorder(), manager, start_step=0)
+  log.add(1, _scalars(1, loss=math.nan))
+  with pytest.raises(FloatingPointError, match='no checkpoint was saved'):
+    log.check()

@@ -1,0 +1,32 @@
+"""Trains a network: flags -> mixdtp_jax.train.
+
+python train.py --config=configs/demo.py --workdir=runs/demo
+"""
+
+from collections.abc import Sequence
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from mixdtp_jax.console import set_up_logging
+from mixdtp_jax.train import train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'A file of configs/; --config.KNOB=VALUE changes a knob.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of the run; the same command continues it.'
+)
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv: Sequence[str]) -> None:
+  """Trains as the flags say."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  set_up_logging()
+  train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == '__main__':
+  app.run(main)
