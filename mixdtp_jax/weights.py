@@ -38,8 +38,9 @@ def save_weights(
     partial.mkdir()
     text = json.dumps(dataclasses.asdict(cfg), indent=2)
     (partial / _CONFIG).write_text(text + '\n')
-    with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(partial / _PARAMS, params)
+    # Not the asynchronous one: after an error its thread would still write.
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+      checkpointer.save(partial / _PARAMS, args=ocp.args.StandardSave(params))
     os.replace(partial, folder)
 
 
