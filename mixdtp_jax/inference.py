@@ -54,15 +54,21 @@ def make_restore(
         f'images of shape {images.shape}: restore needs (B, H, W, 3)'
       )
     batch, height, width, _ = images.shape
-    padded = jax.device_put(_pad(images, mesh.size), batch_sharding(mesh))
+    padded = jax.device_put(pad(images, mesh.size), batch_sharding(mesh))
     restored = _apply_and_clamp(apply, mesh, params, padded)
     return np.asarray(restored)[:batch, :height, :width]
 
   return restore
 
 
-def _pad(images: np.ndarray, num_devices: int) -> np.ndarray:
-  """Fills batch, height and width up to what network and devices divide."""
+def pad(images: np.ndarray, num_devices: int) -> np.ndarray:
+  """Fills batch, height and width up to what network and devices divide.
+
+  Args:
+    images: (B, H, W, 3), no side empty.
+    num_devices: B becomes a multiple of this by repeating the last image; H
+      and W become multiples of 8 by reflection at the bottom and right.
+  """
   batch, height, width, _ = images.shape
   # numpy reflects as often as it takes, and repeats a side of one pixel.
   sides = ((0, 0), (0, -height % MULTIPLE), (0, -width % MULTIPLE), (0, 0))

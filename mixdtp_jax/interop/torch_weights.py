@@ -21,7 +21,7 @@ from mixdtp_jax.model.network import abstract_params
 from mixdtp_jax.model.progressive import RESIDUAL_BLOCKS
 
 # The module of each transformer stage, by its path in the parameter tree.
-_STAGES = {
+STAGES = {
   'conv1_2': ('mfe', 'stage1'),
   'conv2_3': ('mfe', 'stage2'),
   'conv3_4': ('mfe', 'stage3'),
@@ -72,7 +72,7 @@ def _slots(cfg: ModelConfig) -> dict[str, _Slot]:
     whole(f'{up}.body.0.weight', 'mhs', up, 'conv', 'kernel')
     whole(f'reduce_chan_level{i}.weight', 'mhs', f'reduce{i}', 'kernel')
   whole('conv_final.weight', 'mhs', 'to_image', 'kernel')
-  for module, (box, stage) in _STAGES.items():
+  for module, (box, stage) in STAGES.items():
     for block in range(_blocks(cfg, box, stage)):
       for suffix, path in _BLOCK.items():
         name = f'{module}.{block}.{suffix}'
