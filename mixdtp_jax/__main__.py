@@ -60,7 +60,51 @@ def _parser() -> argparse.ArgumentParser:
   command.set_defaults(
     run=lambda args: convert(args.source, args.to, args.steps)
   )
+  _add_compare(commands)
   return parser
+
+
+def _add_compare(commands) -> None:
+  command = commands.add_parser(
+    'compare', help='the network in JAX beside the same one in PyTorch'
+  )
+  network = command.add_mutually_exclusive_group(required=True)
+  network.add_argument(
+    '--weights', help="a run's workdir, a weights folder, or a .pth file"
+  )
+  network.add_argument(
+    '--random', type=int, metavar='SEED', help='draw the weights instead'
+  )
+  for name, kind, default, text in (
+    ('steps', int, None, 'refinement steps of a .pth (default: 3)'),
+    ('folder', str, None, 'folder with rainy/ and clean/'),
+    ('data', str, None, 'data set instead (default: photographs)'),
+    ('data_dir', str, None, 'folder of its prepared copy'),
+    ('source', str, None, 'folder of its files as published'),
+    ('split', str, None, 'its split (default: test)'),
+    ('num_images', int, 2, 'images to compare'),
+    ('size', int, 128, 'cut images to this side in pixels; 0: whole'),
+    ('config', str, None, "recipe (default: the run's, or configs/default.py)"),
+    ('train_steps', int, 5, 'updates in both'),
+    ('batch_size', int, 2, 'crops an update'),
+    ('crop', int, 64, 'their side in pixels'),
+    ('repeats', int, 5, 'timed runs of each'),
+  ):
+    shown = '' if default is None else f' (default: {default})'
+    command.add_argument(
+      f'--{name}', type=kind, default=default, help=text + shown
+    )
+  command.add_argument('--out', required=True, help='folder for the report')
+  command.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> None:
+  # PyTorch, which the other commands do without.
+  from mixdtp_jax.compare.command import compare
+
+  settings = vars(args)
+  settings.pop('run')
+  compare(**settings)
 
 
 def main() -> None:

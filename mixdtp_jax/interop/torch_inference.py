@@ -74,6 +74,22 @@ def make_restore(network: torch.nn.Module) -> Restore:
   return restore
 
 
+def make_run(network: torch.nn.Module, rainy: np.ndarray) -> Callable[[], None]:
+  """A thunk that restores rainy images (B, H, W, 3), for measuring.
+
+  They are on the device before, and what is restored stays there.
+  """
+  device = device_of(network)
+  images = to_nchw(rainy, device)
+
+  @torch.inference_mode()
+  def run() -> None:
+    network(images)
+    finish(device)
+
+  return run
+
+
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
   """Products of float32 numbers in float32: no TF32 on GPUs that have it."""
