@@ -120,8 +120,6 @@ def compare(
   # JAX takes most of a GPU's memory when it starts; PyTorch needs some too.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   recipe = _load_recipe(config, weights)
-  cfg, params = _load_network(recipe, weights, random, steps)
-  recipe.model = ml_collections.ConfigDict(dataclasses.asdict(cfg))
   recipe.batch_size, recipe.data.crop = batch_size, crop
   with _opened(folder, data, data_dir, source, split) as pairs:
     images = CentreCrops(pairs, count=num_images, size=size)
@@ -132,6 +130,8 @@ def compare(
     crop=crop,
     seed=recipe.seed,
   )
+  cfg, params = _load_network(recipe, weights, random, steps)
+  recipe.model = ml_collections.ConfigDict(dataclasses.asdict(cfg))
   found = study(make_networks(cfg, params), recipe, images, batches, repeats)
   print(report.format_tables(found))
   for path in report.write_study(out, found, settings, recipe.to_dict()):
