@@ -19,8 +19,13 @@ from mixdtp_jax.evaluate import Row, evaluate, mean_row
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MixDTP, Outputs, final_image
+from mixdtp_jax.model.architectures import (
+  Network,
+  final_image,
+  make_network,
+)
+from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.model.network import Outputs
 from mixdtp_jax.state import (
   TrainState,
   init_state,
@@ -35,7 +40,7 @@ LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
 
 
 def loss_and_gradients(
-  params: dict, batch: Batch, *, network: MixDTP, loss: LossFn
+  params: dict, batch: Batch, *, network: Network, loss: LossFn
 ) -> tuple[Scalars, dict]:
   """Scalars and gradients of a batch {'rainy', 'clean'} (B, H, W, 3).
 
@@ -75,7 +80,7 @@ def train_step(
   state: TrainState,
   batch: Batch,
   *,
-  network: MixDTP,
+  network: Network,
   loss: LossFn,
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
@@ -104,7 +109,7 @@ def make_train_step(
   """The compiled `train_step` of a configuration; it consumes its state."""
   step = functools.partial(
     train_step,
-    network=MixDTP(ModelConfig.from_mapping(config.model)),
+    network=make_network(make_model_config(config.model)),
     loss=make_loss(**config.loss),
     optimizer=make_optimizer(config),
     schedule=make_schedule(config),
@@ -181,7 +186,7 @@ def _with_data_dir(config, workdir):
 
 
 def _initial_state(config) -> Callable[[], TrainState]:
-  network = MixDTP(ModelConfig.from_mapping(config.model))
+  network = make_network(make_model_config(config.model))
   optimizer = make_optimizer(config)
   return functools.partial(init_state, config.seed, network, optimizer)
 
@@ -206,8 +211,13 @@ def evaluate_state(
   pairs = open_split(
     data.name, source=data.source, data_dir=data.data_dir, split='test'
   )
-  cfg = ModelConfig.from_mapping(config.model)
-  restore = inference.make_restore(final_image(cfg), state.params, mesh=mesh)
+  cfg = make_model_config(config.model)
+  restore = inference.make_restore(
+    final_image(cfg),
+    state.params,
+    multiple=make_network(cfg).multiple,
+    mesh=mesh,
+  )
   batches = pipeline.eval_batches(
     pairs, batch_size=config.eval_batch_size, limit=config.eval_images
   )

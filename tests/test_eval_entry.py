@@ -13,7 +13,7 @@ from PIL import Image
 from mixdtp_jax.inference import make_restore
 from mixdtp_jax.interop.torch_weights import to_torch, write_pth
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.network import final_image
+from mixdtp_jax.model.architectures import final_image
 from mixdtp_jax.weights import load_weights
 
 pytest_plugins = 'tiny'
@@ -71,7 +71,7 @@ def test_scores_and_saves_a_folder_of_pairs(
   assert result.returncode == 0, result.stderr
 
   rainy = np.asarray(Image.open(pairs / 'rainy' / 'second.png'))
-  restore = make_restore(final_image(cfg), params)
+  restore = make_restore(final_image(cfg), params, multiple=8)
   want = restore(np.float32(rainy)[None] / 255)[0]
   got = np.asarray(Image.open(out / 'images' / 'second.png'))
   assert got.shape == (*_SIZE, 3)

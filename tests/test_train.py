@@ -18,8 +18,8 @@ from mixdtp_jax import checkpoints
 from mixdtp_jax.data.datasets import DATASETS
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MULTIPLE, abstract_params
+from mixdtp_jax.model.architectures import abstract_params, make_network
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import TrainState, make_optimizer
 from mixdtp_jax.train import train_and_evaluate
 from mixdtp_jax.weights import load_weights
@@ -132,7 +132,7 @@ def test_keeps_the_newest_checkpoints(tiny_run):
 
 def test_the_state_that_is_returned_is_the_one_that_was_saved(tiny_run):
   cfg, params = load_weights(tiny_run.workdir)
-  assert cfg == ModelConfig.from_mapping(tiny_run.config.model)
+  assert cfg == make_model_config(tiny_run.config.model)
   jax.tree.map(np.testing.assert_array_equal, params, tiny_run.state.params)
 
 
@@ -196,13 +196,14 @@ def _load(path):
 )
 def test_every_configuration_fits_the_code(path):
   config = _load(path)
-  ModelConfig.from_mapping(config.model)
+  network = make_network(make_model_config(config.model))
   make_optimizer(config)
   make_loss(**config.loss)
   assert config.data.name in DATASETS
-  assert config.data.crop % MULTIPLE == 0
+  assert config.data.crop % network.multiple == 0
   # A misspelt knob would be a new one.
   default = _load(_CONFIGS / 'default.py')
+  default.model = config.model  # of another network, whose fields were checked
   assert _structure(config) == _structure(default)
 
 
@@ -214,5 +215,5 @@ def _structure(config):
 
 def test_the_small_network_is_small():
   config = _load(_CONFIGS / 'rain100l_small.py')
-  params = abstract_params(ModelConfig.from_mapping(config.model))
+  params = abstract_params(make_model_config(config.model))
   assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6

@@ -21,8 +21,8 @@ from configs.default import get_config as get_default_config
 from mixdtp_jax import train
 from mixdtp_jax.data import pipeline
 from mixdtp_jax.mesh import make_mesh, replicated
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MixDTP
+from mixdtp_jax.model.architectures import make_network
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
 
 SIZE = (24, 40)
@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
 def initial_state() -> TrainState:
   """The state that a run of `get_config` starts from, in NumPy arrays."""
   config = get_config()
-  network = MixDTP(ModelConfig.from_mapping(config.model))
+  network = make_network(make_model_config(config.model))
   init = functools.partial(
     init_state, config.seed, network, make_optimizer(config)
   )
