@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import jax
 from absl import app, flags
 
-from mixdtp_jax import report
+from mixdtp_jax import published, report
 from mixdtp_jax.console import progress, set_up_logging
 from mixdtp_jax.data.datasets import DATASETS, open_split
 from mixdtp_jax.data.folders import Pairs, open_folder
 from mixdtp_jax.data.pipeline import eval_batches
-from mixdtp_jax.evaluate import evaluate
+from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.inference import make_restore
 from mixdtp_jax.metrics import PROTOCOLS
 from mixdtp_jax.model.architectures import final_image, make_network
@@ -77,13 +77,24 @@ def main(argv: Sequence[str]) -> None:
     progress=progress('Evaluated', len(pairs)),
   )
   print(report.format_table(rows))
+  # Published figures are of test splits.
+  dataset = source.get('name', '') if _SPLIT.value == 'test' else ''
+  scores = mean_row(rows).restored
+  if text := published.format_placement(dataset, scores):
+    print('\n' + text)
   if _OUT.value:
     context = {
       'weights': _WEIGHTS.value,
       'model': as_mapping(cfg),
       'data': source,
     }
-    for path in report.write_results(_OUT.value, rows, panels.image, context):
+    for path in report.write_results(
+      _OUT.value,
+      rows,
+      panels.image,
+      context,
+      published.placement(dataset, scores),
+    ):
       print(path)
     print(os.path.join(_OUT.value, 'images'))
 

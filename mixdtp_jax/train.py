@@ -11,11 +11,11 @@ import ml_collections
 import optax
 from clu import metric_writers
 
-from mixdtp_jax import checkpoints, inference, report
+from mixdtp_jax import checkpoints, inference, published, report
 from mixdtp_jax.console import progress
 from mixdtp_jax.data import pipeline
 from mixdtp_jax.data.datasets import open_split
-from mixdtp_jax.evaluate import Row, evaluate, mean_row
+from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
@@ -123,7 +123,7 @@ def train_and_evaluate(
   """Trains from the newest checkpoint in `workdir`, or from the start.
 
   Writes metrics for TensorBoard, checkpoints, and after the last update the
-  results of the test images, all under `workdir`.
+  results of the test images, all under `workdir`; these it prints too.
 
   Args:
     config: configs/default.py with its knobs set.
@@ -166,10 +166,8 @@ def train_and_evaluate(
         with log.paused():
           evaluate_state(state, config, mesh, writer)
     manager.wait_until_finished()
-    rows = evaluate_state(
-      state, config, mesh, writer, pathlib.Path(workdir, 'results')
-    )
-  print(report.format_table(rows))
+    folder = pathlib.Path(workdir, 'results')
+    evaluate_state(state, config, mesh, writer, folder)
   return state
 
 
@@ -197,7 +195,7 @@ def evaluate_state(
   mesh: jax.sharding.Mesh,
   writer: metric_writers.MetricWriter,
   folder: pathlib.Path | None = None,
-) -> list[Row]:
+) -> None:
   """Scores a state on test images, and writes the means and some images.
 
   Args:
@@ -205,7 +203,8 @@ def evaluate_state(
     config: names the data, and how many of its test images count.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
-    folder: gets the rows as CSV and JSON, and the images; None writes none.
+    folder: gets the rows as CSV and JSON, and the images, and the means are
+      printed; None writes none and prints nothing.
   """
   data, step = config.data, int(state.step)
   pairs = open_split(
@@ -242,6 +241,23 @@ def evaluate_state(
   )
   writer.write_images(step, {'eval/restored': panels.image[None]})
   if folder is not None:
-    context = {'step': step, 'config': config.to_dict()}
-    report.write_results(folder, rows, panels.image, context)
-  return rows
+    _conclude(folder, config, step, rows, panels.image, len(pairs))
+
+
+def _conclude(folder, config, step, rows, image, total) -> None:
+  """Writes the results of a run, and prints them among published ones."""
+  name, placed, text = config.data.name, {}, ''
+  if len(rows) == total:
+    scores = mean_row(rows).restored
+    placed = published.placement(name, scores)
+    text = published.format_placement(name, scores)
+  elif published.figures(name):
+    text = (
+      f'Not placed among published results of {name}, which are of all {total} '
+      'test images: evaluate them with eval.py, or set eval_images = 0.'
+    )
+  context = {'step': step, 'config': config.to_dict()}
+  report.write_results(folder, rows, image, context, placed)
+  print(report.format_table(rows))
+  if text:
+    print('\n' + text)

@@ -184,6 +184,29 @@ def test_a_run_past_its_end_is_refused(tiny_run):
     train_and_evaluate(config, str(tiny_run.workdir))
 
 
+@pytest.mark.parametrize('eval_images', [2, 0])
+def test_places_results_of_all_images_among_published_ones(
+  tiny_run, tiny_rain100l, tmp_path, capsys, eval_images
+):
+  config = tiny.get_config()
+  config.data.name, config.data.source = 'rain100l', str(tiny_rain100l)
+  config.eval_images = eval_images
+  with checkpoints.make_manager(tmp_path) as manager:
+    checkpoints.save(manager, tiny_run.state, config)
+  train_and_evaluate(config, str(tmp_path))  # no updates are left
+
+  printed = capsys.readouterr().out
+  results = json.loads((tmp_path / 'results' / 'results.json').read_text())
+  if eval_images:
+    assert results['published'] == {}
+    assert 'Not placed among published results of rain100l' in printed
+    assert 'this run' not in printed
+  else:
+    assert set(results['published']['ranked']) == {'rgb', 'prenet'}
+    assert '2.  this run' in printed
+    assert 'Not placed' not in printed
+
+
 def _load(path):
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import json
 import shutil
 
 import jax

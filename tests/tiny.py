@@ -20,6 +20,7 @@ from PIL import Image
 from configs.default import get_config as get_default_config
 from mixdtp_jax import train
 from mixdtp_jax.data import pipeline
+from mixdtp_jax.data.datasets import rain100l
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.model.architectures import make_network
 from mixdtp_jax.model.config import make_model_config
@@ -89,6 +90,20 @@ def tiny_pairs(tmp_path_factory):
   """A data.source for the data set 'pairs'."""
   folder = tmp_path_factory.mktemp('tiny_pairs')
   write_pairs(folder)
+  return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_rain100l(tiny_pairs, tmp_path_factory):
+  """A data.source for 'rain100l', laid out as published: one pair, often."""
+  folder = tmp_path_factory.mktemp('tiny_rain100l')
+  for split, (*names, count) in rain100l.LAYOUT.items():
+    for side, name in zip(('rainy', 'clean'), names, strict=True):
+      image = (tiny_pairs / split / side / '0.png').read_bytes()
+      for number in range(1, count + 1):
+        path = folder / split / name.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
   return folder
 
 
