@@ -200,11 +200,12 @@ def evaluate_state(
 
   Args:
     state: its parameters are evaluated.
-    config: names the data, and how many of its test images count.
+    config: names the data, and how many of its test images count while
+      training.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
-    folder: gets the rows as CSV and JSON, and the images, and the means are
-      printed; None writes none and prints nothing.
+    folder: gets the rows of all test images as CSV and JSON, and the images,
+      and the means are printed; None, while training, does none of it.
   """
   data, step = config.data, int(state.step)
   pairs = open_split(
@@ -217,10 +218,11 @@ def evaluate_state(
     multiple=make_network(cfg).multiple,
     mesh=mesh,
   )
+  limit = config.eval_images if folder is None else 0
   batches = pipeline.eval_batches(
-    pairs, batch_size=config.eval_batch_size, limit=config.eval_images
+    pairs, batch_size=config.eval_batch_size, limit=limit
   )
-  total = min(config.eval_images or len(pairs), len(pairs))
+  total = min(limit or len(pairs), len(pairs))
   panels = report.Panels(pairs, folder)
   rows = evaluate(
     restore,
@@ -241,23 +243,15 @@ def evaluate_state(
   )
   writer.write_images(step, {'eval/restored': panels.image[None]})
   if folder is not None:
-    _conclude(folder, config, step, rows, panels.image, len(pairs))
+    _conclude(folder, config, step, rows, panels.image)
 
 
-def _conclude(folder, config, step, rows, image, total) -> None:
+def _conclude(folder, config, step, rows, image) -> None:
   """Writes the results of a run, and prints them among published ones."""
-  name, placed, text = config.data.name, {}, ''
-  if len(rows) == total:
-    scores = mean_row(rows).restored
-    placed = published.placement(name, scores)
-    text = published.format_placement(name, scores)
-  elif published.figures(name):
-    text = (
-      f'Not placed among published results of {name}, which are of all {total} '
-      'test images: evaluate them with eval.py, or set eval_images = 0.'
-    )
+  name, scores = config.data.name, mean_row(rows).restored
   context = {'step': step, 'config': config.to_dict()}
+  placed = published.placement(name, scores)
   report.write_results(folder, rows, image, context, placed)
   print(report.format_table(rows))
-  if text:
+  if text := published.format_placement(name, scores):
     print('\n' + text)

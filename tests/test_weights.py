@@ -132,8 +132,7 @@ def test_half_a_weights_folder(folder, tmp_path):
 
 def test_a_field_that_is_unknown_is_named(folder, tmp_path):
   other = shutil.copytree(folder, tmp_path / 'other')
-  (other / 'model.json').write_text('{"nonsense": 1}')
-  with pytest.raises(
-    ValueError, match='unknown fields of model mixdtp: nonsense'
-  ):
+  fields = json.loads((other / 'model.json').read_text())
+  (other / 'model.json').write_text(json.dumps(fields | {'nonsense': 1}))
+  with pytest.raises(ValueError, match='unknown fields .* mixdtp: nonsense'):
     load_weights(other)
