@@ -23,6 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
   data.crop = 96  # pixels, a multiple of 8
+  data.crops = 'random'  # random or second_cell, the published one
+  data.transpose_landscape = False  # before the crop: every image upright
   data.flip = True  # mirror half of the crops left to right
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
 
