@@ -14,7 +14,7 @@ from absl import app, flags
 from mixdtp_jax import report
 from mixdtp_jax.console import progress, set_up_logging
 from mixdtp_jax.data.datasets import DATASETS, open_split
-from mixdtp_jax.data.folders import Pairs, open_folder
+from mixdtp_jax.data.folders import CroppedPairs, Pairs, open_folder
 from mixdtp_jax.data.pipeline import eval_batches
 from mixdtp_jax.evaluate import evaluate
 from mixdtp_jax.inference import make_restore
@@ -56,6 +56,13 @@ _BATCH_SIZE = flags.DEFINE_integer(
   'Images of equal size at once; by default one for each device.',
   lower_bound=1,
 )
+_CROP_MULTIPLE = flags.DEFINE_integer(
+  'crop_multiple',
+  1,
+  'Cut images from the top left to multiples of this, in pixels; 1 keeps them '
+  'whole, 32 is as published.',
+  lower_bound=1,
+)
 _OUT = flags.DEFINE_string(
   'out', None, 'Folder for tables and images; without it, only print.'
 )
@@ -67,6 +74,7 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   set_up_logging()
   pairs, source = _open_pairs()
+  pairs = CroppedPairs(pairs, _CROP_MULTIPLE.value)
   cfg, params = load_weights(_WEIGHTS.value, steps=_STEPS.value)
   panels = report.Panels(pairs, _OUT.value)
   rows = evaluate(
@@ -82,6 +90,7 @@ def main(argv: Sequence[str]) -> None:
       'weights': _WEIGHTS.value,
       'model': dataclasses.asdict(cfg),
       'data': source,
+      'crop_multiple': _CROP_MULTIPLE.value,
     }
     for path in report.write_results(_OUT.value, rows, panels.image, context):
       print(path)

@@ -56,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every_steps = 5_000  # updates; 0: only at the end
   config.eval_images = 20  # of the test split, while training; 0: all of them
   config.eval_batch_size = 8  # images of equal size at once, over all devices
+  config.eval_crop_multiple = 1  # pixels; 1: whole images, 32: as published
   config.checkpoint_every_steps = 1_000  # updates
   config.keep_checkpoints = 3  # the newest ones
   return config

@@ -15,6 +15,7 @@ from mixdtp_jax import checkpoints, inference, report
 from mixdtp_jax.console import progress
 from mixdtp_jax.data import pipeline
 from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.data.folders import CroppedPairs, Pairs
 from mixdtp_jax.evaluate import Row, evaluate, mean_row
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, replicated
@@ -150,6 +151,7 @@ def train_and_evaluate(
         f'num_train_steps = {end}: raise it, or use another workdir'
       )
     batches = pipeline.train_batches(config, start_step=start, mesh=mesh)
+    pairs = _test_pairs(config)  # now, so that what is wrong with them shows
     log = TrainingLog(config, writer, manager, start_step=start)
     for step, batch in zip(range(start, end), batches, strict=False):
       state, scalars = step_fn(state, batch)  # state.step is step + 1 now
@@ -159,10 +161,10 @@ def train_and_evaluate(
         checkpoints.save(manager, state, config)
       if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
         with log.paused():
-          evaluate_state(state, config, mesh, writer)
+          evaluate_state(state, pairs, config, mesh, writer)
     manager.wait_until_finished()
     rows = evaluate_state(
-      state, config, mesh, writer, pathlib.Path(workdir, 'results')
+      state, pairs, config, mesh, writer, pathlib.Path(workdir, 'results')
     )
   print(report.format_table(rows))
   return state
@@ -186,8 +188,17 @@ def _initial_state(config) -> Callable[[], TrainState]:
   return functools.partial(init_state, config.seed, network, optimizer)
 
 
+def _test_pairs(config) -> Pairs:
+  data = config.data
+  pairs = open_split(
+    data.name, source=data.source, data_dir=data.data_dir, split='test'
+  )
+  return CroppedPairs(pairs, config.eval_crop_multiple)
+
+
 def evaluate_state(
   state: TrainState,
+  pairs: Pairs,
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
   writer: metric_writers.MetricWriter,
@@ -197,15 +208,13 @@ def evaluate_state(
 
   Args:
     state: its parameters are evaluated.
-    config: names the data, and how many of its test images count.
+    pairs: the test images, as they are to be scored.
+    config: names the network, and how many of the images count.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
     folder: gets the rows as CSV and JSON, and the images; None writes none.
   """
-  data, step = config.data, int(state.step)
-  pairs = open_split(
-    data.name, source=data.source, data_dir=data.data_dir, split='test'
-  )
+  step = int(state.step)
   cfg = ModelConfig.from_mapping(config.model)
   restore = inference.make_restore(final_image(cfg), state.params, mesh=mesh)
   batches = pipeline.eval_batches(

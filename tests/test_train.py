@@ -20,6 +20,7 @@ from mixdtp_jax.losses import make_loss
 from mixdtp_jax.metrics import PROTOCOLS
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.network import MULTIPLE, abstract_params
+from mixdtp_jax.report import side_by_side
 from mixdtp_jax.state import TrainState, make_optimizer
 from mixdtp_jax.train import train_and_evaluate
 from mixdtp_jax.weights import load_weights
@@ -93,7 +94,8 @@ def test_evaluates_every_few_updates(tiny_run, events):
 def test_evaluates_as_many_images_as_it_should(tiny_run):
   config = tiny_run.config
   assert config.eval_images < tiny.TEST_IMAGES
-  shape = (config.eval_batch_size, *tiny.SIZE, 3)
+  assert config.eval_crop_multiple == 16
+  shape = (config.eval_batch_size, *tiny.CROPPED_SIZE, 3)
   # One batch, in the middle and at the end.
   assert tiny_run.shown == [(shape, ('0', '1'))] * 2
 
@@ -120,7 +122,25 @@ def test_writes_the_results(tiny_run, events):
   table = np.mean([float(row['y_restored_psnr']) for row in rows])
   np.testing.assert_allclose(mean, table, rtol=1e-9)
   image = Image.open(folder / 'images' / '0.png')
-  assert image.size == tiny.SIZE[::-1]
+  assert image.size == tiny.CROPPED_SIZE[::-1]
+
+
+def test_compares_images_that_are_cut_alike(tiny_run):
+  source = pathlib.Path(tiny_run.config.data.source, 'test')
+  results = tiny_run.workdir / 'results'
+  rainy, restored, clean = (
+    np.asarray(Image.open(path))[: tiny.CROPPED_SIZE[0], : tiny.CROPPED_SIZE[1]]
+    for path in (
+      source / 'rainy' / '0.png',
+      results / 'images' / '0.png',
+      source / 'clean' / '0.png',
+    )
+  )
+  panel = side_by_side(
+    [('0: rainy', rainy), ('restored', restored), ('clean', clean)]
+  )
+  comparison = np.asarray(Image.open(results / 'comparison.png'))
+  np.testing.assert_array_equal(comparison[: len(panel)], panel)
 
 
 def test_keeps_the_newest_checkpoints(tiny_run):
@@ -182,6 +202,16 @@ def test_a_run_past_its_end_is_refused(tiny_run):
   config.num_train_steps = 10
   with pytest.raises(ValueError, match='made 20 updates already, more than'):
     train_and_evaluate(config, str(tiny_run.workdir))
+
+
+def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):
+  config = tiny.get_config()
+  config.data.source = tiny_run.config.data.source
+  config.data.data_dir = str(tiny_run.workdir / 'data')
+  config.eval_crop_multiple = 32  # the images have 24 rows
+  with pytest.raises(ValueError, match='^0 has 40x24 pixels, too few to cut'):
+    train_and_evaluate(config, str(tmp_path))
+  assert not list((tmp_path / 'checkpoints').iterdir())
 
 
 def _load(path):
