@@ -28,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.flip = True  # mirror half of the crops left to right
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
 
+  config.init_from = ''  # run, weights folder or .pth; '' draws from the seed
   config.batch_size = 4  # images an update, over all devices and hosts
   config.num_train_steps = 300_000  # updates
 

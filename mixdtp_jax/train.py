@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+import orbax.checkpoint as ocp
 from clu import metric_writers
 
 from mixdtp_jax import checkpoints, inference, report
@@ -29,6 +30,7 @@ from mixdtp_jax.state import (
   make_schedule,
 )
 from mixdtp_jax.training_log import TrainingLog
+from mixdtp_jax.weights import load_params
 
 Batch = dict[str, jax.Array]
 Scalars = dict[str, jax.Array]
@@ -129,8 +131,9 @@ def train_and_evaluate(
     The state after config.num_train_steps updates.
 
   Raises:
-    ValueError: the configuration contradicts itself, the data, or the
-      checkpoints in `workdir`, or these are past the last update.
+    ValueError: the configuration contradicts itself, the data, the weights to
+      start from or the checkpoints in `workdir`, or these are past the last
+      update.
     FloatingPointError: loss or gradient is not finite any more.
   """
   config = _with_data_dir(config, workdir)
@@ -141,9 +144,7 @@ def train_and_evaluate(
     workdir, just_logging=jax.process_index() > 0
   )
   with manager, contextlib.closing(writer):
-    state = checkpoints.restore_or_init(
-      manager, config, _initial_state(config), replicated(mesh)
-    )
+    state = start_state(manager, config, replicated(mesh))
     start, end = int(state.step), config.num_train_steps
     if start > end:
       raise ValueError(
@@ -182,10 +183,34 @@ def _with_data_dir(config, workdir):
   return config
 
 
-def _initial_state(config) -> Callable[[], TrainState]:
-  network = MixDTP(ModelConfig.from_mapping(config.model))
+def start_state(
+  manager: ocp.CheckpointManager,
+  config: ml_collections.ConfigDict,
+  sharding: jax.sharding.Sharding,
+) -> TrainState:
+  """The newest saved state; where there is none, a fresh one at step 0.
+
+  The fresh one has the weights of config.init_from, or where that is '',
+  weights drawn from config.seed. Its optimizer starts anew in both cases.
+
+  Args:
+    manager: the checkpoints of the run.
+    config: of the run.
+    sharding: where each array of the state shall lie.
+
+  Raises:
+    FileNotFoundError, ValueError: the checkpoint or the weights are of another
+      network, or there are no weights.
+  """
+  cfg = ModelConfig.from_mapping(config.model)
   optimizer = make_optimizer(config)
-  return functools.partial(init_state, config.seed, network, optimizer)
+  init = functools.partial(init_state, config.seed, MixDTP(cfg), optimizer)
+  state = checkpoints.restore_or_init(manager, config, init, sharding)
+  if config.init_from and manager.latest_step() is None:
+    # The optimizer's fresh state, zeros, is the same for any weights.
+    params = jax.device_put(load_params(config.init_from, cfg), sharding)
+    state = TrainState(state.step, params, state.opt_state)
+  return state
 
 
 def _test_pairs(config) -> Pairs:

@@ -1,7 +1,6 @@
 """Whole runs, in this process."""
 
 import csv
-import importlib.util
 import json
 import math
 import pathlib
@@ -15,20 +14,16 @@ import tiny
 from PIL import Image
 
 from mixdtp_jax import checkpoints
-from mixdtp_jax.data.datasets import DATASETS
-from mixdtp_jax.losses import make_loss
+from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MULTIPLE, abstract_params
 from mixdtp_jax.report import side_by_side
-from mixdtp_jax.state import TrainState, make_optimizer
-from mixdtp_jax.train import train_and_evaluate
-from mixdtp_jax.weights import load_weights
+from mixdtp_jax.state import TrainState
+from mixdtp_jax.train import start_state, train_and_evaluate
+from mixdtp_jax.weights import load_weights, save_weights
 
 pytest_plugins = 'tiny'
 pytestmark = pytest.mark.usefixtures('quick_compiler')
-
-_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
 @pytest.fixture(scope='module')
@@ -161,15 +156,21 @@ def test_prepares_the_data_in_the_workdir(tiny_run):
   assert tiny_run.config.data.data_dir == ''  # the caller's is as it was
 
 
-def _poisoned_run(tiny_run, workdir):
-  """A run whose checkpoint of step 4 holds one number that is not finite."""
-  params = jax.tree.map(jnp.asarray, tiny_run.state.params)
+def _poisoned(params):
+  """Parameters with one number that is not finite."""
+  params = jax.tree.map(jnp.asarray, params)
   bias = params['progressive']['step']['conv_out']['bias']
   params['progressive']['step']['conv_out']['bias'] = bias.at[0].set(math.nan)
+  return params
+
+
+def _poisoned_run(tiny_run, workdir):
+  """A run whose checkpoint of step 4 holds one number that is not finite."""
   config = tiny.get_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
   with checkpoints.make_manager(workdir) as manager:
+    params = _poisoned(tiny_run.state.params)
     state = TrainState(jnp.int32(4), params, tiny_run.state.opt_state)
     checkpoints.save(manager, state, config)
   return config
@@ -214,35 +215,45 @@ def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):
   assert not list((tmp_path / 'checkpoints').iterdir())
 
 
-def _load(path):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config()
+def _start(workdir, **changes):
+  config = tiny.get_config()
+  config.update_from_flattened_dict(changes)
+  sharding = replicated(make_mesh())
+  with checkpoints.make_manager(workdir) as manager:
+    state = start_state(manager, config, sharding)
+  assert {x.sharding for x in jax.tree.leaves(state)} == {sharding}
+  return state
 
 
-@pytest.mark.parametrize(
-  'path', sorted(_CONFIGS.glob('*.py')), ids=lambda p: p.stem
-)
-def test_every_configuration_fits_the_code(path):
-  config = _load(path)
-  ModelConfig.from_mapping(config.model)
-  make_optimizer(config)
-  make_loss(**config.loss)
-  assert config.data.name in DATASETS
-  assert config.data.crop % MULTIPLE == 0
-  # A misspelt knob would be a new one.
-  default = _load(_CONFIGS / 'default.py')
-  assert _structure(config) == _structure(default)
+def test_starts_from_given_weights_with_a_fresh_optimizer(tiny_run, tmp_path):
+  state = _start(tmp_path, init_from=str(tiny_run.workdir))
+  assert state.step == 0
+  trained = tiny_run.state
+  jax.tree.map(np.testing.assert_array_equal, state.params, trained.params)
+  moments = jax.tree.leaves(state.opt_state)
+  assert len(moments) == len(jax.tree.leaves(trained.opt_state))
+  assert not any(x.any() for x in moments)
 
 
-def _structure(config):
-  return jax.tree.structure(
-    config.to_dict(), is_leaf=lambda x: isinstance(x, tuple)
-  )
+def test_weights_of_another_network_are_no_start(tiny_run, tmp_path):
+  with pytest.raises(ValueError, match='coupling: there True, here False'):
+    _start(
+      tmp_path,
+      **{'init_from': str(tiny_run.workdir), 'model.coupling': False},
+    )
 
 
-def test_the_small_network_is_small():
-  config = _load(_CONFIGS / 'rain100l_small.py')
-  params = abstract_params(ModelConfig.from_mapping(config.model))
-  assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6
+def test_a_run_trains_the_weights_that_it_is_given(tiny_run, tmp_path):
+  config = tiny.get_config()
+  config.data.source = tiny_run.config.data.source
+  config.data.data_dir = str(tiny_run.workdir / 'data')
+  config.init_from = str(tmp_path / 'poisoned')
+  cfg = ModelConfig.from_mapping(config.model)
+  save_weights(config.init_from, cfg, _poisoned(tiny_run.state.params))
+  with pytest.raises(FloatingPointError, match='update 1: .*loss = nan'):
+    train_and_evaluate(config, str(tmp_path / 'run'))
+
+
+def test_a_checkpoint_comes_before_given_weights(tiny_run):
+  state = _start(tiny_run.workdir, init_from='gone')
+  jax.tree.map(np.testing.assert_array_equal, state, tiny_run.state)
