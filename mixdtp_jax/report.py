@@ -77,17 +77,25 @@ def _columns(row: Row) -> dict[str, float]:
 def write_json(
   rows: Sequence[Row], path: str | os.PathLike, context: Mapping[str, Any]
 ) -> None:
-  """{'context': context, 'mean': row, 'images': [row, ...]}.
+  """{'context': context, 'mean': row, 'images': [row, ...]}, `dump_json`'s.
 
   A row is {'name', 'input', 'restored'}, the latter two {protocol: {'psnr',
-  'ssim'}}. JSON has no infinity and no NaN: they become the strings 'inf',
-  '-inf' and 'nan', which Python's float() reads back.
+  'ssim'}}.
   """
   content = {
     'context': dict(context),
     'mean': _as_dict(mean_row(rows)),
     'images': [_as_dict(row) for row in rows],
   }
+  dump_json(content, path)
+
+
+def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+  """Writes an object as JSON.
+
+  JSON has no infinity and no NaN: they become the strings 'inf', '-inf' and
+  'nan', which Python's float() reads back.
+  """
   with replacing(path) as temporary, open(temporary, 'w') as file:
     json.dump(_json_safe(content), file, indent=2, allow_nan=False)
     file.write('\n')
