@@ -38,8 +38,8 @@ def read_scalars(workdir: str | os.PathLike) -> dict[str, list[Point]]:
   logged twice, the last value counts.
 
   Minutes are the sum over the starts of the time since a start's first
-  scalar, so that neither the pauses between them nor loading data and
-  compiling count. Work that was lost was time spent and does count.
+  scalar, so that neither the pauses between them nor preparing the data and
+  compiling the update count. Work that was lost was time spent and does count.
 
   Raises:
     FileNotFoundError: there are no scalars.
