@@ -4,19 +4,18 @@ Nothing in the code has a default of its own: what is not listed here does not
 exist, and `train.py` refuses an unknown key.
 """
 
-import dataclasses
-
 import ml_collections
 
-from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.config import ModelConfig, as_mapping
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.seed = 0  # of the weights, the order of the images and the crops
 
-  # The network; the fields are described in mixdtp_jax/model/config.py.
-  config.model = ml_collections.ConfigDict(dataclasses.asdict(ModelConfig()))
+  # The network: its name (mixdtp, prenet, restormer) and the fields of its
+  # class in mixdtp_jax/model/config.py, which describes them.
+  config.model = ml_collections.ConfigDict(as_mapping(ModelConfig()))
 
   config.data = data = ml_collections.ConfigDict()
   data.name = 'pairs'  # a key of mixdtp_jax.data.datasets.DATASETS

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -12,8 +13,8 @@ import ml_collections
 from mixdtp_jax import checkpoints
 from mixdtp_jax.event_log import Point, read_scalars
 from mixdtp_jax.metrics import PROTOCOLS, Score
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import abstract_params
+from mixdtp_jax.model.architectures import abstract_params
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.weights import load_run_config
 
 
@@ -66,9 +67,25 @@ class Run:
       default=None,
     )
 
-  def psnr(self, protocol: str) -> list[Point]:
-    """PSNR (dB) of the restored test images at each evaluation."""
-    return self.scalars.get(_tag('restored', protocol, 'psnr'), [])
+  def curve(self, protocol: str) -> tuple[float, list[Point]]:
+    """PSNR (dB) while training: of the rainy images, and of the restored ones.
+
+    The last evaluation is of all test images; where those before were of a
+    part, it is not on their curve. Without evaluations: (nan, []).
+    """
+    rainy = self.scalars.get(_tag('input', protocol, 'psnr'), [])
+    restored = self.scalars.get(_tag('restored', protocol, 'psnr'), [])
+    first = rainy[0].value if rainy else math.nan
+    return first, [
+      point
+      for before, point in zip(rainy, restored, strict=True)
+      if same_score(before.value, first)
+    ]
+
+
+def same_score(one: float, other: float) -> bool:
+  """Whether scores are equal but for the rounding of another device."""
+  return math.isclose(one, other, rel_tol=1e-4)
 
 
 def _tag(which: str, protocol: str, field: str) -> str:
@@ -144,5 +161,5 @@ def _logged(scalars, which) -> dict[str, Score]:
 
 
 def _count_parameters(config: ml_collections.ConfigDict) -> int:
-  params = abstract_params(ModelConfig.from_mapping(config.model))
+  params = abstract_params(make_model_config(config.model))
   return sum(leaf.size for leaf in jax.tree.leaves(params))

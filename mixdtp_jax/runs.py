@@ -11,8 +11,8 @@ import numpy as np
 
 from mixdtp_jax import page, report
 from mixdtp_jax.event_log import Point
-from mixdtp_jax.metrics import PROTOCOLS, Score
-from mixdtp_jax.run_folder import Run, read_run
+from mixdtp_jax.metrics import PROTOCOLS
+from mixdtp_jax.run_folder import Run, read_run, same_score
 
 _PROTOCOL = 'rgb'  # of the short table and the curves; the network's own
 _PATHS = ('data.data_dir', 'data.source')  # where data lie, not what they are
@@ -74,7 +74,7 @@ def data_note(runs: Sequence[Run]) -> str:
   are restored, wherever they lie. Runs without an evaluation do not count.
   """
   scored = [run for run in runs if run.restored]
-  if all(_close(run.input, scored[0].input) for run in scored):
+  if all(_same_scores(run, scored[0]) for run in scored):
     return ''
   facts = {
     name: [run.config.get(name) for run in scored] for name in _IMAGES
@@ -94,13 +94,13 @@ def data_note(runs: Sequence[Run]) -> str:
   )
 
 
-def _close(one: Mapping[str, Score], other: Mapping[str, Score]) -> bool:
-  """Whether scores agree but for the rounding of another device."""
-  common = [name for name in one if name in other]
+def _same_scores(run: Run, other: Run) -> bool:
+  """Whether the rainy images of both have the same scores."""
+  common = [name for name in run.input if name in other.input]
   return all(
-    math.isclose(a, b, rel_tol=1e-4)
+    same_score(a, b)
     for name in common
-    for a, b in zip(one[name], other[name], strict=True)
+    for a, b in zip(run.input[name], other.input[name], strict=True)
   )
 
 
@@ -227,26 +227,33 @@ def _html(runs: Sequence[Run], note: str) -> str:
 
 
 def _curves(runs: Sequence[Run]) -> list[str]:
-  evaluated = {run.name: run.psnr(_PROTOCOL) for run in runs}
-  psnr = f'PSNR of the test images ({_PROTOCOL}, dB)'
+  curves = {run.name: run.curve(_PROTOCOL) for run in runs}
+  psnr = {name: points for name, (_, points) in curves.items()}
+  unit = f'PSNR ({_PROTOCOL}, dB)'
   loss = {run.name: _means(run.scalars.get('loss', [])) for run in runs}
-  terms = [knob for knob in differences(runs) if knob.startswith('loss.')]
+  notes = [
+    f'Each point of the loss is a mean over 1/{_DRAWN} of what was logged.',
+    'PSNR is of the test images that are looked at while training.',
+  ]
+  rainy = [value for value, points in curves.values() if points]
+  if not all(same_score(value, rainy[0]) for value in rainy):
+    notes.append('Those are not the same images: the curves do not compare.')
+  notes += [
+    f'The losses do not compare: {knob} differs.'
+    for knob in differences(runs)
+    if knob.startswith('loss.')
+  ]
   return [
     page.line_chart(
-      'PSNR against updates', 'updates', psnr, _lines(evaluated, 'step')
+      'PSNR against updates', 'updates', unit, _lines(psnr, 'step')
     ),
     page.line_chart(
-      'PSNR against time', 'minutes', psnr, _lines(evaluated, 'minutes')
+      'PSNR against time', 'minutes', unit, _lines(psnr, 'minutes')
     ),
     page.line_chart(
       'Training loss against updates', 'updates', 'loss', _lines(loss, 'step')
     ),
-    page.paragraph(
-      f'Each point of the loss is a mean over 1/{_DRAWN} of what was logged.'
-    ),
-    *(
-      page.paragraph(f'The losses do not compare: {t} differs.') for t in terms
-    ),
+    page.paragraph(' '.join(notes)),
   ]
 
 

@@ -11,16 +11,21 @@ import ml_collections
 import optax
 from clu import metric_writers
 
-from mixdtp_jax import checkpoints, inference, report
+from mixdtp_jax import checkpoints, inference, published, report
 from mixdtp_jax.console import progress
 from mixdtp_jax.data import pipeline
 from mixdtp_jax.data.datasets import open_split
-from mixdtp_jax.evaluate import Row, evaluate, mean_row
+from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MixDTP, Outputs, final_image
+from mixdtp_jax.model.architectures import (
+  Network,
+  final_image,
+  make_network,
+)
+from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.model.network import Outputs
 from mixdtp_jax.state import (
   TrainState,
   init_state,
@@ -35,7 +40,7 @@ LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
 
 
 def loss_and_gradients(
-  params: dict, batch: Batch, *, network: MixDTP, loss: LossFn
+  params: dict, batch: Batch, *, network: Network, loss: LossFn
 ) -> tuple[Scalars, dict]:
   """Scalars and gradients of a batch {'rainy', 'clean'} (B, H, W, 3).
 
@@ -75,7 +80,7 @@ def train_step(
   state: TrainState,
   batch: Batch,
   *,
-  network: MixDTP,
+  network: Network,
   loss: LossFn,
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
@@ -104,7 +109,7 @@ def make_train_step(
   """The compiled `train_step` of a configuration; it consumes its state."""
   step = functools.partial(
     train_step,
-    network=MixDTP(ModelConfig.from_mapping(config.model)),
+    network=make_network(make_model_config(config.model)),
     loss=make_loss(**config.loss),
     optimizer=make_optimizer(config),
     schedule=make_schedule(config),
@@ -118,7 +123,7 @@ def train_and_evaluate(
   """Trains from the newest checkpoint in `workdir`, or from the start.
 
   Writes metrics for TensorBoard, checkpoints, and after the last update the
-  results of the test images, all under `workdir`.
+  results of the test images, all under `workdir`; these it prints too.
 
   Args:
     config: configs/default.py with its knobs set.
@@ -161,10 +166,8 @@ def train_and_evaluate(
         with log.paused():
           evaluate_state(state, config, mesh, writer)
     manager.wait_until_finished()
-    rows = evaluate_state(
-      state, config, mesh, writer, pathlib.Path(workdir, 'results')
-    )
-  print(report.format_table(rows))
+    folder = pathlib.Path(workdir, 'results')
+    evaluate_state(state, config, mesh, writer, folder)
   return state
 
 
@@ -181,7 +184,7 @@ def _with_data_dir(config, workdir):
 
 
 def _initial_state(config) -> Callable[[], TrainState]:
-  network = MixDTP(ModelConfig.from_mapping(config.model))
+  network = make_network(make_model_config(config.model))
   optimizer = make_optimizer(config)
   return functools.partial(init_state, config.seed, network, optimizer)
 
@@ -192,26 +195,34 @@ def evaluate_state(
   mesh: jax.sharding.Mesh,
   writer: metric_writers.MetricWriter,
   folder: pathlib.Path | None = None,
-) -> list[Row]:
+) -> None:
   """Scores a state on test images, and writes the means and some images.
 
   Args:
     state: its parameters are evaluated.
-    config: names the data, and how many of its test images count.
+    config: names the data, and how many of its test images count while
+      training.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
-    folder: gets the rows as CSV and JSON, and the images; None writes none.
+    folder: gets the rows of all test images as CSV and JSON, and the images,
+      and the means are printed; None, while training, does none of it.
   """
   data, step = config.data, int(state.step)
   pairs = open_split(
     data.name, source=data.source, data_dir=data.data_dir, split='test'
   )
-  cfg = ModelConfig.from_mapping(config.model)
-  restore = inference.make_restore(final_image(cfg), state.params, mesh=mesh)
-  batches = pipeline.eval_batches(
-    pairs, batch_size=config.eval_batch_size, limit=config.eval_images
+  cfg = make_model_config(config.model)
+  restore = inference.make_restore(
+    final_image(cfg),
+    state.params,
+    multiple=make_network(cfg).multiple,
+    mesh=mesh,
   )
-  total = min(config.eval_images or len(pairs), len(pairs))
+  limit = config.eval_images if folder is None else 0
+  batches = pipeline.eval_batches(
+    pairs, batch_size=config.eval_batch_size, limit=limit
+  )
+  total = min(limit or len(pairs), len(pairs))
   panels = report.Panels(pairs, folder)
   rows = evaluate(
     restore,
@@ -232,6 +243,15 @@ def evaluate_state(
   )
   writer.write_images(step, {'eval/restored': panels.image[None]})
   if folder is not None:
-    context = {'step': step, 'config': config.to_dict()}
-    report.write_results(folder, rows, panels.image, context)
-  return rows
+    _conclude(folder, config, step, rows, panels.image)
+
+
+def _conclude(folder, config, step, rows, image) -> None:
+  """Writes the results of a run, and prints them among published ones."""
+  name, scores = config.data.name, mean_row(rows).restored
+  context = {'step': step, 'config': config.to_dict()}
+  placed = published.placement(name, scores)
+  report.write_results(folder, rows, image, context, placed)
+  print(report.format_table(rows))
+  if text := published.format_placement(name, scores):
+    print('\n' + text)

@@ -20,8 +20,8 @@ from mixdtp_jax import checkpoints, report, runs
 from mixdtp_jax.evaluate import Row, mean_row
 from mixdtp_jax.event_log import Point
 from mixdtp_jax.metrics import PROTOCOLS, Score
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import abstract_params
+from mixdtp_jax.model.architectures import abstract_params
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.run_folder import read_run
 from mixdtp_jax.runs import compare_runs, data_note, differences, format_runs
 from mixdtp_jax.state import TrainState
@@ -45,7 +45,7 @@ def _rows(psnr, images=2, offset=0.0):
 def _make_run(workdir, evaluations, *, end=_END, config=None, **rows):
   """A run of `end` updates: {step: rgb PSNR}; `rows` as of _rows."""
   config = config or tiny.get_config()
-  shapes = abstract_params(ModelConfig.from_mapping(config.model))
+  shapes = abstract_params(make_model_config(config.model))
   params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   state = TrainState(jnp.int32(end), params, {'count': jnp.int32(end)})
   with checkpoints.make_manager(workdir) as manager:
@@ -97,14 +97,14 @@ def test_a_finished_run(finished):
   assert run.final and run.images == 2 and run.updates == run.evaluated == 20
   assert run.input['rgb'] == (20.0, 0.5) and run.restored['y'] == (32.25, 0.9)
   assert set(run.restored) == set(PROTOCOLS)
-  cfg = ModelConfig.from_mapping(tiny.get_config().model)
+  cfg = make_model_config(tiny.get_config().model)
   with checkpoints.make_manager(finished) as manager:
     params = checkpoints.restore_params(manager, abstract_params(cfg))
   assert run.parameters == sum(map(np.size, jax.tree.leaves(params)))
   assert run.config['model.encoder_blocks'] == [1, 1, 1, 1]
-  assert [(p.step, p.value) for p in run.psnr('rgb')] == [
-    (10, 28.0), (20, 30.25),
-  ]  # fmt: skip
+  rainy, points = run.curve('rgb')
+  assert rainy == 20
+  assert [(p.step, p.value) for p in points] == [(10, 28.0), (20, 30.25)]
   assert run.minutes > run.scalars['loss'][-1].minutes > 0  # then evaluated
 
 
@@ -193,6 +193,25 @@ def test_the_same_images_elsewhere_are_the_same(finished, tmp_path):
   assert 'not yet' in line and ' - ' in line
 
 
+def test_a_curve_is_of_the_same_images(finished):
+  run = read_run(finished, 'name')
+  # At the end, all images are evaluated instead of a part.
+  rainy = [Point(10, 1, 20.0), Point(15, 2, 20.001), Point(20, 3, 20.01)]
+  restored = [Point(10, 1, 28.0), Point(15, 2, 29.0), Point(20, 3, 25.0)]
+  run.scalars['eval/input_y_psnr'] = rainy
+  run.scalars['eval/restored_y_psnr'] = restored
+  assert run.curve('y') == (20, restored[:2])
+  assert run.curve('none')[1] == []
+
+
+def test_curves_of_different_images_are_told(finished):
+  one, other = (read_run(finished, name) for name in ('one', 'other'))
+  assert 'the curves do not compare' not in runs._html([one, other], '')
+  points = other.scalars['eval/input_rgb_psnr']
+  points[:] = [point._replace(value=21.0) for point in points]
+  assert 'the curves do not compare' in runs._html([one, other], '')
+
+
 def test_loss_curves_are_means_of_their_parts():
   points = [Point(i, i / 60, (-1.0) ** i) for i in range(1, 1001)]
   means = runs._means(points)
@@ -228,7 +247,7 @@ def test_a_run_of_another_version_is_named(tmp_path):
   state = TrainState(jnp.int32(2), {'x': jnp.zeros(1)}, {'x': jnp.zeros(1)})
   with checkpoints.make_manager(workdir) as manager:
     checkpoints.save(manager, state, config)
-  with pytest.raises(ValueError, match=f'{workdir}: unknown model fields: new'):
+  with pytest.raises(ValueError, match=f'{workdir}: unknown fields of model'):
     read_run(workdir, 'name')
 
 

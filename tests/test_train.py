@@ -18,8 +18,8 @@ from mixdtp_jax import checkpoints
 from mixdtp_jax.data.datasets import DATASETS
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MULTIPLE, abstract_params
+from mixdtp_jax.model.architectures import abstract_params, make_network
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import TrainState, make_optimizer
 from mixdtp_jax.train import train_and_evaluate
 from mixdtp_jax.weights import load_weights
@@ -80,7 +80,7 @@ def test_evaluates_every_few_updates(tiny_run, events):
         assert list(events[tag]) == [10, 20]
         assert all(np.isfinite(value) for value in events[tag].values())
   before = events['eval/input_y_psnr']
-  assert before[10] == before[20]
+  assert before[10] != before[20]  # of two images, then of all three
   (tag,) = [tag for tag in events if tag.startswith('eval/restored/')] or [
     'eval/restored'
   ]
@@ -94,8 +94,8 @@ def test_evaluates_as_many_images_as_it_should(tiny_run):
   config = tiny_run.config
   assert config.eval_images < tiny.TEST_IMAGES
   shape = (config.eval_batch_size, *tiny.SIZE, 3)
-  # One batch, in the middle and at the end.
-  assert tiny_run.shown == [(shape, ('0', '1'))] * 2
+  # In the middle as many as configured, at the end all.
+  assert tiny_run.shown == [(shape, ('0', '1')), (shape, ('0', '1', '2'))]
 
 
 def test_writes_the_results(tiny_run, events):
@@ -107,10 +107,11 @@ def test_writes_the_results(tiny_run, events):
     'comparison.png',
     'images/0.png',
     'images/1.png',
+    'images/2.png',
   }
   with open(folder / 'results.csv', newline='') as file:
     rows = list(csv.DictReader(file))
-  assert [row['name'] for row in rows] == ['0', '1']
+  assert [row['name'] for row in rows] == ['0', '1', '2']
   results = json.loads((folder / 'results.json').read_text())
   assert results['context']['step'] == 20
   assert results['context']['config']['seed'] == tiny_run.config.seed
@@ -132,7 +133,7 @@ def test_keeps_the_newest_checkpoints(tiny_run):
 
 def test_the_state_that_is_returned_is_the_one_that_was_saved(tiny_run):
   cfg, params = load_weights(tiny_run.workdir)
-  assert cfg == ModelConfig.from_mapping(tiny_run.config.model)
+  assert cfg == make_model_config(tiny_run.config.model)
   jax.tree.map(np.testing.assert_array_equal, params, tiny_run.state.params)
 
 
@@ -171,7 +172,7 @@ def test_an_unknown_model_field_is_refused_before_anything_is_written(tmp_path):
   config = tiny.get_config()
   with config.unlocked():
     config.model.nonsense = 1
-  with pytest.raises(ValueError, match='unknown model fields: nonsense'):
+  with pytest.raises(ValueError, match='unknown fields .*: nonsense'):
     train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
 
@@ -182,6 +183,21 @@ def test_a_run_past_its_end_is_refused(tiny_run):
   config.num_train_steps = 10
   with pytest.raises(ValueError, match='made 20 updates already, more than'):
     train_and_evaluate(config, str(tiny_run.workdir))
+
+
+def test_places_the_results_among_published_ones(
+  tiny_run, tiny_rain100l, tmp_path, capsys
+):
+  config = tiny.get_config()
+  config.data.name, config.data.source = 'rain100l', str(tiny_rain100l)
+  with checkpoints.make_manager(tmp_path) as manager:
+    checkpoints.save(manager, tiny_run.state, config)
+  train_and_evaluate(config, str(tmp_path))  # no updates are left
+
+  printed = capsys.readouterr().out
+  results = json.loads((tmp_path / 'results' / 'results.json').read_text())
+  assert set(results['published']['ranked']) == {'rgb', 'prenet'}
+  assert '2.  this run' in printed
 
 
 def _load(path):
@@ -196,13 +212,14 @@ def _load(path):
 )
 def test_every_configuration_fits_the_code(path):
   config = _load(path)
-  ModelConfig.from_mapping(config.model)
+  network = make_network(make_model_config(config.model))
   make_optimizer(config)
   make_loss(**config.loss)
   assert config.data.name in DATASETS
-  assert config.data.crop % MULTIPLE == 0
+  assert config.data.crop % network.multiple == 0
   # A misspelt knob would be a new one.
   default = _load(_CONFIGS / 'default.py')
+  default.model = config.model  # of another network, whose fields were checked
   assert _structure(config) == _structure(default)
 
 
@@ -214,5 +231,5 @@ def _structure(config):
 
 def test_the_small_network_is_small():
   config = _load(_CONFIGS / 'rain100l_small.py')
-  params = abstract_params(ModelConfig.from_mapping(config.model))
+  params = abstract_params(make_model_config(config.model))
   assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6
