@@ -159,6 +159,7 @@ def test_points_lie_where_the_ticks_say(ys, log):
     pixel = np.array(list(ticks.values()))
     assert min(ticks) <= min(values) and max(values) <= max(ticks)
     slope = (pixel[-1] - pixel[0]) / (value[-1] - value[0])
+    assert (slope > 0) == (anchor == 'middle')  # to the right, and up
     offset = 4 if anchor == 'end' else 0  # text stands on its baseline
     np.testing.assert_allclose(
       pixel, pixel[0] + slope * (value - value[0]), atol=0.11
