@@ -8,6 +8,7 @@ import jax
 
 from mixdtp_jax import weights
 from mixdtp_jax.interop import torch_weights
+from mixdtp_jax.runs import compare_runs
 
 
 def convert(source: str, target: str, steps: int | None) -> None:
@@ -36,6 +37,13 @@ def convert(source: str, target: str, steps: int | None) -> None:
   print(f'{source} -> {path}: {count:,} parameters of {cfg}')
 
 
+def compare(runs: list[str], out: str) -> None:
+  """Sets training runs side by side, see `runs.compare_runs`."""
+  # Accelerators may be busy with the very runs that are looked at.
+  jax.config.update('jax_platforms', 'cpu')
+  compare_runs(runs, out)
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m mixdtp_jax')
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -60,6 +68,18 @@ def _parser() -> argparse.ArgumentParser:
   command.set_defaults(
     run=lambda args: convert(args.source, args.to, args.steps)
   )
+  command = commands.add_parser('compare', help='set runs side by side')
+  command.add_argument(
+    '--runs',
+    nargs='+',
+    required=True,
+    metavar='WORKDIR',
+    help='folders of training runs, finished or not',
+  )
+  command.add_argument(
+    '--out', required=True, help='folder for runs.json and runs.html'
+  )
+  command.set_defaults(run=lambda args: compare(args.runs, args.out))
   return parser
 
 
