@@ -4,28 +4,30 @@ Nothing in the code has a default of its own: what is not listed here does not
 exist, and `train.py` refuses an unknown key.
 """
 
-import dataclasses
-
 import ml_collections
 
-from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.config import ModelConfig, as_mapping
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.seed = 0  # of the weights, the order of the images and the crops
 
-  # The network; the fields are described in mixdtp_jax/model/config.py.
-  config.model = ml_collections.ConfigDict(dataclasses.asdict(ModelConfig()))
+  # The network: its name (mixdtp, prenet, restormer) and the fields of its
+  # class in mixdtp_jax/model/config.py, which describes them.
+  config.model = ml_collections.ConfigDict(as_mapping(ModelConfig()))
 
   config.data = data = ml_collections.ConfigDict()
   data.name = 'pairs'  # a key of mixdtp_jax.data.datasets.DATASETS
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
   data.crop = 96  # pixels, a multiple of 8
+  data.crops = 'random'  # random or second_cell, the published one
+  data.transpose_landscape = False  # before the crop: every image upright
   data.flip = True  # mirror half of the crops left to right
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
 
+  config.init_from = ''  # run, weights folder or .pth; '' draws from the seed
   config.batch_size = 4  # images an update, over all devices and hosts
   config.num_train_steps = 300_000  # updates
 
@@ -54,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every_steps = 5_000  # updates; 0: only at the end
   config.eval_images = 20  # of the test split, while training; 0: all of them
   config.eval_batch_size = 8  # images of equal size at once, over all devices
+  config.eval_crop_multiple = 1  # pixels; 1: whole images, 32: as published
   config.checkpoint_every_steps = 1_000  # updates
   config.keep_checkpoints = 3  # the newest ones
   return config

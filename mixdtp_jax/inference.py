@@ -1,4 +1,4 @@
-"""Whole images of any size through a network that needs multiples of 8."""
+"""Whole images of any size through a network that needs multiples of some."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
-from mixdtp_jax.model.network import MULTIPLE
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Restore = Callable[[np.ndarray], np.ndarray]
@@ -27,20 +26,25 @@ def _apply_and_clamp(
 
 
 def make_restore(
-  apply: Apply, params: Any, *, mesh: jax.sharding.Mesh | None = None
+  apply: Apply,
+  params: Any,
+  *,
+  multiple: int,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Restore:
   """A function from rainy images to restored ones, of any size.
 
   Args:
     apply: (params, images (B, H, W, 3) float32 with sides that are multiples
-      of 8) -> images of that shape. It is compiled once for each shape; pass
-      the same function object again to reuse what is compiled.
+      of `multiple`) -> images of that shape. It is compiled once for each
+      shape; pass the same function object again to reuse what is compiled.
     params: any tree of arrays; an argument of the compiled code.
+    multiple: what `apply` needs, in pixels; 1 for any size.
     mesh: the devices that share a batch; None takes all.
 
   Returns:
     restore(images (B, H, W, 3) float in [0, 1]) -> float32 of that shape in
-    [0, 1]. The bottom and right are reflected up to a multiple of 8 and cut
+    [0, 1]. The bottom and right are reflected up to `multiple` and cut
     off again; a batch that the devices do not divide repeats its last image.
     It raises ValueError for another shape or an empty batch.
   """
@@ -54,24 +58,26 @@ def make_restore(
         f'images of shape {images.shape}: restore needs (B, H, W, 3)'
       )
     batch, height, width, _ = images.shape
-    padded = jax.device_put(pad(images, mesh.size), batch_sharding(mesh))
+    padded = jax.device_put(
+      pad(images, multiple, mesh.size), batch_sharding(mesh)
+    )
     restored = _apply_and_clamp(apply, mesh, params, padded)
     return np.asarray(restored)[:batch, :height, :width]
 
   return restore
 
 
-def pad(images: np.ndarray, num_devices: int) -> np.ndarray:
+def pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
   """Fills batch, height and width up to what network and devices divide.
 
   Args:
     images: (B, H, W, 3), no side empty.
-    num_devices: B becomes a multiple of this by repeating the last image; H
-      and W become multiples of 8 by reflection at the bottom and right.
+    multiple: H and W become multiples of it, reflected at the bottom and right.
+    num_devices: B becomes a multiple of it, the last image repeated.
   """
   batch, height, width, _ = images.shape
   # numpy reflects as often as it takes, and repeats a side of one pixel.
-  sides = ((0, 0), (0, -height % MULTIPLE), (0, -width % MULTIPLE), (0, 0))
+  sides = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
   images = np.pad(images, sides, mode='reflect')
   rows = ((0, -batch % num_devices), (0, 0), (0, 0), (0, 0))
   return np.pad(images, rows, mode='edge')

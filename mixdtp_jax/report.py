@@ -75,23 +75,27 @@ def _columns(row: Row) -> dict[str, float]:
 
 
 def write_json(
-  rows: Sequence[Row], path: str | os.PathLike, context: Mapping[str, Any]
+  rows: Sequence[Row],
+  path: str | os.PathLike,
+  context: Mapping[str, Any],
+  published: Mapping[str, Any] | None = None,
 ) -> None:
-  """{'context': context, 'mean': row, 'images': [row, ...]}.
+  """{'context', 'published', 'mean': row, 'images': [row, ...]}, `dump_json`'s.
 
   A row is {'name', 'input', 'restored'}, the latter two {protocol: {'psnr',
   'ssim'}}.
   """
   content = {
     'context': dict(context),
+    'published': dict(published or {}),
     'mean': _as_dict(mean_row(rows)),
     'images': [_as_dict(row) for row in rows],
   }
   dump_json(content, path)
 
 
-def dump_json(content: Any, path: str | os.PathLike) -> None:
-  """Writes mappings, sequences, strings and numbers as they are.
+def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+  """Writes an object as JSON.
 
   JSON has no infinity and no NaN: they become the strings 'inf', '-inf' and
   'nan', which Python's float() reads back.
@@ -244,6 +248,7 @@ def write_results(
   rows: Sequence[Row],
   image: np.ndarray,
   context: Mapping[str, Any],
+  published: Mapping[str, Any] | None = None,
 ) -> list[pathlib.Path]:
   """Writes results.csv, results.json and comparison.png, and returns them.
 
@@ -252,11 +257,12 @@ def write_results(
     rows: of the images.
     image: `Panels.image`.
     context: what the rows are of; anything that JSON holds.
+    published: `published.placement` of the means, where they have one.
   """
   names = ('results.csv', 'results.json', 'comparison.png')
   paths = [pathlib.Path(folder, name) for name in names]
   write_csv(rows, paths[0])
-  write_json(rows, paths[1], context)
+  write_json(rows, paths[1], context, published)
   write_png(image, paths[2])
   return paths
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from mixdtp_jax.model.network import MULTIPLE, MixDTP
+from mixdtp_jax.model.architectures import Network
 
 
 @flax.struct.dataclass
@@ -100,9 +100,9 @@ def make_optimizer(
 
 
 def init_state(
-  seed: int, network: MixDTP, optimizer: optax.GradientTransformation
+  seed: int, network: Network, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """A fresh state at step 0; its weights depend on the seed alone."""
-  image = jnp.zeros((1, MULTIPLE, MULTIPLE, 3))
+  image = jnp.zeros((1, network.multiple, network.multiple, 3))
   params = network.init(jax.random.key(seed), image)['params']
   return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))

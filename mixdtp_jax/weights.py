@@ -10,16 +10,16 @@ import ml_collections
 import orbax.checkpoint as ocp
 
 from mixdtp_jax import checkpoints
-from mixdtp_jax.interop import torch_weights
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import abstract_params
+from mixdtp_jax.interop import torch_names, torch_weights
+from mixdtp_jax.model.architectures import abstract_params
+from mixdtp_jax.model.config import AnyConfig, as_mapping, make_model_config
 
 _CONFIG = 'model.json'  # marks a weights folder
 _PARAMS = 'params'
 
 
 def save_weights(
-  folder: str | os.PathLike, cfg: ModelConfig, params: dict
+  folder: str | os.PathLike, cfg: AnyConfig, params: dict
 ) -> None:
   """Writes a weights folder: the model's configuration and parameters.
 
@@ -36,7 +36,7 @@ def save_weights(
   ) as private:
     partial = pathlib.Path(private, folder.name)
     partial.mkdir()
-    text = json.dumps(dataclasses.asdict(cfg), indent=2)
+    text = json.dumps(as_mapping(cfg), indent=2)
     (partial / _CONFIG).write_text(text + '\n')
     # Not the asynchronous one: after an error its thread would still write.
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -46,17 +46,18 @@ def save_weights(
 
 def load_weights(
   path: str | os.PathLike, *, steps: int | None = None
-) -> tuple[ModelConfig, dict]:
+) -> tuple[AnyConfig, dict]:
   """Loads weights with the configuration of their network.
 
   Args:
     path: the workdir of a training run (its newest checkpoint is taken), a
       folder that `save_weights` wrote, or a PyTorch .pth file.
     steps: iterations of the progressive refinement; None is what the weights
-      were trained with, or for a .pth, which does not say, the published 3.
+      were trained with, or for a .pth, which does not say, the published 3
+      (of PReNet 6).
 
   Returns:
-    The configuration, and the parameters for `MixDTP(cfg).apply`.
+    The configuration, and the parameters for `make_network(cfg).apply`.
 
   Raises:
     FileNotFoundError: nothing is at `path`, or nothing that is weights.
@@ -66,25 +67,67 @@ def load_weights(
   path = pathlib.Path(path).absolute()
   if path.is_file():
     state_dict = torch_weights.read_pth(path)
-    cfg = torch_weights.infer_config(state_dict, steps=steps)
+    cfg = torch_names.infer_config(state_dict, steps=steps)
     return cfg, torch_weights.from_torch(state_dict, cfg)
   if (path / _CONFIG).is_file():
-    cfg = ModelConfig.from_mapping(json.loads((path / _CONFIG).read_text()))
+    cfg = make_model_config(json.loads((path / _CONFIG).read_text()))
     with ocp.StandardCheckpointer() as checkpointer:
       target = checkpoints.on_one_device(abstract_params(cfg))
       params = checkpointer.restore(path / _PARAMS, target)
   else:
     config = load_run_config(path)
-    cfg = ModelConfig.from_mapping(config.model)
+    cfg = make_model_config(config.model)
     with checkpoints.make_manager(path) as manager:
       params = checkpoints.restore_params(manager, abstract_params(cfg))
   return _with_steps(cfg, steps), params
 
 
+def load_params(path: str | os.PathLike, cfg: AnyConfig) -> dict:
+  """Loads weights to start the network of `cfg` from.
+
+  Args:
+    path: as of `load_weights`.
+    cfg: of the network. Its number of recurrent steps may be another one than
+      that of the weights.
+
+  Returns:
+    The parameters for `make_network(cfg).apply`.
+
+  Raises:
+    FileNotFoundError, ValueError: see `load_weights`.
+    ValueError: the weights are of another network; the message lists the
+      fields that differ.
+  """
+  found, params = load_weights(path)
+  theirs, ours = map(_parameter_fields, (found, cfg))
+  if differences := [
+    f'model.{name}: there {theirs.get(name)}, here {value}'
+    for name, value in ours.items()
+    if value != theirs.get(name)
+  ]:
+    raise ValueError(
+      f'the weights of {path} are of another network: '
+      f'{"; ".join(differences)}. Set these fields to what is there, or start '
+      'from other weights.'
+    )
+  return params
+
+
+def _parameter_fields(cfg: AnyConfig) -> dict:
+  """The fields on which the parameters depend."""
+  fields = as_mapping(cfg)
+  fields.pop('scan_unroll', None)
+  # The recurrent steps share their parameters; only without any are there none.
+  if 'steps' in fields:
+    fields['steps'] = 'some' if cfg.steps else 0
+  return fields
+
+
 def _with_steps(cfg, steps):
-  if steps is None or steps == cfg.steps:
+  trained = getattr(cfg, 'steps', 0)  # Restormer has none
+  if steps is None or steps == trained:
     return cfg
-  if not cfg.steps:
+  if not trained:
     raise ValueError(f'steps = {steps}: the weights have no refinement')
   return dataclasses.replace(cfg, steps=steps)
 

@@ -17,7 +17,7 @@ import tiny
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from mixdtp_jax import checkpoints  # noqa: E402
+from mixdtp_jax import __main__, checkpoints  # noqa: E402
 from mixdtp_jax.compare import command, networks, report  # noqa: E402
 from mixdtp_jax.compare.speed import measure_inference  # noqa: E402
 from mixdtp_jax.compare.training import (  # noqa: E402
@@ -26,10 +26,14 @@ from mixdtp_jax.compare.training import (  # noqa: E402
 )
 from mixdtp_jax.data.datasets import photographs  # noqa: E402
 from mixdtp_jax.data.folders import open_folder  # noqa: E402
-from mixdtp_jax.interop.torch_network import TorchMixDTP  # noqa: E402
+from mixdtp_jax.interop.torch_network import make_torch_network  # noqa: E402
 from mixdtp_jax.interop.torch_weights import from_torch  # noqa: E402
 from mixdtp_jax.metrics import PROTOCOLS  # noqa: E402
-from mixdtp_jax.model.config import ModelConfig  # noqa: E402
+from mixdtp_jax.model.config import (  # noqa: E402
+  PReNetConfig,
+  RestormerConfig,
+  make_model_config,
+)
 from mixdtp_jax.report import write_png  # noqa: E402
 from mixdtp_jax.state import TrainState  # noqa: E402
 
@@ -63,16 +67,19 @@ def _config():
   return config
 
 
+def _networks(cfg):
+  """Both networks, with the same random weights."""
+  torch.manual_seed(0)
+  weights = make_torch_network(cfg).state_dict()
+  params = from_torch({n: v.numpy() for n, v in weights.items()}, cfg)
+  return networks.make_networks(cfg, params)
+
+
 @pytest.fixture(scope='module')
 def pair():
-  """Both networks, with the same random weights."""
-  cfg = ModelConfig.from_mapping(_config().model)
-  torch.manual_seed(0)
-  weights = TorchMixDTP(cfg).state_dict()
-  params = from_torch({n: v.numpy() for n, v in weights.items()}, cfg)
   # As the command has it, so that it finds in the cache what is compiled here.
   with jax.default_matmul_precision('highest'):
-    yield networks.make_networks(cfg, params)
+    yield _networks(make_model_config(_config().model))
 
 
 @pytest.fixture(scope='module')
@@ -112,6 +119,31 @@ def test_equal_networks_agree_at_every_stage(pair, images):
   for difference in found:
     assert 0 < difference.relative < 5e-6
     assert 0 < difference.mean < difference.largest < difference.scale
+
+
+@pytest.mark.parametrize(
+  'cfg, first, count',
+  [
+    (PReNetConfig(recurrent_width=4, steps=2), 'coarse', 4),
+    (
+      RestormerConfig(
+        width=8,
+        encoder_blocks=(1, 1, 1, 1),
+        decoder_blocks=(1, 1, 1),
+        refinement_blocks=1,
+        heads=(1, 1, 2, 2),
+      ),
+      'patch_embed',
+      12,
+    ),
+  ],
+  ids=lambda value: getattr(value, 'name', None),
+)
+def test_the_other_networks_agree_too(images, cfg, first, count):
+  found = networks.stage_differences(_networks(cfg), images)
+  assert found[0].stage == first
+  assert len(found) == count
+  assert all(0 < difference.relative < 5e-6 for difference in found)
 
 
 @pytest.mark.parametrize(
@@ -264,8 +296,8 @@ def test_amplification_leaves_the_largest_in_range():
     ({'random': 1, 'steps': 2}, '--steps goes with --weights'),
     ({'random': 1, 'repeats': 0}, '--repeats 0: needs at least 1'),
     ({'random': 1, 'train_steps': 0}, '--train_steps 0: needs at least 1'),
-    ({'random': 1, 'size': 12}, '--size 12: needs a multiple of 8'),
-    ({'random': 1, 'crop': 4}, '--crop 4: needs a multiple of 8'),
+    ({'random': 1, 'size': -8}, '--size -8: needs 0 or more'),
+    ({'random': 1, 'crop': 0}, '--crop 0: needs at least 1'),
     ({'random': 1, 'folder': 'a', 'split': 'b'}, '--folder needs no --split'),
     ({'random': 1, 'data': 'pairs'}, '--data pairs needs --data_dir'),
     ({'random': 1, 'folder': 'PAIRS', 'crop': 24}, 'too few for crops of 24'),
@@ -279,7 +311,7 @@ def test_settings_that_do_not_fit(tiny_pairs, tmp_path, change, message):
   config = {'config': str(_REPOSITORY / 'tests' / 'tiny.py')}
   change = config | {k: names.get(v, v) for k, v in change.items()}
   with pytest.raises(ValueError, match=re.escape(message)):
-    command.compare(**_SETTINGS | change)
+    command.compare_frameworks(**_SETTINGS | change)
 
 
 @pytest.fixture(scope='module')
@@ -364,6 +396,13 @@ def test_the_command(workdir, folder, environment, tmp_path):
   assert sorted(os.listdir(tmp_path / 'out')) == [
     'compare.html', 'compare.json',
   ]  # fmt: skip
+
+
+def test_runs_take_no_flags_of_the_other_comparison():
+  flags = ['compare', '--runs', 'a', 'b', '--out', 'c', '--crop', '32']
+  args = __main__._parser().parse_args(flags)
+  with pytest.raises(ValueError, match='--runs needs no --crop'):
+    args.run(args)
 
 
 def test_without_pytorch_the_remedy_is_told(tmp_path):

@@ -12,8 +12,9 @@ from PIL import Image
 
 from mixdtp_jax.inference import make_restore
 from mixdtp_jax.interop.torch_weights import to_torch, write_pth
-from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.network import final_image
+from mixdtp_jax.metrics import PROTOCOLS, Score
+from mixdtp_jax.model.architectures import final_image
+from mixdtp_jax.published import format_placement, placement
 from mixdtp_jax.weights import load_weights
 
 pytest_plugins = 'tiny'
@@ -71,7 +72,7 @@ def test_scores_and_saves_a_folder_of_pairs(
   assert result.returncode == 0, result.stderr
 
   rainy = np.asarray(Image.open(pairs / 'rainy' / 'second.png'))
-  restore = make_restore(final_image(cfg), params)
+  restore = make_restore(final_image(cfg), params, multiple=8)
   want = restore(np.float32(rainy)[None] / 255)[0]
   got = np.asarray(Image.open(out / 'images' / 'second.png'))
   assert got.shape == (*_SIZE, 3)
@@ -81,6 +82,7 @@ def test_scores_and_saves_a_folder_of_pairs(
   content = json.loads((out / 'results.json').read_text())
   assert set(content['mean']['restored']) == set(PROTOCOLS)
   assert content['context']['model']['width'] == cfg.width
+  assert content['published'] == {}  # a folder has no published results
   mean = content['mean']['restored']['rgb']['psnr']
   assert f'{mean:.4f}' in result.stdout
   for name in ('results.csv', 'results.json', 'comparison.png', 'images'):
@@ -89,8 +91,10 @@ def test_scores_and_saves_a_folder_of_pairs(
 
 
 def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
+  multiple = tiny_run.config.eval_crop_multiple
   result = _run(
     f'--weights={tiny_run.workdir}',
+    f'--crop_multiple={multiple}',
     f'--out={tmp_path}',
     '--protocols=y,rgb',
     environment=environment,
@@ -105,6 +109,29 @@ def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
         assert float(value) == pytest.approx(float(row[column]), rel=1e-5)
     assert 'y_restored_psnr' in rows[name]
     assert 'prenet_restored_psnr' not in rows[name]
+  content = json.loads((tmp_path / 'results.json').read_text())
+  assert content['context']['crop_multiple'] == multiple
+
+
+def test_places_a_whole_test_split_among_published_results(
+  tiny_run, tiny_rain100l, environment, tmp_path
+):
+  result = _run(
+    f'--weights={tiny_run.workdir}',
+    '--data=rain100l',
+    f'--source={tiny_rain100l}',
+    f'--data_dir={tmp_path / "data"}',
+    f'--out={tmp_path}',
+    '--protocols=rgb,y',
+    environment=environment,
+  )
+  assert result.returncode == 0, result.stderr
+  content = json.loads((tmp_path / 'results.json').read_text())
+  scores = {
+    name: Score(**score) for name, score in content['mean']['restored'].items()
+  }
+  assert content['published'] == placement('rain100l', scores)
+  assert format_placement('rain100l', scores) in result.stdout
 
 
 @pytest.mark.parametrize(

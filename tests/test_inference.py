@@ -1,12 +1,16 @@
 """Padding, cropping, clamping and spreading over devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixdtp_jax.inference import make_restore
+from mixdtp_jax import inference
 from mixdtp_jax.mesh import make_mesh
+
+make_restore = functools.partial(inference.make_restore, multiple=8)
 
 
 def _images(*shape):
@@ -40,6 +44,18 @@ def test_the_border_is_reflected():
   np.testing.assert_array_equal(restored[0, :-1, :-1], images[0, 1:, 1:])
   np.testing.assert_array_equal(restored[0, -1, :-1], images[0, -2, 1:])
   np.testing.assert_array_equal(restored[0, :-1, -1], images[0, 1:, -2])
+
+
+@pytest.mark.parametrize(('multiple', 'padded'), [(1, (9, 14)), (4, (12, 16))])
+def test_the_network_gets_the_multiple_that_it_asks_for(multiple, padded):
+  shapes = []
+
+  def apply(params, images):
+    shapes.append(images.shape[1:3])
+    return images
+
+  inference.make_restore(apply, {}, multiple=multiple)(_images(1, 9, 14, 3))
+  assert shapes == [padded]
 
 
 def test_a_side_of_one_pixel_is_repeated():

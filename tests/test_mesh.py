@@ -10,8 +10,8 @@ import tiny
 
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MixDTP
+from mixdtp_jax.model.architectures import make_network
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import make_optimizer
 from mixdtp_jax.train import (
   apply_gradients,
@@ -93,7 +93,7 @@ def test_one_device_makes_the_updates_of_eight(on_eight):
 @pytest.mark.filterwarnings('ignore:.*pmap.*:DeprecationWarning')
 def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
   config = tiny.get_config()
-  network = MixDTP(ModelConfig.from_mapping(config.model))
+  network = make_network(make_model_config(config.model))
   loss = make_loss(**config.loss)
   optimizer = make_optimizer(config)
 

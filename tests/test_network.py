@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.model import layers
+from mixdtp_jax.model.architectures import abstract_params
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import (
-  MixDTP,
-  Outputs,
-  abstract_params,
-  final_image,
-)
+from mixdtp_jax.model.network import MixDTP, Outputs
 from mixdtp_jax.model.transformer import ChannelAttention, TransformerStage
 
 BASE = ModelConfig(
@@ -217,27 +213,7 @@ def test_a_network_that_cannot_be_is_refused(change, message):
     dataclasses.replace(BASE, **change)
 
 
-def test_a_mapping_needs_exactly_the_fields():
-  mapping = dataclasses.asdict(BASE)
-  assert ModelConfig.from_mapping(mapping) == BASE
-  assert ModelConfig.from_mapping(mapping | {'heads': [1, 1, 2, 2]}) == BASE
-  with pytest.raises(ValueError, match='unknown model fields: depth'):
-    ModelConfig.from_mapping(mapping | {'depth': 3})
-  del mapping['width']
-  with pytest.raises(ValueError, match='missing model fields: width'):
-    ModelConfig.from_mapping(mapping)
-
-
 @pytest.mark.parametrize('shape', [(1, 12, 16, 3), (16, 16, 3), (1, 8, 8, 4)])
 def test_an_image_that_does_not_fit_is_refused(shape):
   with pytest.raises(ValueError, match='needs'):
     MixDTP(BASE).apply({'params': params_of(BASE)}, np.zeros(shape))
-
-
-def test_final_image_is_one_function_a_configuration():
-  assert final_image(BASE) is final_image(dataclasses.replace(BASE))
-  np.testing.assert_allclose(
-    jax.jit(final_image(BASE))(params_of(BASE), IMAGES),
-    outputs_of(BASE).final,
-    atol=1e-5,
-  )

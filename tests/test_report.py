@@ -178,9 +178,13 @@ def test_panels_without_a_folder_write_nothing(tmp_path, monkeypatch):
 
 def test_write_results_returns_what_it_wrote(tmp_path):
   image = np.zeros((4, 5, 3), np.uint8)
-  paths = report.write_results(tmp_path / 'out', _ROWS, image, {'step': 3})
+  paths = report.write_results(
+    tmp_path / 'out', _ROWS, image, {'step': 3}, {'psnr': math.inf}
+  )
   assert [path.name for path in paths] == [
     'results.csv', 'results.json', 'comparison.png',
   ]  # fmt: skip
   assert sorted((tmp_path / 'out').iterdir()) == sorted(paths)
-  assert json.loads(paths[1].read_text())['context'] == {'step': 3}
+  content = json.loads(paths[1].read_text())
+  assert content['context'] == {'step': 3}
+  assert content['published'] == {'psnr': 'inf'}

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.interop import torch_weights
-from mixdtp_jax.interop.torch_weights import from_torch, infer_config, to_torch
+from mixdtp_jax.interop.torch_names import infer_config
+from mixdtp_jax.interop.torch_weights import from_torch, to_torch
+from mixdtp_jax.model.architectures import abstract_params
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import abstract_params
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
@@ -96,11 +97,17 @@ def test_the_default_network_is_inferred_from_its_weights():
   assert six == ModelConfig(steps=6)
 
 
-def test_dataparallel_prefix_is_recognised():
-  state_dict = to_torch(random_params(SMALL), SMALL)
-  prefixed = {f'module.{name}': value for name, value in state_dict.items()}
-  assert_equal_trees(from_torch(prefixed, SMALL), from_torch(state_dict, SMALL))
-  assert infer_config(prefixed) == SMALL
+@pytest.mark.parametrize('under', [None, 'params', 'state_dict'])
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_the_usual_wrappings_are_taken_off(tmp_path, under, prefix):
+  state_dict = {'a.weight': np.ones(2, np.float32), 'b.bias': np.zeros(1)}
+  saved = {prefix + k: torch.from_numpy(v) for k, v in state_dict.items()}
+  path = tmp_path / 'weights.pth'
+  torch.save({under: saved, 'epoch': 3} if under else saved, path)
+  read = torch_weights.read_pth(path)
+  assert set(read) == set(state_dict)
+  for name, array in state_dict.items():
+    np.testing.assert_array_equal(read[name], array)
 
 
 def test_a_missing_or_unknown_name_is_refused():
@@ -131,7 +138,7 @@ def test_params_of_another_network_are_refused():
 
 
 def test_other_weights_and_steps_without_refinement_are_refused():
-  with pytest.raises(ValueError, match='conv_final.weight is missing'):
+  with pytest.raises(ValueError, match='they have none'):
     infer_config({'layer.weight': np.zeros((1, 1))})
   coarse = dataclasses.replace(SMALL, steps=0)
   with pytest.raises(ValueError, match='no refinement'):

@@ -1,7 +1,6 @@
 """Whole runs, in this process."""
 
 import csv
-import importlib.util
 import json
 import math
 import pathlib
@@ -15,19 +14,16 @@ import tiny
 from PIL import Image
 
 from mixdtp_jax import checkpoints
-from mixdtp_jax.data.datasets import DATASETS
-from mixdtp_jax.losses import make_loss
+from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MULTIPLE, abstract_params
-from mixdtp_jax.state import TrainState, make_optimizer
-from mixdtp_jax.train import train_and_evaluate
-from mixdtp_jax.weights import load_weights
+from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.report import side_by_side
+from mixdtp_jax.state import TrainState
+from mixdtp_jax.train import start_state, train_and_evaluate
+from mixdtp_jax.weights import load_weights, save_weights
 
 pytest_plugins = 'tiny'
 pytestmark = pytest.mark.usefixtures('quick_compiler')
-
-_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +76,7 @@ def test_evaluates_every_few_updates(tiny_run, events):
         assert list(events[tag]) == [10, 20]
         assert all(np.isfinite(value) for value in events[tag].values())
   before = events['eval/input_y_psnr']
-  assert before[10] == before[20]
+  assert before[10] != before[20]  # of two images, then of all three
   (tag,) = [tag for tag in events if tag.startswith('eval/restored/')] or [
     'eval/restored'
   ]
@@ -93,9 +89,10 @@ def test_evaluates_every_few_updates(tiny_run, events):
 def test_evaluates_as_many_images_as_it_should(tiny_run):
   config = tiny_run.config
   assert config.eval_images < tiny.TEST_IMAGES
-  shape = (config.eval_batch_size, *tiny.SIZE, 3)
-  # One batch, in the middle and at the end.
-  assert tiny_run.shown == [(shape, ('0', '1'))] * 2
+  assert config.eval_crop_multiple == 16
+  shape = (config.eval_batch_size, *tiny.CROPPED_SIZE, 3)
+  # In the middle as many as configured, at the end all.
+  assert tiny_run.shown == [(shape, ('0', '1')), (shape, ('0', '1', '2'))]
 
 
 def test_writes_the_results(tiny_run, events):
@@ -107,10 +104,11 @@ def test_writes_the_results(tiny_run, events):
     'comparison.png',
     'images/0.png',
     'images/1.png',
+    'images/2.png',
   }
   with open(folder / 'results.csv', newline='') as file:
     rows = list(csv.DictReader(file))
-  assert [row['name'] for row in rows] == ['0', '1']
+  assert [row['name'] for row in rows] == ['0', '1', '2']
   results = json.loads((folder / 'results.json').read_text())
   assert results['context']['step'] == 20
   assert results['context']['config']['seed'] == tiny_run.config.seed
@@ -120,7 +118,25 @@ def test_writes_the_results(tiny_run, events):
   table = np.mean([float(row['y_restored_psnr']) for row in rows])
   np.testing.assert_allclose(mean, table, rtol=1e-9)
   image = Image.open(folder / 'images' / '0.png')
-  assert image.size == tiny.SIZE[::-1]
+  assert image.size == tiny.CROPPED_SIZE[::-1]
+
+
+def test_compares_images_that_are_cut_alike(tiny_run):
+  source = pathlib.Path(tiny_run.config.data.source, 'test')
+  results = tiny_run.workdir / 'results'
+  rainy, restored, clean = (
+    np.asarray(Image.open(path))[: tiny.CROPPED_SIZE[0], : tiny.CROPPED_SIZE[1]]
+    for path in (
+      source / 'rainy' / '0.png',
+      results / 'images' / '0.png',
+      source / 'clean' / '0.png',
+    )
+  )
+  panel = side_by_side(
+    [('0: rainy', rainy), ('restored', restored), ('clean', clean)]
+  )
+  comparison = np.asarray(Image.open(results / 'comparison.png'))
+  np.testing.assert_array_equal(comparison[: len(panel)], panel)
 
 
 def test_keeps_the_newest_checkpoints(tiny_run):
@@ -132,7 +148,7 @@ def test_keeps_the_newest_checkpoints(tiny_run):
 
 def test_the_state_that_is_returned_is_the_one_that_was_saved(tiny_run):
   cfg, params = load_weights(tiny_run.workdir)
-  assert cfg == ModelConfig.from_mapping(tiny_run.config.model)
+  assert cfg == make_model_config(tiny_run.config.model)
   jax.tree.map(np.testing.assert_array_equal, params, tiny_run.state.params)
 
 
@@ -141,15 +157,21 @@ def test_prepares_the_data_in_the_workdir(tiny_run):
   assert tiny_run.config.data.data_dir == ''  # the caller's is as it was
 
 
-def _poisoned_run(tiny_run, workdir):
-  """A run whose checkpoint of step 4 holds one number that is not finite."""
-  params = jax.tree.map(jnp.asarray, tiny_run.state.params)
+def _poisoned(params):
+  """Parameters with one number that is not finite."""
+  params = jax.tree.map(jnp.asarray, params)
   bias = params['progressive']['step']['conv_out']['bias']
   params['progressive']['step']['conv_out']['bias'] = bias.at[0].set(math.nan)
+  return params
+
+
+def _poisoned_run(tiny_run, workdir):
+  """A run whose checkpoint of step 4 holds one number that is not finite."""
   config = tiny.get_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
   with checkpoints.make_manager(workdir) as manager:
+    params = _poisoned(tiny_run.state.params)
     state = TrainState(jnp.int32(4), params, tiny_run.state.opt_state)
     checkpoints.save(manager, state, config)
   return config
@@ -171,7 +193,7 @@ def test_an_unknown_model_field_is_refused_before_anything_is_written(tmp_path):
   config = tiny.get_config()
   with config.unlocked():
     config.model.nonsense = 1
-  with pytest.raises(ValueError, match='unknown model fields: nonsense'):
+  with pytest.raises(ValueError, match='unknown fields .*: nonsense'):
     train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
 
@@ -184,35 +206,70 @@ def test_a_run_past_its_end_is_refused(tiny_run):
     train_and_evaluate(config, str(tiny_run.workdir))
 
 
-def _load(path):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config()
+def test_places_the_results_among_published_ones(
+  tiny_run, tiny_rain100l, tmp_path, capsys
+):
+  config = tiny.get_config()
+  config.data.name, config.data.source = 'rain100l', str(tiny_rain100l)
+  with checkpoints.make_manager(tmp_path) as manager:
+    checkpoints.save(manager, tiny_run.state, config)
+  train_and_evaluate(config, str(tmp_path))  # no updates are left
+
+  printed = capsys.readouterr().out
+  results = json.loads((tmp_path / 'results' / 'results.json').read_text())
+  assert set(results['published']['ranked']) == {'rgb', 'prenet'}
+  assert '2.  this run' in printed
 
 
-@pytest.mark.parametrize(
-  'path', sorted(_CONFIGS.glob('*.py')), ids=lambda p: p.stem
-)
-def test_every_configuration_fits_the_code(path):
-  config = _load(path)
-  ModelConfig.from_mapping(config.model)
-  make_optimizer(config)
-  make_loss(**config.loss)
-  assert config.data.name in DATASETS
-  assert config.data.crop % MULTIPLE == 0
-  # A misspelt knob would be a new one.
-  default = _load(_CONFIGS / 'default.py')
-  assert _structure(config) == _structure(default)
+def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):
+  config = tiny.get_config()
+  config.data.source = tiny_run.config.data.source
+  config.data.data_dir = str(tiny_run.workdir / 'data')
+  config.eval_crop_multiple = 32  # the images have 24 rows
+  with pytest.raises(ValueError, match='^0 has 40x24 pixels, too few to cut'):
+    train_and_evaluate(config, str(tmp_path))
+  assert not list((tmp_path / 'checkpoints').iterdir())
 
 
-def _structure(config):
-  return jax.tree.structure(
-    config.to_dict(), is_leaf=lambda x: isinstance(x, tuple)
-  )
+def _start(workdir, **changes):
+  config = tiny.get_config()
+  config.update_from_flattened_dict(changes)
+  sharding = replicated(make_mesh())
+  with checkpoints.make_manager(workdir) as manager:
+    state = start_state(manager, config, sharding)
+  assert {x.sharding for x in jax.tree.leaves(state)} == {sharding}
+  return state
 
 
-def test_the_small_network_is_small():
-  config = _load(_CONFIGS / 'rain100l_small.py')
-  params = abstract_params(ModelConfig.from_mapping(config.model))
-  assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6
+def test_starts_from_given_weights_with_a_fresh_optimizer(tiny_run, tmp_path):
+  state = _start(tmp_path, init_from=str(tiny_run.workdir))
+  assert state.step == 0
+  trained = tiny_run.state
+  jax.tree.map(np.testing.assert_array_equal, state.params, trained.params)
+  moments = jax.tree.leaves(state.opt_state)
+  assert len(moments) == len(jax.tree.leaves(trained.opt_state))
+  assert not any(x.any() for x in moments)
+
+
+def test_weights_of_another_network_are_no_start(tiny_run, tmp_path):
+  with pytest.raises(ValueError, match='coupling: there True, here False'):
+    _start(
+      tmp_path,
+      **{'init_from': str(tiny_run.workdir), 'model.coupling': False},
+    )
+
+
+def test_a_run_trains_the_weights_that_it_is_given(tiny_run, tmp_path):
+  config = tiny.get_config()
+  config.data.source = tiny_run.config.data.source
+  config.data.data_dir = str(tiny_run.workdir / 'data')
+  config.init_from = str(tmp_path / 'poisoned')
+  cfg = make_model_config(config.model)
+  save_weights(config.init_from, cfg, _poisoned(tiny_run.state.params))
+  with pytest.raises(FloatingPointError, match='update 1: .*loss = nan'):
+    train_and_evaluate(config, str(tmp_path / 'run'))
+
+
+def test_a_checkpoint_comes_before_given_weights(tiny_run):
+  state = _start(tiny_run.workdir, init_from='gone')
+  jax.tree.map(np.testing.assert_array_equal, state, tiny_run.state)

@@ -111,7 +111,6 @@ def test_the_demo_needs_no_files(environment, tmp_path):
       '--config.model.steps=1',
       '--config.data.crop=16',
       '--config.batch_size=8',
-      '--config.eval_images=1',
     ],
     env=environment,
     cwd=_TESTS.parent,
@@ -120,5 +119,5 @@ def test_the_demo_needs_no_files(environment, tmp_path):
     timeout=500,
   )
   assert result.returncode == 0, result.stderr
-  assert 'mean over 1 images' in result.stdout
+  assert 'mean over 4 images' in result.stdout
   assert (tmp_path / 'results' / 'comparison.png').is_file()

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import json
 import shutil
 
 import jax
@@ -10,14 +11,17 @@ import tiny
 
 from mixdtp_jax import checkpoints
 from mixdtp_jax.interop.torch_weights import to_torch, write_pth
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import abstract_params
+from mixdtp_jax.model.architectures import abstract_params
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import TrainState
-from mixdtp_jax.weights import load_run_config, load_weights, save_weights
-
-_CFG = dataclasses.replace(
-  ModelConfig.from_mapping(tiny.get_config().model), steps=2
+from mixdtp_jax.weights import (
+  load_params,
+  load_run_config,
+  load_weights,
+  save_weights,
 )
+
+_CFG = dataclasses.replace(make_model_config(tiny.get_config().model), steps=2)
 
 
 @functools.cache
@@ -92,6 +96,29 @@ def test_steps_need_a_refinement(tmp_path):
     load_weights(tmp_path / 'plain', steps=2)
 
 
+def test_a_start_may_differ_in_what_parameters_do_not_depend_on(folder):
+  for changes in ({}, {'steps': 5}, {'scan_unroll': 2}):
+    params = load_params(folder, dataclasses.replace(_CFG, **changes))
+    jax.tree.map(np.testing.assert_array_equal, params, _params(_CFG))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'width': 16, 'detail_dilation': False},
+      'model.width: there 8, here 16; model.detail_dilation: there True, here',
+    ),
+    ({'steps': 0}, 'model.steps: there some, here 0'),
+  ],
+)
+def test_a_start_for_another_network_is_refused(folder, changes, message):
+  with pytest.raises(ValueError, match=message) as error:
+    load_params(folder, dataclasses.replace(_CFG, **changes))
+  assert str(folder) in str(error.value)
+  assert 'heads' not in str(error.value)
+
+
 @pytest.mark.parametrize('made', ['', 'other', 'checkpoints'])
 def test_where_no_weights_are(tmp_path, made):
   folder = tmp_path / 'run'
@@ -133,6 +160,7 @@ def test_half_a_weights_folder(folder, tmp_path):
 
 def test_a_field_that_is_unknown_is_named(folder, tmp_path):
   other = shutil.copytree(folder, tmp_path / 'other')
-  (other / 'model.json').write_text('{"nonsense": 1}')
-  with pytest.raises(ValueError, match='unknown model fields: nonsense'):
+  fields = json.loads((other / 'model.json').read_text())
+  (other / 'model.json').write_text(json.dumps(fields | {'nonsense': 1}))
+  with pytest.raises(ValueError, match='unknown fields .* mixdtp: nonsense'):
     load_weights(other)

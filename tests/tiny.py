@@ -20,12 +20,14 @@ from PIL import Image
 from configs.default import get_config as get_default_config
 from mixdtp_jax import train
 from mixdtp_jax.data import pipeline
+from mixdtp_jax.data.datasets import rain100l
 from mixdtp_jax.mesh import make_mesh, replicated
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MixDTP
+from mixdtp_jax.model.architectures import make_network
+from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
 
 SIZE = (24, 40)
+CROPPED_SIZE = (16, 32)  # SIZE in multiples of eval_crop_multiple
 TEST_IMAGES = 3
 
 
@@ -52,6 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every_steps = 10
   config.eval_images = 2
   config.eval_batch_size = 3
+  config.eval_crop_multiple = 16
   config.checkpoint_every_steps = 4
   config.keep_checkpoints = 2
   return config
@@ -61,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
 def initial_state() -> TrainState:
   """The state that a run of `get_config` starts from, in NumPy arrays."""
   config = get_config()
-  network = MixDTP(ModelConfig.from_mapping(config.model))
+  network = make_network(make_model_config(config.model))
   init = functools.partial(
     init_state, config.seed, network, make_optimizer(config)
   )
@@ -89,6 +92,20 @@ def tiny_pairs(tmp_path_factory):
   """A data.source for the data set 'pairs'."""
   folder = tmp_path_factory.mktemp('tiny_pairs')
   write_pairs(folder)
+  return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_rain100l(tiny_pairs, tmp_path_factory):
+  """A data.source for 'rain100l', laid out as published: one pair, often."""
+  folder = tmp_path_factory.mktemp('tiny_rain100l')
+  for split, (*names, count) in rain100l.LAYOUT.items():
+    for side, name in zip(('rainy', 'clean'), names, strict=True):
+      image = (tiny_pairs / split / side / '0.png').read_bytes()
+      for number in range(1, count + 1):
+        path = folder / split / name.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
   return folder
 
 

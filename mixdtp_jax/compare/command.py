@@ -1,7 +1,6 @@
 """The command: opens what it is told to compare, compares, and reports."""
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import runpy
@@ -21,8 +20,8 @@ from mixdtp_jax.compare.training import crop_batches
 from mixdtp_jax.console import set_up_logging
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.folders import Pairs, open_folder
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MULTIPLE, MixDTP
+from mixdtp_jax.model.architectures import make_network
+from mixdtp_jax.model.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.state import init_state, make_optimizer
 from mixdtp_jax.weights import load_run_config, load_weights
 
@@ -67,7 +66,7 @@ def _centre(pair: dict, size: int) -> dict:
   return pair | {side: pair[side][cut] for side in ('rainy', 'clean')}
 
 
-def compare(
+def compare_frameworks(
   *,
   weights: str | None,
   random: int | None,
@@ -99,13 +98,14 @@ def compare(
     source: its files as published, where they are not prepared yet.
     split: 'train' or 'test'; None is 'test'.
     num_images: how many images are compared, at most.
-    size: their longest side in pixels, a multiple of 8 (the centre is cut
-      out); 0 takes them whole.
+    size: their longest side in pixels (the centre is cut out); 0 takes them
+      whole.
     config: file of the recipe; None is the run's own where `weights` is a run,
       else configs/default.py.
     train_steps: updates.
     batch_size: images an update.
-    crop: side of the training crops in pixels, a multiple of 8.
+    crop: side of the training crops in pixels, a multiple of what the network
+      needs.
     repeats: runs of each that are timed.
     out: folder for compare.json and compare.html.
 
@@ -131,7 +131,12 @@ def compare(
     seed=recipe.seed,
   )
   cfg, params = _load_network(recipe, weights, random, steps)
-  recipe.model = ml_collections.ConfigDict(dataclasses.asdict(cfg))
+  recipe.model = ml_collections.ConfigDict(as_mapping(cfg))
+  if crop % make_network(cfg).multiple:
+    raise ValueError(
+      f'--crop {crop}: the network needs a multiple of '
+      f'{make_network(cfg).multiple}'
+    )
   found = study(make_networks(cfg, params), recipe, images, batches, repeats)
   print(report.format_tables(found))
   for path in report.write_study(out, found, settings, recipe.to_dict()):
@@ -143,11 +148,8 @@ def _check(settings: dict[str, Any]) -> None:
   for name in ('num_images', 'train_steps', 'batch_size', 'repeats', 'crop'):
     if settings[name] < 1:
       raise ValueError(f'--{name} {settings[name]}: needs at least 1')
-  for name in ('size', 'crop'):
-    if settings[name] < 0 or settings[name] % MULTIPLE:
-      raise ValueError(
-        f'--{name} {settings[name]}: needs a multiple of {MULTIPLE}'
-      )
+  if settings['size'] < 0:
+    raise ValueError(f'--size {settings["size"]}: needs 0 or more')
   if ('weights' in settings) == ('random' in settings):
     raise ValueError('needs either --weights, or --random with a seed')
   if 'random' in settings and 'steps' in settings:
@@ -175,11 +177,11 @@ def _load_recipe(
   return get_config()
 
 
-def _load_network(recipe, weights, random, steps) -> tuple[ModelConfig, dict]:
+def _load_network(recipe, weights, random, steps) -> tuple[AnyConfig, dict]:
   if weights is not None:
     return load_weights(weights, steps=steps)
-  cfg = ModelConfig.from_mapping(recipe.model)
-  network, optimizer = MixDTP(cfg), make_optimizer(recipe)
+  cfg = make_model_config(recipe.model)
+  network, optimizer = make_network(cfg), make_optimizer(recipe)
   init = jax.jit(lambda: init_state(random, network, optimizer).params)
   return cfg, init()
 

@@ -16,8 +16,8 @@ from mixdtp_jax.evaluate import Row, evaluate
 from mixdtp_jax.interop import stages, torch_inference
 from mixdtp_jax.mesh import make_mesh
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MixDTP, final_image
+from mixdtp_jax.model.architectures import Network, final_image, make_network
+from mixdtp_jax.model.config import AnyConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Networks:
     device: of JAX.
   """
 
-  cfg: ModelConfig
+  cfg: AnyConfig
   params: dict
-  jax: MixDTP
+  jax: Network
   torch: Any
   device: jax.Device
 
 
-def make_networks(cfg: ModelConfig, params: dict) -> Networks:
+def make_networks(cfg: AnyConfig, params: dict) -> Networks:
   """Both networks, each on the first device that its framework finds."""
   device = jax.devices()[0]
   return Networks(
     cfg,
     jax.device_put(params, device),
-    MixDTP(cfg),
+    make_network(cfg),
     torch_inference.load_network(cfg, params),
     device,
   )
@@ -78,7 +78,7 @@ def stage_differences(networks: Networks, images: Pairs) -> list[Difference]:
   jax_stages = stages.make_jax_stages(networks.jax, networks.cfg)
   found = {}
   for batch in eval_batches(images, batch_size=1):
-    rainy = inference.pad(batch.rainy, num_devices=1)
+    rainy = inference.pad(batch.rainy, networks.jax.multiple, num_devices=1)
     ours = jax_stages(networks.params, rainy)
     theirs = stages.torch_stages(networks.torch, networks.cfg, rainy)
     for name, value in theirs.items():
@@ -115,9 +115,12 @@ def restore_both(
     inference.make_restore(
       final_image(networks.cfg),
       networks.params,
+      multiple=networks.jax.multiple,
       mesh=make_mesh([networks.device]),
     ),
-    torch_inference.make_restore(networks.torch),
+    torch_inference.make_restore(
+      networks.torch, multiple=networks.jax.multiple
+    ),
   )
   batches = list(eval_batches(images, batch_size=1))
   rows, restored = [], []

@@ -10,7 +10,7 @@ import numpy as np
 from mixdtp_jax import inference, memory
 from mixdtp_jax.compare.networks import Networks
 from mixdtp_jax.interop import torch_inference
-from mixdtp_jax.model.network import final_image
+from mixdtp_jax.model.architectures import final_image
 from mixdtp_jax.timing import Timing, paired, seconds
 
 
@@ -104,7 +104,7 @@ def measure_inference(
 
   The rainy images are on the device before, the final ones stay there.
   """
-  rainy = inference.pad(rainy, num_devices=1)
+  rainy = inference.pad(rainy, networks.jax.multiple, num_devices=1)
   arguments = networks.params, jax.device_put(rainy, networks.device)
   compiled = compile_timed(jax.jit(final_image(networks.cfg)), *arguments)
   batch, height, width, _ = rainy.shape

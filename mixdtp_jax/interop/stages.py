@@ -14,29 +14,41 @@ import jax
 import numpy as np
 
 from mixdtp_jax.interop import torch_inference
+from mixdtp_jax.interop.torch_names import MIXDTP_STAGES, RESTORMER_STAGES
 from mixdtp_jax.interop.torch_network import torch
-from mixdtp_jax.interop.torch_weights import STAGES
-from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.config import (
+  AnyConfig,
+  ModelConfig,
+  PReNetConfig,
+  RestormerConfig,
+)
 
 Stages = dict[str, np.ndarray]
 
 _RECURRENT = 'conv'  # called once a step
 
 
-def stage_paths(cfg: ModelConfig) -> dict[str, tuple[str, ...]]:
+def stage_paths(cfg: AnyConfig) -> dict[str, tuple[str, ...]]:
   """PyTorch module -> path of the same module in Flax, in order of execution.
 
   The paths are those of the parameter tree.
   """
-  embed = ('detail_dilation' if cfg.detail_dilation else 'embed',)
-  paths = {'patch_embed': embed, **STAGES, 'conv_final': ('mhs', 'to_image')}
-  if cfg.steps:
-    paths[_RECURRENT] = ('progressive', 'step', 'conv_out')
-  return paths
+  recurrent = {_RECURRENT: ('progressive', 'step', 'conv_out')}
+  match cfg:
+    case PReNetConfig():
+      return recurrent
+    case RestormerConfig():
+      ends = {'patch_embed': ('embed',)}, {'output': ('to_image',)}
+      return ends[0] | RESTORMER_STAGES | ends[1]
+    case ModelConfig():
+      embed = 'detail_dilation' if cfg.detail_dilation else 'embed'
+      ends = {'patch_embed': (embed,)}, {'conv_final': ('mhs', 'to_image')}
+      paths = ends[0] | MIXDTP_STAGES | ends[1]
+      return paths | (recurrent if cfg.steps else {})
 
 
 def make_jax_stages(
-  network: nn.Module, cfg: ModelConfig
+  network: nn.Module, cfg: AnyConfig
 ) -> Callable[[dict, np.ndarray], Stages]:
   """A compiled function (parameters, rainy images) -> stages."""
   paths = stage_paths(cfg)
@@ -62,7 +74,7 @@ def make_jax_stages(
 
 
 def torch_stages(
-  network: torch.nn.Module, cfg: ModelConfig, rainy: np.ndarray
+  network: torch.nn.Module, cfg: AnyConfig, rainy: np.ndarray
 ) -> Stages:
   """The same stages of the network in PyTorch, on the device it is on."""
   calls = {name: [] for name in stage_paths(cfg)}

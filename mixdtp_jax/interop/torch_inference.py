@@ -8,12 +8,12 @@ import numpy as np
 
 from mixdtp_jax import memory
 from mixdtp_jax.inference import Restore, pad
-from mixdtp_jax.interop.torch_network import TorchMixDTP, torch
+from mixdtp_jax.interop.torch_network import make_torch_network, torch
 from mixdtp_jax.interop.torch_weights import to_torch
-from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.config import AnyConfig
 
 
-def load_network(cfg: ModelConfig, params: dict) -> torch.nn.Module:
+def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:
   """The network in PyTorch with JAX's parameters, on the GPU if there is one.
 
   Raises:
@@ -21,7 +21,7 @@ def load_network(cfg: ModelConfig, params: dict) -> torch.nn.Module:
   """
   weights = to_torch(params, cfg)
   with torch.device('meta'):  # its own initial numbers are not needed
-    network = TorchMixDTP(cfg)
+    network = make_torch_network(cfg)
   network.load_state_dict(
     # Copies: training in place must not reach into JAX's arrays.
     {name: torch.tensor(value) for name, value in weights.items()},
@@ -63,12 +63,12 @@ def forward(
   return network(to_nchw(rainy, device_of(network)))
 
 
-def make_restore(network: torch.nn.Module) -> Restore:
+def make_restore(network: torch.nn.Module, *, multiple: int) -> Restore:
   """As `mixdtp_jax.inference.make_restore`, of a network in PyTorch."""
 
   def restore(images: np.ndarray) -> np.ndarray:
     _, height, width, _ = images.shape
-    final, _ = forward(network, pad(images, num_devices=1))
+    final, _ = forward(network, pad(images, multiple, num_devices=1))
     return to_nhwc(final.clamp(0, 1))[:, :height, :width]
 
   return restore

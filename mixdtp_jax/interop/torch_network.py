@@ -1,13 +1,20 @@
-"""The network in PyTorch, to compare with and to train side by side.
+"""The networks in PyTorch, to compare with and to train side by side.
 
-Its modules bear the published names, so that the state dict of
-`torch_weights.to_torch` loads into it as it is. Tensors are NCHW.
+Their modules bear the published names, so that the state dict of
+`torch_weights.to_torch` loads into them as it is. Tensors are NCHW.
 """
 
 from collections import OrderedDict
 
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MULTIPLE
+from mixdtp_jax.model.baselines import PReNet, Restormer
+from mixdtp_jax.model.config import (
+  AnyConfig,
+  ModelConfig,
+  PReNetConfig,
+  RestormerConfig,
+  UNetConfig,
+)
+from mixdtp_jax.model.network import MixDTP
 from mixdtp_jax.model.progressive import RESIDUAL_BLOCKS
 
 try:
@@ -115,48 +122,46 @@ class _TransformerBlock(nn.Module):
     return x + self.ffn(self.norm2(x))
 
 
-def _stage(cfg: ModelConfig, level: int, blocks: int) -> nn.Sequential:
-  width, heads = cfg.level_width(level), cfg.heads[level]
+def _stage(
+  cfg: UNetConfig, level: int, blocks: int, width: int | None = None
+) -> nn.Sequential:
+  width, heads = width or cfg.level_width(level), cfg.heads[level]
   return nn.Sequential(
     *(_TransformerBlock(width, heads, cfg.ffn_expansion) for _ in range(blocks))
   )
 
 
-class TorchMixDTP(nn.Module):
-  """`mixdtp_jax.model.network.MixDTP` as a PyTorch module.
+def _add_resizing(network: nn.Module, cfg: UNetConfig) -> None:
+  for i in (1, 2, 3):
+    width, below = cfg.level_width(i - 1), cfg.level_width(i)
+    down = _resize(_conv3x3(width, width // 2), nn.PixelUnshuffle(2))
+    up = _resize(_conv3x3(below, 2 * below), nn.PixelShuffle(2))
+    network.add_module(f'down{i}_{i + 1}', down)
+    network.add_module(f'up{i + 1}_{i}', up)
 
-  `cfg.scan_unroll` has no meaning here. A new network is initialised by
-  PyTorch's defaults, from which the published training started too.
-  """
 
-  def __init__(self, cfg: ModelConfig):
-    """Builds the modules that the switches of `cfg` ask for."""
+def _plain_embedding(width: int) -> nn.Sequential:
+  return nn.Sequential(OrderedDict(proj=_conv3x3(3, width)))
+
+
+def _check(rainy: torch.Tensor, multiple: int) -> None:
+  shape = tuple(rainy.shape)
+  misfits = any(side % multiple for side in shape[2:])
+  if len(shape) != 4 or shape[1] != 3 or misfits:
+    raise ValueError(
+      f'images of shape {shape}: needs (B, 3, H, W), H and W multiples of '
+      f'{multiple}; pad others and crop the result'
+    )
+
+
+class TorchPReNet(nn.Module):
+  """`mixdtp_jax.model.baselines.PReNet` as a PyTorch module."""
+
+  def __init__(self, cfg: PReNetConfig | ModelConfig):
+    """Builds the recurrent part, which MixDTPNet has under the same names."""
     super().__init__()
     self.cfg = cfg
-    if cfg.detail_dilation:
-      self.patch_embed = _DetailDilation(cfg.width)
-    else:
-      proj = _conv3x3(3, cfg.width)
-      self.patch_embed = nn.Sequential(OrderedDict(proj=proj))
-    for i in (1, 2, 3):
-      width, below = cfg.level_width(i - 1), cfg.level_width(i)
-      down = _resize(_conv3x3(width, width // 2), nn.PixelUnshuffle(2))
-      up = _resize(_conv3x3(below, 2 * below), nn.PixelShuffle(2))
-      self.add_module(f'down{i}_{i + 1}', down)
-      self.add_module(f'up{i + 1}_{i}', up)
-      self.add_module(f'reduce_chan_level{i}', _conv1x1(2 * width, width))
-    self.conv1_2, self.conv2_3, self.conv3_4, self.conv4_L = (
-      _stage(cfg, level, n) for level, n in enumerate(cfg.encoder_blocks)
-    )
-    self.conv2_1_HSI, self.conv3_2_HSI, self.conv4_3_HSI = (
-      _stage(cfg, level, n) for level, n in enumerate(cfg.decoder_blocks)
-    )
-    self.outc = _stage(cfg, 0, cfg.refinement_blocks)
-    self.conv_final = _conv3x3(cfg.width, 3)
-    if cfg.steps:
-      self._add_refinement(cfg.recurrent_width)
-
-  def _add_refinement(self, r):
+    r = cfg.recurrent_width
     self.conv0 = nn.Sequential(*_conv_relu(6, r))
     for n in range(1, RESIDUAL_BLOCKS + 1):
       block = nn.Sequential(*_conv_relu(r, r), *_conv_relu(r, r))
@@ -171,19 +176,71 @@ class TorchMixDTP(nn.Module):
     """Restores rainy images (B, 3, H, W) float in [0, 1].
 
     Returns:
+      The restored images, twice, as the networks have (final, coarse).
+
+    Raises:
+      ValueError: the shape is another one.
+    """
+    _check(rainy, PReNet.multiple)
+    final = self._refine(rainy, rainy)
+    return final, final
+
+  def _refine(self, rainy, image):
+    size = (len(rainy), self.cfg.recurrent_width, *rainy.shape[2:])
+    h = c = rainy.new_zeros(size)
+    for _ in range(self.cfg.steps):
+      x = self.conv0(torch.cat([rainy, image], dim=1))
+      x = torch.cat([x, h], dim=1)
+      c = self.conv_f(x) * c + self.conv_i(x) * self.conv_g(x)
+      x = h = self.conv_o(x) * torch.tanh(c)
+      for n in range(1, RESIDUAL_BLOCKS + 1):
+        x = F.relu(self.get_submodule(f'res_conv{n}')(x) + x)
+      image = self.conv(x) + rainy
+    return image
+
+
+class TorchMixDTP(TorchPReNet):
+  """`mixdtp_jax.model.network.MixDTP` as a PyTorch module.
+
+  `cfg.scan_unroll` has no meaning here. A new network is initialised by
+  PyTorch's defaults, from which the published training started too.
+  """
+
+  def __init__(self, cfg: ModelConfig):
+    """Builds the modules that the switches of `cfg` ask for."""
+    if cfg.steps:
+      super().__init__(cfg)
+    else:
+      nn.Module.__init__(self)
+      self.cfg = cfg
+    if cfg.detail_dilation:
+      self.patch_embed = _DetailDilation(cfg.width)
+    else:
+      self.patch_embed = _plain_embedding(cfg.width)
+    _add_resizing(self, cfg)
+    for i in (1, 2, 3):
+      width = cfg.level_width(i - 1)
+      self.add_module(f'reduce_chan_level{i}', _conv1x1(2 * width, width))
+    self.conv1_2, self.conv2_3, self.conv3_4, self.conv4_L = (
+      _stage(cfg, level, n) for level, n in enumerate(cfg.encoder_blocks)
+    )
+    self.conv2_1_HSI, self.conv3_2_HSI, self.conv4_3_HSI = (
+      _stage(cfg, level, n) for level, n in enumerate(cfg.decoder_blocks)
+    )
+    self.outc = _stage(cfg, 0, cfg.refinement_blocks)
+    self.conv_final = _conv3x3(cfg.width, 3)
+
+  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Restores rainy images (B, 3, H, W) float in [0, 1].
+
+    Returns:
       (final, coarse), of the input's shape and dtype, not clamped; one tensor
       twice where the refinement is off.
 
     Raises:
       ValueError: the shape is another one, or a side is no multiple of 8.
     """
-    shape = tuple(rainy.shape)
-    misfits = any(side % MULTIPLE for side in shape[2:])
-    if len(shape) != 4 or shape[1] != 3 or misfits:
-      raise ValueError(
-        f'images of shape {shape}: needs (B, 3, H, W), H and W '
-        f'multiples of {MULTIPLE}; pad others and crop the result'
-      )
+    _check(rainy, MixDTP.multiple)
     coarse = self._coarse(rainy)
     return (self._refine(rainy, coarse) if self.cfg.steps else coarse), coarse
 
@@ -205,15 +262,59 @@ class TorchMixDTP(nn.Module):
     y = stage(reduce(torch.cat([up(below), skip], dim=1)))
     return y + up(coupled) if self.cfg.coupling else y
 
-  def _refine(self, rainy, image):
-    size = (len(rainy), self.cfg.recurrent_width, *rainy.shape[2:])
-    h = c = rainy.new_zeros(size)
-    for _ in range(self.cfg.steps):
-      x = self.conv0(torch.cat([rainy, image], dim=1))
-      x = torch.cat([x, h], dim=1)
-      c = self.conv_f(x) * c + self.conv_i(x) * self.conv_g(x)
-      x = h = self.conv_o(x) * torch.tanh(c)
-      for n in range(1, RESIDUAL_BLOCKS + 1):
-        x = F.relu(self.get_submodule(f'res_conv{n}')(x) + x)
-      image = self.conv(x) + rainy
-    return image
+
+class TorchRestormer(nn.Module):
+  """`mixdtp_jax.model.baselines.Restormer` as a PyTorch module."""
+
+  def __init__(self, cfg: RestormerConfig):
+    """Builds the encoder, the decoder and the refinement."""
+    super().__init__()
+    self.patch_embed = _plain_embedding(cfg.width)
+    _add_resizing(self, cfg)
+    *levels, latent = enumerate(cfg.encoder_blocks)
+    for level, blocks in levels:
+      self.add_module(f'encoder_level{level + 1}', _stage(cfg, level, blocks))
+    self.latent = _stage(cfg, *latent)
+    for i in (2, 3):
+      width = cfg.level_width(i - 1)
+      self.add_module(f'reduce_chan_level{i}', _conv1x1(2 * width, width))
+      stage = _stage(cfg, i - 1, cfg.decoder_blocks[i - 1])
+      self.add_module(f'decoder_level{i}', stage)
+    doubled = 2 * cfg.width  # the finest level keeps all the channels
+    self.decoder_level1 = _stage(cfg, 0, cfg.decoder_blocks[0], doubled)
+    self.refinement = _stage(cfg, 0, cfg.refinement_blocks, doubled)
+    self.output = _conv3x3(doubled, 3)
+
+  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Restores rainy images (B, 3, H, W) float in [0, 1].
+
+    Returns:
+      The restored images, twice, as the networks have (final, coarse).
+
+    Raises:
+      ValueError: the shape is another one, or a side is no multiple of 8.
+    """
+    _check(rainy, Restormer.multiple)
+    e1 = self.encoder_level1(self.patch_embed(rainy))
+    e2 = self.encoder_level2(self.down1_2(e1))
+    e3 = self.encoder_level3(self.down2_3(e2))
+    y = self.latent(self.down3_4(e3))
+    y = self.reduce_chan_level3(torch.cat([self.up4_3(y), e3], dim=1))
+    y = self.up3_2(self.decoder_level3(y))
+    y = self.reduce_chan_level2(torch.cat([y, e2], dim=1))
+    y = self.up2_1(self.decoder_level2(y))
+    y = self.decoder_level1(torch.cat([y, e1], dim=1))
+    final = self.output(self.refinement(y)) + rainy
+    return final, final
+
+
+_NETWORKS = {
+  ModelConfig: TorchMixDTP,
+  PReNetConfig: TorchPReNet,
+  RestormerConfig: TorchRestormer,
+}
+
+
+def make_torch_network(cfg: AnyConfig) -> nn.Module:
+  """The PyTorch network of a configuration, with PyTorch's initial weights."""
+  return _NETWORKS[type(cfg)](cfg)

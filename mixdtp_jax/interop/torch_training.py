@@ -98,7 +98,6 @@ def make_train_step(
 
   def step(rainy, clean, learning_rate):
     optimizer.param_groups[0]['lr'] = learning_rate
-    optimizer.zero_grad()
     final, coarse = network(rainy)
     total = LOSSES[loss.final](final, clean)
     total = total + loss.coarse_weight * LOSSES[loss.coarse](coarse, clean)
@@ -106,6 +105,7 @@ def make_train_step(
     if config.optimizer.clip_norm:
       _clip(parameters, config.optimizer.clip_norm)
     optimizer.step()
+    optimizer.zero_grad()  # their memory is free between updates, as in JAX
     return total.detach()
 
   return step

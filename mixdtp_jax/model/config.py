@@ -2,46 +2,36 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """Configuration of `MixDTP`; the default has 45,246,322 parameters.
+class UNetConfig:
+  """Four levels of transformer blocks, as MixDTPNet and Restormer have them.
 
-  Levels are counted from the finest (full resolution) to the coarsest
-  (1/8). Each switch at False (or `steps` at 0) turns one of the paper's ideas
-  off, for ablations.
+  Levels are counted from the finest (full resolution) to the coarsest (1/8).
 
   Attributes:
     width: channels at the finest level; level i has width * 2**i.
-    encoder_blocks: transformer blocks of MFE at each of the four levels.
-    decoder_blocks: transformer blocks of MHS at levels 1, 2, 3 (fine to
-      coarse).
+    encoder_blocks: transformer blocks of the encoder at each of the four
+      levels.
+    decoder_blocks: transformer blocks of the decoder at levels 1, 2, 3 (fine
+      to coarse).
     refinement_blocks: transformer blocks after the decoder.
     heads: attention heads at each of the four levels; each divides its
       level's channels.
     ffn_expansion: hidden channels of the gated feed-forward, as a multiple of
       the level's channels (rounded down).
-    recurrent_width: channels of the progressive refinement.
-    steps: iterations of the progressive refinement; 0 returns the coarse
-      image as the final one and creates no parameters for it.
-    detail_dilation: False embeds with a plain 3x3 convolution instead.
-    coupling: False leaves out the second term of each decoder level.
     scan_unroll: transformer blocks of a stage compiled as one loop body. It
       changes compile time and speed, neither parameters nor results.
   """
 
-  width: int = 64
+  width: int
   encoder_blocks: tuple[int, int, int, int] = (4, 6, 6, 8)
   decoder_blocks: tuple[int, int, int] = (6, 6, 6)
   refinement_blocks: int = 4
   heads: tuple[int, int, int, int] = (1, 2, 4, 8)
   ffn_expansion: float = 2.66
-  recurrent_width: int = 32
-  steps: int = 3
-  detail_dilation: bool = True
-  coupling: bool = True
   scan_unroll: int = 1
 
   def __post_init__(self):
@@ -58,16 +48,7 @@ class ModelConfig:
         raise ValueError(
           f'model.{name} = {value}: needs {length} positive numbers'
         )
-    for name in (
-      'width',
-      'refinement_blocks',
-      'recurrent_width',
-      'scan_unroll',
-    ):
-      if getattr(self, name) < 1:
-        raise ValueError(f'model.{name} = {getattr(self, name)}: needs >= 1')
-    if self.steps < 0:
-      raise ValueError(f'model.steps = {self.steps}: needs >= 0')
+    _at_least(1, self, 'width', 'refinement_blocks', 'scan_unroll')
     if self.width % 2:
       raise ValueError(f'model.width = {self.width}: needs an even number')
     for level, heads in enumerate(self.heads):
@@ -81,16 +62,97 @@ class ModelConfig:
     """Channels of level 0 (finest) to 3 (coarsest)."""
     return self.width * 2**level
 
-  @classmethod
-  def from_mapping(cls, mapping: Mapping[str, Any]) -> 'ModelConfig':
-    """The config of a mapping with exactly this class's fields.
 
-    Raises:
-      ValueError: a field is missing or unknown, or a value does not fit.
-    """
-    fields = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(mapping) - fields):
-      raise ValueError(f'unknown model fields: {", ".join(unknown)}')
-    if missing := sorted(fields - set(mapping)):
-      raise ValueError(f'missing model fields: {", ".join(missing)}')
-    return cls(**mapping)
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(UNetConfig):
+  """Configuration of `MixDTP`; the default has 45,246,322 parameters.
+
+  Each switch at False (or `steps` at 0) turns one of the paper's ideas off,
+  for ablations.
+
+  Attributes:
+    recurrent_width: channels of the progressive refinement.
+    steps: iterations of the progressive refinement; 0 returns the coarse
+      image as the final one and creates no parameters for it.
+    detail_dilation: False embeds with a plain 3x3 convolution instead.
+    coupling: False leaves out the second term of each decoder level.
+  """
+
+  name: ClassVar[str] = 'mixdtp'
+
+  width: int = 64
+  recurrent_width: int = 32
+  steps: int = 3
+  detail_dilation: bool = True
+  coupling: bool = True
+
+  def __post_init__(self):
+    """Raises ValueError for a network that cannot be built."""
+    super().__post_init__()
+    _at_least(1, self, 'recurrent_width')
+    _at_least(0, self, 'steps')
+
+
+@dataclasses.dataclass(frozen=True)
+class RestormerConfig(UNetConfig):
+  """Configuration of `Restormer`; the default has 26,126,644 parameters."""
+
+  name: ClassVar[str] = 'restormer'
+
+  width: int = 48
+  decoder_blocks: tuple[int, int, int] = (4, 6, 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class PReNetConfig:
+  """Configuration of `PReNet`; the default has 168,963 parameters.
+
+  Attributes:
+    recurrent_width: channels.
+    steps: iterations, at least 1.
+  """
+
+  name: ClassVar[str] = 'prenet'
+
+  recurrent_width: int = 32
+  steps: int = 6
+
+  def __post_init__(self):
+    """Raises ValueError for a network that cannot be built."""
+    _at_least(1, self, 'recurrent_width', 'steps')
+
+
+AnyConfig = ModelConfig | RestormerConfig | PReNetConfig
+
+
+def _at_least(minimum, cfg, *names):
+  for name in names:
+    if getattr(cfg, name) < minimum:
+      raise ValueError(
+        f'model.{name} = {getattr(cfg, name)}: needs >= {minimum}'
+      )
+
+
+def as_mapping(cfg: AnyConfig) -> dict[str, Any]:
+  """The fields of a config and the network's name, as `config.model` has it."""
+  return {'name': cfg.name, **dataclasses.asdict(cfg)}
+
+
+def make_model_config(mapping: Mapping[str, Any]) -> AnyConfig:
+  """The config of a mapping: 'name', and exactly that network's fields.
+
+  Raises:
+    ValueError: the name is unknown, a field is missing or unknown, or a value
+      does not fit.
+  """
+  values = dict(mapping)
+  name = values.pop('name', None)
+  classes = {c.name: c for c in (ModelConfig, RestormerConfig, PReNetConfig)}
+  if name not in classes:
+    raise ValueError(f'model.name = {name!r}: choose from {", ".join(classes)}')
+  fields = {field.name for field in dataclasses.fields(classes[name])}
+  if unknown := sorted(set(values) - fields):
+    raise ValueError(f'unknown fields of model {name}: {", ".join(unknown)}')
+  if missing := sorted(fields - set(values)):
+    raise ValueError(f'missing fields of model {name}: {", ".join(missing)}')
+  return classes[name](**values)

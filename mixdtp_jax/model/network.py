@@ -4,13 +4,10 @@
 General Framework for Image Deraining", Neurocomputing 568 (2024) 127066.
 """
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.detail_dilation import DetailDilation
@@ -18,8 +15,6 @@ from mixdtp_jax.model.layers import conv3x3
 from mixdtp_jax.model.mfe import MFE
 from mixdtp_jax.model.mhs import MHS
 from mixdtp_jax.model.progressive import ProgressiveRefinement
-
-MULTIPLE = 8  # height and width of an input are multiples of this
 
 
 class Outputs(NamedTuple):
@@ -35,8 +30,22 @@ class Outputs(NamedTuple):
   coarse: jax.Array
 
 
+def check_images(images: jax.Array, multiple: int) -> None:
+  """Raises ValueError unless (B, H, W, 3), H and W multiples of `multiple`."""
+  if images.ndim != 4 or images.shape[-1] != 3:
+    raise ValueError(f'images of shape {images.shape}: needs (B, H, W, 3)')
+  if images.shape[1] % multiple or images.shape[2] % multiple:
+    raise ValueError(
+      f'images of {images.shape[1]}x{images.shape[2]} pixels: needs multiples '
+      f'of {multiple}; mixdtp_jax.inference pads and crops other sizes'
+    )
+
+
 class MixDTP(nn.Module):
   """The network: NHWC images in [0, 1], float32, to restored images."""
+
+  # Three halvings; height and width of an input are multiples of this.
+  multiple: ClassVar[int] = 8
 
   cfg: ModelConfig
 
@@ -47,13 +56,7 @@ class MixDTP(nn.Module):
     Raises:
       ValueError: the shape is another one, or a side is no multiple of 8.
     """
-    if rainy.ndim != 4 or rainy.shape[-1] != 3:
-      raise ValueError(f'images of shape {rainy.shape}: needs (B, H, W, 3)')
-    if rainy.shape[1] % MULTIPLE or rainy.shape[2] % MULTIPLE:
-      raise ValueError(
-        f'images of {rainy.shape[1]}x{rainy.shape[2]} pixels: needs multiples '
-        f'of {MULTIPLE}; mixdtp_jax.inference pads and crops other sizes'
-      )
+    check_images(rainy, self.multiple)
     cfg = self.cfg
     if cfg.detail_dilation:
       x = DetailDilation(cfg, name='detail_dilation')(rainy)
@@ -64,25 +67,3 @@ class MixDTP(nn.Module):
       return Outputs(coarse, coarse)
     refine = ProgressiveRefinement(cfg, name='progressive')
     return Outputs(refine(rainy, coarse), coarse)
-
-
-@functools.cache
-def final_image(cfg: ModelConfig) -> Callable[[dict, jax.Array], jax.Array]:
-  """(parameters, rainy images) -> final images, of `MixDTP(cfg)`.
-
-  The same function for the same configuration, so that what JAX compiled for
-  it is found again.
-  """
-  network = MixDTP(cfg)
-  return lambda params, rainy: network.apply({'params': params}, rainy).final
-
-
-@functools.cache
-def abstract_params(cfg: ModelConfig) -> dict:
-  """Shapes and dtypes of a network's parameters, with nothing computed.
-
-  The same tree at every call: not to be changed.
-  """
-  image = jax.ShapeDtypeStruct((1, MULTIPLE, MULTIPLE, 3), jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return jax.eval_shape(MixDTP(cfg).init, key, image)['params']

@@ -1,0 +1,221 @@
+"""The published names of the PyTorch networks' parameters.
+
+The 550 names of MixDTPNet, and those of PReNet and Restormer, with the place
+of each in our parameter trees.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixdtp_jax.model.config import (
+  AnyConfig,
+  ModelConfig,
+  PReNetConfig,
+  RestormerConfig,
+  UNetConfig,
+)
+from mixdtp_jax.model.progressive import RESIDUAL_BLOCKS
+
+
+class Slot(NamedTuple):
+  """Where a PyTorch parameter lives: `part` of the leaf at `path`."""
+
+  path: tuple[str, ...]
+  part: Any  # an index into the leaf
+
+
+# The module of each transformer stage, by its path in the parameter tree.
+MIXDTP_STAGES = {
+  'conv1_2': ('mfe', 'stage1'),
+  'conv2_3': ('mfe', 'stage2'),
+  'conv3_4': ('mfe', 'stage3'),
+  'conv4_L': ('mfe', 'stage4'),
+  'conv4_3_HSI': ('mhs', 'stage3'),
+  'conv3_2_HSI': ('mhs', 'stage2'),
+  'conv2_1_HSI': ('mhs', 'stage1'),
+  'outc': ('mhs', 'refinement'),
+}
+RESTORMER_STAGES = {
+  'encoder_level1': ('mfe', 'stage1'),
+  'encoder_level2': ('mfe', 'stage2'),
+  'encoder_level3': ('mfe', 'stage3'),
+  'latent': ('mfe', 'stage4'),
+  'decoder_level3': ('stage3',),
+  'decoder_level2': ('stage2',),
+  'decoder_level1': ('stage1',),
+  'refinement': ('refinement',),
+}
+_BLOCK = {
+  'norm1.body.weight': ('norm1', 'scale'),
+  'norm1.body.bias': ('norm1', 'bias'),
+  'attn.temperature': ('attention', 'temperature'),
+  'attn.qkv.weight': ('attention', 'qkv', 'kernel'),
+  'attn.qkv_dwconv.weight': ('attention', 'qkv_depthwise', 'kernel'),
+  'attn.project_out.weight': ('attention', 'project_out', 'kernel'),
+  'norm2.body.weight': ('norm2', 'scale'),
+  'norm2.body.bias': ('norm2', 'bias'),
+  'ffn.project_in.weight': ('feed_forward', 'project_in', 'kernel'),
+  'ffn.dwconv.weight': ('feed_forward', 'depthwise', 'kernel'),
+  'ffn.project_out.weight': ('feed_forward', 'project_out', 'kernel'),
+}
+
+
+def slots(cfg: AnyConfig) -> dict[str, Slot]:
+  """Published name -> slot, for every parameter of a network."""
+  match cfg:
+    case PReNetConfig():
+      return _progressive_slots(cfg.recurrent_width)
+    case RestormerConfig():
+      return _restormer_slots(cfg)
+    case ModelConfig():
+      return _mixdtp_slots(cfg)
+
+
+def _mixdtp_slots(cfg: ModelConfig) -> dict[str, Slot]:
+  whole = {'conv_final': ('mhs', 'to_image')}
+  if cfg.detail_dilation:
+    whole['patch_embed.transform1.0'] = ('detail_dilation', 'zoom')
+    whole['patch_embed.transform2'] = ('detail_dilation', 'embed')
+  else:
+    whole['patch_embed.proj'] = ('embed',)
+  for i in (1, 2, 3):
+    whole |= _resize_slots(i, ('mhs',))
+    whole[f'reduce_chan_level{i}'] = ('mhs', f'reduce{i}')
+  found = _kernels(whole) | _stage_slots(cfg, MIXDTP_STAGES)
+  if cfg.steps:
+    found |= _progressive_slots(cfg.recurrent_width)
+  return found
+
+
+def _restormer_slots(cfg: RestormerConfig) -> dict[str, Slot]:
+  whole = {'patch_embed.proj': ('embed',), 'output': ('to_image',)}
+  for i in (1, 2, 3):
+    whole |= _resize_slots(i, ())
+    if i > 1:
+      whole[f'reduce_chan_level{i}'] = (f'reduce{i}',)
+  return _kernels(whole) | _stage_slots(cfg, RESTORMER_STAGES)
+
+
+def _resize_slots(i: int, decoder: tuple[str, ...]) -> dict:
+  down, up = f'down{i}_{i + 1}', f'up{i + 1}_{i}'
+  return {
+    f'{down}.body.0': ('mfe', down, 'conv'),
+    f'{up}.body.0': (*decoder, up, 'conv'),
+  }
+
+
+def _kernels(modules: dict[str, tuple[str, ...]]) -> dict[str, Slot]:
+  return {
+    f'{name}.weight': Slot((*path, 'kernel'), ...)
+    for name, path in modules.items()
+  }
+
+
+def _stage_slots(cfg: UNetConfig, stages: dict) -> dict[str, Slot]:
+  """Blocks have numbers there, and lie stacked along a first axis here."""
+  counts = (
+    *cfg.encoder_blocks,
+    *reversed(cfg.decoder_blocks),
+    cfg.refinement_blocks,
+  )
+  return {
+    f'{module}.{block}.{suffix}': Slot((*stage, 'blocks', *path), block)
+    for (module, stage), count in zip(stages.items(), counts, strict=True)
+    for block in range(count)
+    for suffix, path in _BLOCK.items()
+  }
+
+
+def _progressive_slots(width: int) -> dict[str, Slot]:
+  """PReNet's names; its four gates are parts of one convolution here."""
+  convs = {'conv0.0': ('conv_in', ...), 'conv.0': ('conv_out', ...)}
+  for block in range(1, RESIDUAL_BLOCKS + 1):
+    convs[f'res_conv{block}.0'] = (f'residual{block}_1', ...)
+    convs[f'res_conv{block}.2'] = (f'residual{block}_2', ...)
+  for number, gate in enumerate('ifgo'):
+    part = (..., slice(number * width, (number + 1) * width))
+    convs[f'conv_{gate}.0'] = ('gates', part)
+  found = {}
+  for name, (module, part) in convs.items():
+    path = ('progressive', 'step', module)
+    found[f'{name}.weight'] = Slot((*path, 'kernel'), part)
+    found[f'{name}.bias'] = Slot((*path, 'bias'), part)
+  return found
+
+
+def infer_config(
+  state_dict: Mapping[str, np.ndarray], *, steps: int | None = None
+) -> AnyConfig:
+  """The network that a state dict belongs to, read off its names and shapes.
+
+  Args:
+    state_dict: published name -> array, as `torch_weights.read_pth` gives it.
+    steps: iterations of the progressive refinement, which no shape tells;
+      None is the published number, 3 of MixDTPNet and 6 of PReNet.
+
+  Raises:
+    ValueError: it is no state dict of these networks, or `steps` is given for
+      weights that have no refinement.
+  """
+  shapes = {name: np.shape(value) for name, value in state_dict.items()}
+  refines = 'conv0.0.weight' in shapes
+  if not refines and steps:
+    raise ValueError(f'steps = {steps}: the weights have no refinement')
+  recurrent = {}
+  if refines:
+    recurrent['recurrent_width'] = shapes['conv0.0.weight'][0]
+    recurrent |= {} if steps is None else {'steps': steps}
+  if 'output.weight' in shapes:
+    width = shapes['output.weight'][1] // 2
+    return RestormerConfig(**_unet_fields(shapes, width, RESTORMER_STAGES))
+  if 'conv_final.weight' in shapes:
+    return ModelConfig(
+      **_unet_fields(shapes, shapes['conv_final.weight'][1], MIXDTP_STAGES),
+      **(recurrent or {'steps': 0}),
+      detail_dilation='patch_embed.proj.weight' not in shapes,
+    )
+  if refines:
+    return PReNetConfig(**recurrent)
+  raise ValueError(
+    'not weights of MixDTPNet, PReNet or Restormer: of conv_final.weight, '
+    'conv0.0.weight and output.weight they have none'
+  )
+
+
+def _unet_fields(shapes: dict, width: int, stages: dict) -> dict[str, Any]:
+  modules = tuple(stages)
+  indices = {module: set() for module in modules}
+  for name in shapes:
+    module, _, rest = name.partition('.')
+    if module in indices and rest.split('.')[0].isdigit():
+      indices[module].add(rest.split('.')[0])
+  counts = [len(indices[module]) for module in modules]
+  encoder = modules[:4]
+  try:
+    hidden = [shapes[f'{m}.0.ffn.project_out.weight'][1] for m in encoder]
+    heads = tuple(shapes[f'{m}.0.attn.temperature'][0] for m in encoder)
+  except KeyError as error:
+    raise ValueError(
+      f'not weights of this network: {error.args[0]} is missing'
+    ) from None
+  return {
+    'width': width,
+    'encoder_blocks': tuple(counts[:4]),
+    'decoder_blocks': tuple(reversed(counts[4:7])),
+    'refinement_blocks': counts[7],
+    'heads': heads,
+    'ffn_expansion': _expansion(width, hidden),
+  }
+
+
+def _expansion(width: int, hidden: list[int]) -> float:
+  """A factor that gives each level its hidden channels when rounded down."""
+  widths = [width * 2**level for level in range(4)]
+  published = ModelConfig().ffn_expansion
+  middle = (hidden[3] + 0.5) / widths[3]  # the finest grid has the last word
+  for factor in (published, hidden[3] / widths[3], middle):
+    if [int(w * factor) for w in widths] == hidden:
+      return factor
+  raise ValueError(f'no one expansion gives {hidden} channels from {widths}')

@@ -1,0 +1,70 @@
+"""The networks to compare with, built from the boxes of MixDTPNet.
+
+PReNet: "Progressive Image Deraining Networks: A Better and Simpler Baseline",
+arXiv:1901.09221. Restormer: "Restormer: Efficient Transformer for
+High-Resolution Image Restoration", arXiv:2111.09881.
+"""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mixdtp_jax.model.config import PReNetConfig, RestormerConfig
+from mixdtp_jax.model.layers import Conv1x1, conv3x3
+from mixdtp_jax.model.mfe import MFE
+from mixdtp_jax.model.mhs import Upsample
+from mixdtp_jax.model.network import Outputs, check_images
+from mixdtp_jax.model.progressive import ProgressiveRefinement
+from mixdtp_jax.model.transformer import TransformerStage
+
+
+class PReNet(nn.Module):
+  """The progressive refinement alone, started from the rainy image."""
+
+  multiple: ClassVar[int] = 1  # any size
+
+  cfg: PReNetConfig
+
+  @nn.compact
+  def __call__(self, rainy: jax.Array) -> Outputs:
+    """Restores rainy images (B, H, W, 3); final and coarse are one image.
+
+    Raises:
+      ValueError: the shape is another one.
+    """
+    check_images(rainy, self.multiple)
+    image = ProgressiveRefinement(self.cfg, name='progressive')(rainy, rainy)
+    return Outputs(image, image)
+
+
+class Restormer(nn.Module):
+  """MixDTPNet's encoder with a plain U-Net decoder and an input residual."""
+
+  multiple: ClassVar[int] = 8
+
+  cfg: RestormerConfig
+
+  @nn.compact
+  def __call__(self, rainy: jax.Array) -> Outputs:
+    """Restores rainy images (B, H, W, 3); final and coarse are one image.
+
+    Raises:
+      ValueError: the shape is another one, or a side is no multiple of 8.
+    """
+    check_images(rainy, self.multiple)
+    cfg = self.cfg
+    embedded = conv3x3(cfg.width, name='embed')(rainy)
+    features = MFE(cfg, name='mfe')(embedded)
+    x = features.outputs[3]
+    for level in (2, 1, 0):
+      x = Upsample(name=f'up{level + 2}_{level + 1}')(x)
+      x = jnp.concatenate([x, features.outputs[level]], axis=-1)
+      if level:  # the finest level keeps all the channels
+        x = Conv1x1(cfg.level_width(level), name=f'reduce{level + 1}')(x)
+      blocks = cfg.decoder_blocks[level]
+      x = TransformerStage(cfg, level, blocks, name=f'stage{level + 1}')(x)
+    x = TransformerStage(cfg, 0, cfg.refinement_blocks, name='refinement')(x)
+    image = conv3x3(3, name='to_image')(x) + rainy
+    return Outputs(image, image)

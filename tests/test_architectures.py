@@ -1,0 +1,74 @@
+"""Configurations by name, and what every network answers to."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from mixdtp_jax.model.architectures import (
+  abstract_params,
+  final_image,
+  make_network,
+)
+from mixdtp_jax.model.baselines import PReNet, Restormer
+from mixdtp_jax.model.config import (
+  ModelConfig,
+  PReNetConfig,
+  RestormerConfig,
+  as_mapping,
+  make_model_config,
+)
+from mixdtp_jax.model.network import MixDTP
+
+PUBLISHED = {
+  ModelConfig: (MixDTP, 45_246_322),
+  RestormerConfig: (Restormer, 26_126_644),
+  PReNetConfig: (PReNet, 168_963),
+}
+
+
+@pytest.mark.parametrize('kind', PUBLISHED)
+def test_the_published_number_of_parameters(kind):
+  network, count = PUBLISHED[kind]
+  assert isinstance(make_network(kind()), network)
+  leaves = jax.tree.leaves(abstract_params(kind()))
+  assert sum(leaf.size for leaf in leaves) == count
+
+
+@pytest.mark.parametrize('kind', PUBLISHED)
+def test_a_mapping_and_back(kind):
+  cfg = dataclasses.replace(
+    kind(), **{'scan_unroll': 2} if kind != PReNetConfig else {'steps': 2}
+  )
+  assert make_model_config(as_mapping(cfg)) == cfg
+
+
+def test_a_mapping_needs_exactly_the_fields_of_its_network():
+  mapping = as_mapping(RestormerConfig())
+  listed = mapping | {'heads': [1, 2, 4, 8]}
+  assert make_model_config(listed) == RestormerConfig()
+  with pytest.raises(ValueError, match='unknown fields .* restormer: ste'):
+    make_model_config(mapping | {'steps': 3})
+  with pytest.raises(ValueError, match='missing fields .* mixdtp: .*steps'):
+    make_model_config(mapping | {'name': 'mixdtp'})
+  with pytest.raises(ValueError, match="'mprnet': choose from mixdtp"):
+    make_model_config(mapping | {'name': 'mprnet'})
+  del mapping['name']
+  with pytest.raises(ValueError, match='None: choose from'):
+    make_model_config(mapping)
+
+
+def test_final_image_is_one_function_a_configuration():
+  cfg = PReNetConfig(recurrent_width=4, steps=2)
+  assert final_image(cfg) is final_image(dataclasses.replace(cfg))
+  random = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda leaf: random.normal(0, 0.2, leaf.shape).astype(np.float32),
+    abstract_params(cfg),
+  )
+  images = random.random((1, 5, 7, 3)).astype(np.float32)
+  np.testing.assert_array_equal(
+    final_image(cfg)(params, images),
+    make_network(cfg).apply({'params': params}, images).final,
+  )
