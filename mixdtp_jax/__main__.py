@@ -7,8 +7,8 @@ import sys
 import jax
 
 from mixdtp_jax import weights
+from mixdtp_jax.compare.runs import compare_runs
 from mixdtp_jax.interop import torch_weights
-from mixdtp_jax.runs import compare_runs
 
 
 def convert(source: str, target: str, steps: int | None) -> None:

@@ -16,14 +16,20 @@ import pytest
 import tiny
 from clu import metric_writers
 
-from mixdtp_jax import checkpoints, report, runs
+from mixdtp_jax import checkpoints, report
+from mixdtp_jax.compare import runs
+from mixdtp_jax.compare.event_log import Point
+from mixdtp_jax.compare.run_folder import read_run
+from mixdtp_jax.compare.runs import (
+  compare_runs,
+  data_note,
+  differences,
+  format_runs,
+)
 from mixdtp_jax.evaluate import Row, mean_row
-from mixdtp_jax.event_log import Point
 from mixdtp_jax.metrics import PROTOCOLS, Score
 from mixdtp_jax.model.architectures import abstract_params
 from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.run_folder import read_run
-from mixdtp_jax.runs import compare_runs, data_note, differences, format_runs
 from mixdtp_jax.state import TrainState
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]
