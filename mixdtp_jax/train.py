@@ -14,7 +14,7 @@ from clu import metric_writers
 from mixdtp_jax import checkpoints, inference, published, report
 from mixdtp_jax.console import progress
 from mixdtp_jax.data import pipeline
-from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.data.datasets import PreparedPairs, open_split
 from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, replicated
@@ -155,6 +155,7 @@ def train_and_evaluate(
         f'num_train_steps = {end}: raise it, or use another workdir'
       )
     batches = pipeline.train_batches(config, start_step=start, mesh=mesh)
+    open_test_pairs(config)  # its errors come before the work, not after it
     log = TrainingLog(config, writer, manager, start_step=start)
     for step, batch in zip(range(start, end), batches, strict=False):
       state, scalars = step_fn(state, batch)  # state.step is step + 1 now
@@ -189,6 +190,14 @@ def _initial_state(config) -> Callable[[], TrainState]:
   return functools.partial(init_state, config.seed, network, optimizer)
 
 
+def open_test_pairs(config: ml_collections.ConfigDict) -> PreparedPairs:
+  """The test pairs of config.data; errors as of `datasets.open_split`."""
+  data = config.data
+  return open_split(
+    data.name, source=data.source, data_dir=data.data_dir, split='test'
+  )
+
+
 def evaluate_state(
   state: TrainState,
   config: ml_collections.ConfigDict,
@@ -207,10 +216,7 @@ def evaluate_state(
     folder: gets the rows of all test images as CSV and JSON, and the images,
       and the means are printed; None, while training, does none of it.
   """
-  data, step = config.data, int(state.step)
-  pairs = open_split(
-    data.name, source=data.source, data_dir=data.data_dir, split='test'
-  )
+  step, pairs = int(state.step), open_test_pairs(config)
   cfg = make_model_config(config.model)
   restore = inference.make_restore(
     final_image(cfg),
@@ -243,12 +249,12 @@ def evaluate_state(
   )
   writer.write_images(step, {'eval/restored': panels.image[None]})
   if folder is not None:
-    _conclude(folder, config, step, rows, panels.image)
+    _conclude(folder, config, step, pairs.name, rows, panels.image)
 
 
-def _conclude(folder, config, step, rows, image) -> None:
+def _conclude(folder, config, step, name, rows, image) -> None:
   """Writes the results of a run, and prints them among published ones."""
-  name, scores = config.data.name, mean_row(rows).restored
+  scores = mean_row(rows).restored
   context = {'step': step, 'config': config.to_dict()}
   placed = published.placement(name, scores)
   report.write_results(folder, rows, image, context, placed)
