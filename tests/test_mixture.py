@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixdtp_jax import mesh as mesh_lib
 from mixdtp_jax.data import datasets, mixture, pipeline
 
 SIZES = {'pairs': 3, 'rain200l': 5, 'rain800': 2}
@@ -93,6 +94,17 @@ def test_a_mixture_of_one_set_is_that_set(data_dir):
     for k in range(20)
   ]
   assert [image for _, image in shown(alone, 5)] == order
+
+
+def test_training_batches_are_of_the_mixture(data_dir):
+  config = make_config(data_dir, name='rain100l')  # only tested on
+  config.batch_size = 8
+  batches = pipeline.train_batches(
+    config, start_step=2, mesh=mesh_lib.make_mesh()
+  )
+  pixels = np.asarray(next(batches)['rainy'][:, 0, 0, 0])
+  found = [divmod(int(p), 60) for p in np.round(pixels * 255)]
+  assert found == shown(config, 1, start_step=2, rows=range(8))
 
 
 def test_is_a_sequence_of_all_pairs(data_dir):

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import tiny
 from PIL import Image
 
 from mixdtp_jax import checkpoints
-from mixdtp_jax.data.datasets import DATASETS
+from mixdtp_jax.data import datasets
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.metrics import PROTOCOLS
 from mixdtp_jax.model.architectures import abstract_params, make_network
@@ -200,6 +201,29 @@ def test_places_the_results_among_published_ones(
   assert '2.  this run' in printed
 
 
+def test_without_test_images_it_stops_before_training(
+  tiny_run, tiny_pairs, tmp_path
+):
+  source, workdir = tmp_path / 'source', tmp_path / 'run'
+  for ours, theirs in (('input', 'rainy'), ('target', 'clean')):
+    shutil.copytree(tiny_pairs / 'train' / theirs, source / 'train' / ours)
+  config = tiny.get_config()
+  config.data.name, config.data.source = 'rain200l', str(source)
+  config.num_train_steps = 24
+  datasets.prepare(
+    'rain200l',
+    source=str(source),
+    data_dir=str(workdir / 'data'),
+    partial=True,
+  )
+  with checkpoints.make_manager(workdir) as manager:
+    checkpoints.save(manager, tiny_run.state, config)
+  with pytest.raises(ValueError, match="rain200l has no split 'test'"):
+    train_and_evaluate(config, str(workdir))
+  with checkpoints.make_manager(workdir) as manager:
+    assert manager.latest_step() == 20
+
+
 def _load(path):
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
@@ -215,7 +239,9 @@ def test_every_configuration_fits_the_code(path):
   network = make_network(make_model_config(config.model))
   make_optimizer(config)
   make_loss(**config.loss)
-  assert config.data.name in DATASETS
+  assert {config.data.name, *dict(config.data.mixture)} <= set(
+    datasets.DATASETS
+  )
   assert config.data.crop % network.multiple == 0
   # A misspelt knob would be a new one.
   default = _load(_CONFIGS / 'default.py')

@@ -156,10 +156,8 @@ def _matching(
   found = []
   for pattern in patterns:
     path = folder / pattern
-    matches = (
-      (_expression(path.name).fullmatch(file.stem), file)
-      for file in files[path.parent]
-    )
+    fullmatch = _expression(path.name).fullmatch
+    matches = ((fullmatch(file.stem), file) for file in files[path.parent])
     found.append({match.groups(): file for match, file in matches if match})
   if not all(found):
     return None
