@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
   command.set_defaults(
     run=lambda args: convert(args.source, args.to, args.steps)
   )
+  _add_prepare(commands)
+  return parser
+
+
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
   command = commands.add_parser(
     'prepare', help='check a data set and write the copy that training reads'
   )
@@ -108,7 +113,6 @@ def _parser() -> argparse.ArgumentParser:
       args.name, args.source, args.data_dir, args.partial
     )
   )
-  return parser
 
 
 def main() -> None:

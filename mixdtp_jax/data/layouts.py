@@ -104,13 +104,14 @@ class Split(NamedTuple):
   counts: tuple[int, ...]
 
   def places(self, source: Path) -> list[Path]:
-    """Those of its folders that are there."""
-    places = [source / n for n in self.folders if (source / n).is_dir()]
-    return [
-      place
-      for place in places
-      if place != source or any(path.is_file() for path in source.iterdir())
-    ]
+    """Those of its folders that are there, in the case as written."""
+    if not source.is_dir():
+      return []
+    inside = sorted(source.iterdir())
+    places = [p for p in inside if p.name in self.folders and p.is_dir()]
+    if '.' in self.folders and any(path.is_file() for path in inside):
+      places.append(source)
+    return places
 
 
 def find_pairs(source: Path, split: Split) -> Sequence[PairFiles]:
