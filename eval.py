@@ -133,7 +133,7 @@ def _open_pairs() -> tuple[Pairs, dict[str, str]]:
       'evaluate a plain folder of pairs with --folder'
     )
   pairs = open_split(name, source=source, data_dir=data_dir, split=_SPLIT.value)
-  return pairs, {'name': name, 'source': source, 'split': _SPLIT.value}
+  return pairs, {'name': pairs.name, 'source': source, 'split': _SPLIT.value}
 
 
 if __name__ == '__main__':

@@ -278,12 +278,12 @@ def evaluate_state(
   )
   writer.write_images(step, {'eval/restored': panels.image[None]})
   if folder is not None:
-    _conclude(folder, config, step, rows, panels.image)
+    _conclude(folder, config, step, pairs.name, rows, panels.image)
 
 
-def _conclude(folder, config, step, rows, image) -> None:
+def _conclude(folder, config, step, dataset, rows, image) -> None:
   """Writes the results of a run, and prints them among published ones."""
-  dataset, scores = config.data.name, mean_row(rows).restored
+  scores = mean_row(rows).restored
   name = published.run_name(config.eval_crop_multiple)
   context = {'step': step, 'config': config.to_dict()}
   placed = published.placement(dataset, scores, name)
