@@ -8,6 +8,7 @@ import sys
 import jax
 
 from mixdtp_jax import console, weights
+from mixdtp_jax.compare.runs import compare_runs
 from mixdtp_jax.interop import torch_weights
 
 
@@ -88,11 +89,82 @@ def _parser() -> argparse.ArgumentParser:
   command.set_defaults(
     run=lambda args: convert(args.source, args.to, args.steps)
   )
+  _add_compare(commands)
   _add_prepare(commands)
   return parser
 
 
-def _add_prepare(commands: argparse._SubParsersAction) -> None:
+# Flag, type, default and meaning, of comparing JAX with PyTorch.
+_STUDY = (
+  ('steps', int, None, 'refinement steps of a .pth (default: as published)'),
+  ('folder', str, None, 'folder with rainy/ and clean/'),
+  ('data', str, None, 'data set instead (default: photographs)'),
+  ('data_dir', str, None, 'folder of its prepared copy'),
+  ('source', str, None, 'folder of its files as published'),
+  ('split', str, None, 'its split (default: test)'),
+  ('num_images', int, 2, 'images to compare'),
+  ('size', int, 128, 'cut images to this side in pixels; 0: whole'),
+  ('config', str, None, "recipe (default: the run's, or configs/default.py)"),
+  ('train_steps', int, 5, 'updates in both'),
+  ('batch_size', int, 2, 'crops an update'),
+  ('crop', int, 64, 'their side in pixels'),
+  ('repeats', int, 5, 'timed runs of each'),
+)
+
+
+def _add_compare(commands) -> None:
+  command = commands.add_parser(
+    'compare', help='set runs side by side, or JAX and PyTorch'
+  )
+  what = command.add_mutually_exclusive_group(required=True)
+  what.add_argument(
+    '--runs',
+    nargs='+',
+    metavar='WORKDIR',
+    help='folders of training runs, finished or not',
+  )
+  what.add_argument(
+    '--weights',
+    help='network to run in JAX and in PyTorch: the workdir of a run, a '
+    'weights folder, or a .pth file',
+  )
+  what.add_argument(
+    '--random',
+    type=int,
+    metavar='SEED',
+    help='the same, its weights drawn',
+  )
+  command.add_argument(
+    '--out', required=True, help='folder for JSON and HTML files'
+  )
+  study = command.add_argument_group('JAX and PyTorch')
+  for name, kind, default, text in _STUDY:
+    shown = '' if default is None else f' (default: {default})'
+    study.add_argument(
+      f'--{name}', type=kind, default=default, help=text + shown
+    )
+  command.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> None:
+  settings = vars(args)
+  del settings['run']
+  runs = settings.pop('runs')
+  if runs is None:
+    # Not above: it needs PyTorch, which the other commands do without.
+    from mixdtp_jax.compare.command import compare_frameworks
+
+    compare_frameworks(**settings)
+    return
+  for name, _, default, _ in _STUDY:
+    if settings[name] != default:
+      raise ValueError(f'--runs needs no --{name}: drop the one or the other')
+  # Accelerators may be busy with the very runs that are looked at.
+  jax.config.update('jax_platforms', 'cpu')
+  compare_runs(runs, args.out)
+
+
+def _add_prepare(commands) -> None:
   command = commands.add_parser(
     'prepare', help='check a data set and write the copy that training reads'
   )

@@ -38,6 +38,8 @@ def make_config(data_dir, **data):
     'crop': 8,
     'flip': False,
     'rotate': False,
+    'crops': 'random',
+    'transpose_landscape': False,
   } | data
   return ml_collections.ConfigDict({'seed': 1, 'batch_size': 4, 'data': data})
 

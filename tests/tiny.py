@@ -26,6 +26,7 @@ from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
 
 SIZE = (24, 40)
+CROPPED_SIZE = (16, 32)  # SIZE in multiples of eval_crop_multiple
 TEST_IMAGES = 3
 
 
@@ -52,6 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every_steps = 10
   config.eval_images = 2
   config.eval_batch_size = 3
+  config.eval_crop_multiple = 16
   config.checkpoint_every_steps = 4
   config.keep_checkpoints = 2
   return config

@@ -39,7 +39,13 @@ class PairFiles(NamedTuple):
 
 
 class Pairs(Protocol):
-  """Random access to decoded pairs; what evaluation reads."""
+  """Random access to decoded pairs; what evaluation reads.
+
+  Attributes:
+    name: of the data set; '' for a plain folder.
+  """
+
+  name: str
 
   def __len__(self) -> int:
     """Number of pairs."""
@@ -53,6 +59,8 @@ class Pairs(Protocol):
 
 class FolderPairs:
   """The pairs of `files`, decoded when they are asked for."""
+
+  name = ''
 
   def __init__(self, files: list[PairFiles]):
     """Reads every header.
@@ -82,6 +90,53 @@ class FolderPairs:
 
   def shape(self, index: int) -> tuple[int, int]:
     """(H, W), from the files' headers."""
+    return self._shapes[index]
+
+
+class CroppedPairs:
+  """Pairs whose images are cut, from the top left, to multiples of a number.
+
+  The MixDTPNet repository scores its images cut to multiples of 32.
+  """
+
+  def __init__(self, pairs: Pairs, multiple: int):
+    """Looks at the shape of every image.
+
+    Args:
+      pairs: the whole images.
+      multiple: of pixels, for both sides; 1 keeps the images whole.
+
+    Raises:
+      ValueError: `multiple` is less than 1, or an image is smaller.
+    """
+    if multiple < 1:
+      raise ValueError(f'images cut to multiples of {multiple}: needs >= 1')
+    self.name = pairs.name
+    self._pairs = pairs
+    self._shapes = []
+    for index in range(len(pairs)):
+      height, width = pairs.shape(index)
+      if min(height, width) < multiple:
+        raise ValueError(
+          f'{pairs[index]["name"]} has {width}x{height} pixels, too few to cut '
+          f'it to multiples of {multiple}: take a smaller multiple (1 keeps '
+          'images whole), or remove the pair'
+        )
+      shape = height - height % multiple, width - width % multiple
+      self._shapes.append(shape)
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self._pairs)
+
+  def __getitem__(self, index: int) -> dict:
+    """The decoded pair, cut; see `Pairs`."""
+    pair, (height, width) = self._pairs[index], self._shapes[index]
+    sides = {side: pair[side][:height, :width] for side in ('rainy', 'clean')}
+    return pair | sides
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W) of the cut image."""
     return self._shapes[index]
 
 
