@@ -90,7 +90,7 @@ def test_parameters_alone(tmp_path):
   _save(tmp_path, 4, devices=8)
   abstract = jax.eval_shape(_init).params
   with checkpoints.make_manager(tmp_path) as manager:
-    params = checkpoints.restore_params(manager, abstract)
+    params = checkpoints.restore_params(manager, 4, abstract)
   jax.tree.map(np.testing.assert_array_equal, params, _state(4).params)
   assert all(len(x.sharding.device_set) == 1 for x in jax.tree.leaves(params))
 
@@ -99,7 +99,7 @@ def test_the_configuration_comes_back(tmp_path):
   config = _config(**{'schedule.boundaries': (1, 2), 'data.source': 'a/b'})
   _save(tmp_path, 1, config=config)
   with checkpoints.make_manager(tmp_path) as manager:
-    got = checkpoints.restore_config(manager)
+    got = checkpoints.restore_config(manager, 1)
   # JSON has lists where Python has tuples.
   assert got == json.loads(json.dumps(config.to_dict()))
 
