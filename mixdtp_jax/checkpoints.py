@@ -1,8 +1,8 @@
 """Checkpoints of a training run: WORKDIR/checkpoints/STEP, by orbax.
 
 Each holds the parameters, the optimizer's state and the run's whole
-configuration, and is complete or not there at all. One that was damaged later
-is found out by its checksums when it is read; then the one before it is taken.
+configuration, and is complete or not there at all. Its arrays have checksums,
+so that one which was damaged later cannot be read; then the one before is.
 """
 
 import contextlib

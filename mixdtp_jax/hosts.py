@@ -146,13 +146,14 @@ def check_same(what: str, text: str) -> None:
   """Compares a text between all hosts.
 
   Raises:
-    ValueError: on those where it is not that of the first.
+    ValueError: on all of them, where it is not the same on all.
   """
-  number = zlib.crc32(text.encode()) >> 1  # an int32
-  if _from_first(number) != number:
+  number = np.int32(zlib.crc32(text.encode()) >> 1)
+  numbers = np.ravel(multihost_utils.process_allgather(number))
+  if others := np.flatnonzero(numbers != numbers[0]).tolist():
     raise ValueError(
-      f'{what} of process {jax.process_index()} is not that of process 0: '
-      'start all with the same command and the same files'
+      f'{what} is not the same in process {", ".join(map(str, others))} as in '
+      'process 0: start all with the same command and the same files'
     )
 
 

@@ -31,7 +31,7 @@ def only_run(workdir: str | os.PathLike) -> Iterator[None]:
   file = hosts.in_turn(lambda: _lock(path) if hosts.is_first() else None)
   try:
     hosts.check_same(
-      f'the content of {path.parent} (all hosts must share this folder)',
+      f'{path.parent}, which all hosts must share,',
       path.read_text() if path.exists() else '',
     )
     yield

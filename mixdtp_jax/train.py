@@ -161,8 +161,10 @@ def train_and_evaluate(
   hosts.check_same('the configuration', config.to_json_best_effort())
   with (
     only_run(workdir),
-    checkpoints.make_manager(workdir, keep=config.keep_checkpoints) as manager,
-    contextlib.closing(_make_writer(workdir)) as writer,
+    _closing(
+      checkpoints.make_manager(workdir, keep=config.keep_checkpoints)
+    ) as manager,
+    _closing(_make_writer(workdir)) as writer,
     preemption.watch(manager) as watch,
   ):
     state = start_state(manager, config, replicated(mesh))
@@ -196,6 +198,19 @@ def train_and_evaluate(
       log.check()
       _save_and_tell(manager, state, config)
   return state
+
+
+@contextlib.contextmanager
+def _closing(opened):
+  """Closes at the end; after an error, that one is told, not its sequels."""
+  try:
+    yield opened
+  except BaseException:
+    # On a full disk, what was opened cannot be finished either.
+    with contextlib.suppress(Exception):
+      opened.close()
+    raise
+  opened.close()
 
 
 def _make_writer(workdir):

@@ -41,9 +41,7 @@ def run(config, workdir, output, compiler, devices, host) -> None:
   descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
-  os.environ['XLA_FLAGS'] = (
-    f'--xla_force_host_platform_device_count={devices}'
-  )
+  os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={devices}'
   for name, value in compiler.items():
     jax.config.update(name, value)
   hosts.initialize(*host)

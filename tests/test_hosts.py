@@ -26,16 +26,19 @@ def _config(pairs, workdir, **changes):
   return get_config(pairs, workdir / 'data', **(usual | changes))
 
 
-def _start(children, config, workdir, count, *, devices=1):
-  """`count` processes; what each printed is in WORKDIR.NUMBER."""
+def _address():
   with contextlib.closing(socket.socket()) as probe:
     probe.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{probe.getsockname()[1]}'
+    return f'127.0.0.1:{probe.getsockname()[1]}'
+
+
+def _start(children, config, workdir, count):
+  """`count` processes; what each printed is in WORKDIR.NUMBER."""
+  address = _address()
   return [
     children.start(
-      config[i] if isinstance(config, list) else config,
+      config,
       workdir,
-      devices=devices,
       host=(address, count, i),
       output=workdir.with_suffix(f'.{i}'),
     )
@@ -112,3 +115,80 @@ def test_sigterm_to_one_stops_all(children, tiny_pairs, tmp_path, signalled):
   assert 'Stopped' not in texts[1]
   assert _last_state(workdir, config).step == int(step)
   assert not (workdir / 'results').exists()
+
+
+@pytest.mark.parametrize(
+  ('case', 'message'),
+  [
+    ('seed', 'the configuration is not the same in process 1'),
+    ('workdir', 'which all hosts must share, is not the same in process 1'),
+    ('devices', r'different numbers of devices \(0 has 1, 1 has 2\)'),
+    ('source', 'nowhere'),
+  ],
+)
+def test_what_differs_or_fails_stops_all(
+  children, tiny_pairs, tmp_path, case, message
+):
+  source = tmp_path / 'nowhere' if case == 'source' else tiny_pairs
+  first = second = _config(source, tmp_path)
+  if case == 'seed':
+    second = _config(source, tmp_path, seed=8)
+  address, workdir = _address(), tmp_path / 'run'
+  processes = [
+    children.start(
+      config,
+      tmp_path / 'other' if case == 'workdir' and i else workdir,
+      devices=1 + i if case == 'devices' else 1,
+      host=(address, 2, i),
+      output=workdir.with_suffix(f'.{i}'),
+    )
+    for i, config in enumerate((first, second))
+  ]
+  for process in processes:
+    process.join(120)
+  texts = _printed(workdir, 2)
+  assert [process.exitcode for process in processes] == [1, 1], texts
+  assert re.search(message, texts[0])
+  other = 'stopped as process 0 did' if case == 'source' else message
+  assert re.search(other, texts[1])
+  assert not list(tmp_path.glob('*/checkpoints/*'))
+
+
+def test_a_coordinator_alone_is_not_enough():
+  with pytest.raises(ValueError, match='belong together: give all three'):
+    hosts.initialize('localhost:1234')
+
+
+@pytest.mark.parametrize(
+  ('names', 'cluster'),
+  [
+    ({}, None),
+    ({'SLURM_NTASKS': '8', 'SLURM_PROCID': '0'}, None),  # of sbatch, no srun
+    ({'SLURM_STEP_NUM_TASKS': '1'}, None),
+    ({'SLURM_STEP_NUM_TASKS': '8'}, 'Slurm'),
+    ({'OMPI_COMM_WORLD_SIZE': '1'}, None),
+    ({'OMPI_COMM_WORLD_SIZE': '2'}, 'Open MPI'),
+    ({'TPU_WORKER_HOSTNAMES': 'localhost'}, None),
+    ({'TPU_WORKER_HOSTNAMES': 'a,b'}, 'the TPU slice'),
+  ],
+)
+def test_joins_the_others_where_a_cluster_started_several(
+  monkeypatch, names, cluster
+):
+  calls = []
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda: calls.append(1))
+  for name in list(os.environ):
+    if name.startswith(('SLURM_', 'OMPI_', 'TPU_')):
+      monkeypatch.delenv(name)
+  for name, value in names.items():
+    monkeypatch.setenv(name, value)
+  hosts.initialize()
+  assert len(calls) == bool(cluster)
+
+  def unknown():
+    raise ValueError('coordinator_address should be defined.')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', unknown)
+  if cluster:
+    with pytest.raises(ValueError, match=f'{cluster} .*: give --coordinator'):
+      hosts.initialize()

@@ -1,6 +1,10 @@
 """Runs that are killed, stopped, damaged or starved go on as if nothing was."""
 
+import contextlib
 import random
+import re
+import shutil
+import subprocess
 import time
 
 import jax
@@ -95,3 +99,83 @@ def test_kills_leave_no_trace(children, config, straight, tmp_path):
     results = (workdir / 'results' / 'results.csv').read_bytes()
     assert results == (straight[0] / 'results' / 'results.csv').read_bytes()
   assert inside >= 3
+
+
+def _wait_for_a_checkpoint(process, folder, output):
+  deadline = time.monotonic() + 120
+  while not _saved(folder):
+    assert process.is_alive(), output.read_text()[-3000:]
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+
+
+def test_sigterm_loses_no_update(children, config, straight, tmp_path):
+  folder, output = tmp_path / 'run' / 'checkpoints', tmp_path / 'output.txt'
+  # Only SIGTERM saves, and only a few updates are left when it comes.
+  slow = config.copy_and_resolve_references()
+  slow.checkpoint_every_steps = 5
+  process = children.start(slow, folder.parent, output=output)
+  _wait_for_a_checkpoint(process, folder, output)
+  process.terminate()
+  process.join(60)
+  assert process.exitcode == 0
+  message = (
+    r'Stopped by SIGTERM after update (\d+) of 30; the state is in (.*)\. '
+  )
+  ((step, path),) = re.findall(message, output.read_text())
+  assert path == str(folder / step)
+  assert (folder / step).is_dir()
+  children.finish(slow, folder.parent)
+  jax.tree.map(
+    np.testing.assert_array_equal, _end_of(folder.parent, slow), straight[1:]
+  )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A folder on a file system of 4 MB."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+  command = ['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', str(folder)]
+  if shutil.which('mount') is None or subprocess.run(command).returncode:
+    pytest.skip('only root can mount a small file system')
+  yield folder
+  subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+def _fill(folder):
+  path = folder / 'filler'
+  with contextlib.suppress(OSError), open(path, 'wb', buffering=0) as file:
+    while True:
+      file.write(bytes(4096))
+  return path
+
+
+def test_a_full_disk_stops_a_run_and_harms_no_checkpoint(
+  children, config, straight, small_disk, tmp_path
+):
+  workdir, output = small_disk / 'run', tmp_path / 'output.txt'
+  folder = workdir / 'checkpoints'
+  process = children.start(config, workdir, output=output)
+  _wait_for_a_checkpoint(process, folder, output)
+  filler = _fill(small_disk)
+  process.join(120)
+  assert process.exitcode == 1
+  # Threads of orbax log their own errors; this one ends the program.
+  text = output.read_text()
+  match = re.search(
+    r'^OSError: the checkpoint of step (\d+) could not be saved: .*; the last '
+    rf'good checkpoint is {folder}/(\d+)\. Free or fix the disk, .*',
+    text,
+    re.MULTILINE,
+  )
+  assert match, text[-3000:]
+  assert 'During handling' not in text[match.end() :]
+  assert int(match[1]) == int(match[2]) + 1
+  assert max(map(int, _saved(folder))) == int(match[2])
+  filler.unlink()
+  children.finish(config, workdir, output=output)
+  assert 'Damaged' not in output.read_text()
+  jax.tree.map(
+    np.testing.assert_array_equal, _end_of(workdir, config), straight[1:]
+  )
