@@ -6,6 +6,7 @@ exist, and `train.py` refuses an unknown key.
 
 import ml_collections
 
+from mixdtp_jax.data import rain_ranges
 from mixdtp_jax.model.config import ModelConfig, as_mapping
 
 
@@ -24,6 +25,12 @@ def get_config() -> ml_collections.ConfigDict:
   data.crop = 96  # pixels, a multiple of 8
   data.flip = True  # mirror half of the crops left to right
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
+
+  # Rain that is drawn on clean photographs: (low, high) of each field of
+  # RainRanges in mixdtp_jax/data/rain_ranges.py, which has their units.
+  data.rain = ml_collections.ConfigDict(
+    rain_ranges.as_mapping(rain_ranges.PRESETS['mixed'])
+  )
 
   config.batch_size = 4  # images an update, over all devices and hosts
   config.num_train_steps = 300_000  # updates
