@@ -6,6 +6,7 @@ exist, and `train.py` refuses an unknown key.
 
 import ml_collections
 
+from mixdtp_jax.data import rain_ranges
 from mixdtp_jax.model.config import ModelConfig, as_mapping
 
 
@@ -30,6 +31,12 @@ def get_config() -> ml_collections.ConfigDict:
   data.transpose_landscape = False  # before the crop: every image upright
   data.flip = True  # mirror half of the crops left to right
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
+
+  # Rain that is drawn on clean photographs: (low, high) of each field of
+  # RainRanges in mixdtp_jax/data/rain_ranges.py, which has their units.
+  data.rain = ml_collections.ConfigDict(
+    rain_ranges.as_mapping(rain_ranges.PRESETS['mixed'])
+  )
 
   config.init_from = ''  # run, weights folder or .pth; '' draws from the seed
   config.batch_size = 4  # images an update, over all devices and hosts

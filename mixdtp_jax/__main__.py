@@ -6,9 +6,11 @@ import signal
 import sys
 
 import jax
+import numpy as np
 
-from mixdtp_jax import console, weights
+from mixdtp_jax import console, report, weights
 from mixdtp_jax.compare.runs import compare_runs
+from mixdtp_jax.data import folders
 from mixdtp_jax.interop import torch_weights
 
 
@@ -65,6 +67,31 @@ def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
   print(f'{name}: {counts}, in {builder.data_path}')
 
 
+def rain(photograph: str, target: str, seed: int) -> None:
+  """Draws the rain of every preset on a photograph, in one labelled picture.
+
+  Args:
+    photograph: a PNG or JPEG file.
+    target: the PNG file to write, a square of panels.
+    seed: of the rain.
+
+  Raises:
+    OSError, ValueError: the photograph cannot be read.
+  """
+  # TensorFlow takes seconds to import, and the other commands do without.
+  from mixdtp_jax.data.rain import add_rain
+  from mixdtp_jax.data.rain_ranges import PRESETS
+
+  clean = folders.read_image(pathlib.Path(photograph))
+  panels = [
+    (name, add_rain(clean.astype(np.float32) / 255, (seed, 0), ranges).numpy())
+    for name, ranges in PRESETS.items()
+  ]
+  rows = [report.side_by_side(panels[i : i + 2]) for i in (0, 2)]
+  report.write_png(np.concatenate(rows), target)
+  print(f'{photograph} -> {target}: {", ".join(PRESETS)}')
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m mixdtp_jax')
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -91,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   _add_compare(commands)
   _add_prepare(commands)
+  _add_rain(commands)
   return parser
 
 
@@ -162,6 +190,20 @@ def _compare(args: argparse.Namespace) -> None:
   # Accelerators may be busy with the very runs that are looked at.
   jax.config.update('jax_platforms', 'cpu')
   compare_runs(runs, args.out)
+
+
+def _add_rain(commands: argparse._SubParsersAction) -> None:
+  command = commands.add_parser(
+    'rain', help='draw the rain of every preset on a photograph'
+  )
+  command.add_argument('photograph', help='a PNG or JPEG file')
+  command.add_argument(
+    '--to', required=True, metavar='TARGET', help='PNG file to write'
+  )
+  command.add_argument('--seed', type=int, default=0, help='of the rain')
+  command.set_defaults(
+    run=lambda args: rain(args.photograph, args.to, args.seed)
+  )
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
