@@ -36,6 +36,14 @@ def convert(source: str, target: str, steps: int | None) -> None:
   print(f'{source} -> {path}: {count:,} parameters of {cfg}')
 
 
+def audit(sources: list[str], path: str) -> None:
+  """Audits data sets; see `mixdtp_jax.data.audit.run`."""
+  # TensorFlow takes seconds to import, which the other commands do without.
+  from mixdtp_jax.data import audit
+
+  audit.run(sources, path)
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m mixdtp_jax')
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -60,6 +68,21 @@ def _parser() -> argparse.ArgumentParser:
   command.set_defaults(
     run=lambda args: convert(args.source, args.to, args.steps)
   )
+  command = commands.add_parser(
+    'audit',
+    help='look for what is wrong in data sets, and for leaks between them; '
+    'findings are a report, no error: the exit status is 0',
+  )
+  command.add_argument(
+    'sets',
+    nargs='+',
+    metavar='NAME=FOLDER',
+    help='a data set and the folder of its files as published',
+  )
+  command.add_argument(
+    '--json', default='audit.json', help='file to write (default: audit.json)'
+  )
+  command.set_defaults(run=lambda args: audit(args.sets, args.json))
   return parser
 
 
