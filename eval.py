@@ -13,7 +13,7 @@ from absl import app, flags
 from mixdtp_jax import published, report
 from mixdtp_jax.console import progress, set_up_logging
 from mixdtp_jax.data.datasets import DATASETS, open_split
-from mixdtp_jax.data.folders import Pairs, open_folder
+from mixdtp_jax.data.folders import CroppedPairs, Pairs, open_folder
 from mixdtp_jax.data.pipeline import eval_batches
 from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.inference import make_restore
@@ -56,6 +56,13 @@ _BATCH_SIZE = flags.DEFINE_integer(
   'Images of equal size at once; by default one for each device.',
   lower_bound=1,
 )
+_CROP_MULTIPLE = flags.DEFINE_integer(
+  'crop_multiple',
+  1,
+  'Cut images from the top left to multiples of this, in pixels; 1 keeps them '
+  'whole, 32 is as published.',
+  lower_bound=1,
+)
 _OUT = flags.DEFINE_string(
   'out', None, 'Folder for tables and images; without it, only print.'
 )
@@ -67,6 +74,7 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   set_up_logging()
   pairs, source = _open_pairs()
+  pairs = CroppedPairs(pairs, _CROP_MULTIPLE.value)
   cfg, params = load_weights(_WEIGHTS.value, steps=_STEPS.value)
   panels = report.Panels(pairs, _OUT.value)
   rows = evaluate(
@@ -80,20 +88,22 @@ def main(argv: Sequence[str]) -> None:
   # Published figures are of test splits.
   dataset = source.get('name', '') if _SPLIT.value == 'test' else ''
   scores = mean_row(rows).restored
-  if text := published.format_placement(dataset, scores):
+  name = published.run_name(_CROP_MULTIPLE.value)
+  if text := published.format_placement(dataset, scores, name):
     print('\n' + text)
   if _OUT.value:
     context = {
       'weights': _WEIGHTS.value,
       'model': as_mapping(cfg),
       'data': source,
+      'crop_multiple': _CROP_MULTIPLE.value,
     }
     for path in report.write_results(
       _OUT.value,
       rows,
       panels.image,
       context,
-      published.placement(dataset, scores),
+      published.placement(dataset, scores, name),
     ):
       print(path)
     print(os.path.join(_OUT.value, 'images'))
@@ -123,7 +133,7 @@ def _open_pairs() -> tuple[Pairs, dict[str, str]]:
       'evaluate a plain folder of pairs with --folder'
     )
   pairs = open_split(name, source=source, data_dir=data_dir, split=_SPLIT.value)
-  return pairs, {'name': name, 'source': source, 'split': _SPLIT.value}
+  return pairs, {'name': pairs.name, 'source': source, 'split': _SPLIT.value}
 
 
 if __name__ == '__main__':

@@ -19,12 +19,19 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.data = data = ml_collections.ConfigDict()
   data.name = 'pairs'  # a key of mixdtp_jax.data.datasets.DATASETS
+  # Trained on instead of data.name, which is then only tested on: pairs of a
+  # set's name and its weight, a whole number of crops in each round of them
+  # all. All but data.name have to lie prepared in data_dir.
+  data.mixture = ()
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
   data.crop = 96  # pixels, a multiple of 8
+  data.crops = 'random'  # random or second_cell, the published one
+  data.transpose_landscape = False  # before the crop: every image upright
   data.flip = True  # mirror half of the crops left to right
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
 
+  config.init_from = ''  # run, weights folder or .pth; '' draws from the seed
   config.batch_size = 4  # images an update, over all devices and hosts
   config.num_train_steps = 300_000  # updates
 
@@ -53,6 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every_steps = 5_000  # updates; 0: only at the end
   config.eval_images = 20  # of the test split, while training; 0: all of them
   config.eval_batch_size = 8  # images of equal size at once, over all devices
+  config.eval_crop_multiple = 1  # pixels; 1: whole images, 32: as published
   config.checkpoint_every_steps = 1_000  # updates
   config.keep_checkpoints = 3  # the newest ones
   return config

@@ -119,8 +119,8 @@ def on_one_device(abstract: dict) -> dict:
 def _refuse_other_run(manager, step, config) -> None:
   saved = ml_collections.ConfigDict(restore_config(manager))
   fixed, changed = [], []
-  for name, now in _flat(config).items():
-    then = _flat(saved).get(name)
+  for name, now in flat_config(config).items():
+    then = flat_config(saved).get(name)
     # Unrolling changes neither parameters nor results.
     if then == now or name == 'model.scan_unroll':
       continue
@@ -139,12 +139,12 @@ def _refuse_other_run(manager, step, config) -> None:
     logging.warning('Changed since step %d: %s', step, difference)
 
 
-def _flat(config, prefix='') -> dict:
+def flat_config(config: ml_collections.ConfigDict, prefix: str = '') -> dict:
   """Dotted name -> value; JSON has no tuples, so sequences are lists."""
   flat = {}
   for name, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
-      flat |= _flat(value, f'{prefix}{name}.')
+      flat |= flat_config(value, f'{prefix}{name}.')
     else:
       flat[prefix + name] = (
         list(value) if isinstance(value, tuple | list) else value

@@ -15,6 +15,7 @@ def set_up_logging() -> None:
   orbax tells each file that it writes; a run's own progress would drown. clu's
   console writer, which prints the metrics, counts as ours.
   """
+  logging.use_absl_handler()  # which app.run does, but not argparse
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(
     lambda record: (

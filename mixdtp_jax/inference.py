@@ -59,7 +59,7 @@ def make_restore(
       )
     batch, height, width, _ = images.shape
     padded = jax.device_put(
-      _pad(images, multiple, mesh.size), batch_sharding(mesh)
+      pad(images, multiple, mesh.size), batch_sharding(mesh)
     )
     restored = _apply_and_clamp(apply, mesh, params, padded)
     return np.asarray(restored)[:batch, :height, :width]
@@ -67,8 +67,14 @@ def make_restore(
   return restore
 
 
-def _pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
-  """Fills batch, height and width up to what network and devices divide."""
+def pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
+  """Fills batch, height and width up to what network and devices divide.
+
+  Args:
+    images: (B, H, W, 3), no side empty.
+    multiple: H and W become multiples of it, reflected at the bottom and right.
+    num_devices: B becomes a multiple of it, the last image repeated.
+  """
   batch, height, width, _ = images.shape
   # numpy reflects as often as it takes, and repeats a side of one pixel.
   sides = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))

@@ -134,6 +134,13 @@ def ranking(candidates: Sequence[Figure]) -> list[tuple[int, Figure]]:
   ]
 
 
+def run_name(crop_multiple: int) -> str:
+  """What a run's result is called among published ones."""
+  if crop_multiple == 1:
+    return 'this run'
+  return f'this run, images cut to multiples of {crop_multiple}'
+
+
 def placement(
   dataset: str, scores: Mapping[str, Score], name: str = 'this run'
 ) -> dict[str, Any]:

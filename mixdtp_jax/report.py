@@ -59,7 +59,7 @@ def write_csv(rows: Sequence[Row], path: str | os.PathLike) -> None:
   Full precision; the PSNR of identical images is written as inf.
   """
   table = [{'name': row.name, **_columns(row)} for row in rows]
-  with _replacing(path) as temporary, open(temporary, 'w', newline='') as file:
+  with replacing(path) as temporary, open(temporary, 'w', newline='') as file:
     writer = csv.DictWriter(file, list(table[0]))
     writer.writeheader()
     writer.writerows(table)
@@ -80,11 +80,10 @@ def write_json(
   context: Mapping[str, Any],
   published: Mapping[str, Any] | None = None,
 ) -> None:
-  """{'context', 'published', 'mean': row, 'images': [row, ...]}.
+  """{'context', 'published', 'mean': row, 'images': [row, ...]}, `dump_json`'s.
 
   A row is {'name', 'input', 'restored'}, the latter two {protocol: {'psnr',
-  'ssim'}}. JSON has no infinity and no NaN: they become the strings 'inf',
-  '-inf' and 'nan', which Python's float() reads back.
+  'ssim'}}.
   """
   content = {
     'context': dict(context),
@@ -92,7 +91,16 @@ def write_json(
     'mean': _as_dict(mean_row(rows)),
     'images': [_as_dict(row) for row in rows],
   }
-  with _replacing(path) as temporary, open(temporary, 'w') as file:
+  dump_json(content, path)
+
+
+def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+  """Writes an object as JSON.
+
+  JSON has no infinity and no NaN: they become the strings 'inf', '-inf' and
+  'nan', which Python's float() reads back.
+  """
+  with replacing(path) as temporary, open(temporary, 'w') as file:
     json.dump(_json_safe(content), file, indent=2, allow_nan=False)
     file.write('\n')
 
@@ -131,11 +139,16 @@ def image_path(folder: str | os.PathLike, name: str) -> pathlib.Path:
 
 def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
   """Writes (H, W, 3): uint8, or float in [0, 1], which is rounded."""
-  with _replacing(path) as temporary:
-    Image.fromarray(_to_uint8(image)).save(temporary, format='PNG')
+  with replacing(path) as temporary:
+    Image.fromarray(to_uint8(image)).save(temporary, format='PNG')
 
 
-def _to_uint8(image: np.ndarray) -> np.ndarray:
+def to_uint8(image: np.ndarray) -> np.ndarray:
+  """(H, W, 3), uint8 or float in [0, 1], as uint8: clamped and rounded.
+
+  Raises:
+    ValueError: the image has another shape, or values that are not finite.
+  """
   image = np.asarray(image)
   if image.ndim != 3 or image.shape[2] != 3:
     raise ValueError(f'image of shape {image.shape}: needs (H, W, 3)')
@@ -159,7 +172,7 @@ def side_by_side(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
   """
   if not images:
     raise ValueError('no images to put side by side')
-  panels = [(label, _to_uint8(image)) for label, image in images]
+  panels = [(label, to_uint8(image)) for label, image in images]
   tallest = max(image.shape[0] for _, image in panels)
   font = ImageFont.load_default(size=max(12, tallest // 20))
   boxes = [font.getbbox(label) for label, _ in panels]
@@ -255,7 +268,7 @@ def write_results(
 
 
 @contextlib.contextmanager
-def _replacing(path: str | os.PathLike) -> Iterator[str]:
+def replacing(path: str | os.PathLike) -> Iterator[str]:
   """A temporary name to write; it becomes `path`, or goes on an error."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+import orbax.checkpoint as ocp
 from clu import metric_writers
 
 from mixdtp_jax import checkpoints, inference, published, report
 from mixdtp_jax.console import progress
 from mixdtp_jax.data import pipeline
 from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.data.folders import CroppedPairs, Pairs
 from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, replicated
@@ -33,6 +35,7 @@ from mixdtp_jax.state import (
   make_schedule,
 )
 from mixdtp_jax.training_log import TrainingLog
+from mixdtp_jax.weights import load_params
 
 Batch = dict[str, jax.Array]
 Scalars = dict[str, jax.Array]
@@ -133,8 +136,9 @@ def train_and_evaluate(
     The state after config.num_train_steps updates.
 
   Raises:
-    ValueError: the configuration contradicts itself, the data, or the
-      checkpoints in `workdir`, or these are past the last update.
+    ValueError: the configuration contradicts itself, the data, the weights to
+      start from or the checkpoints in `workdir`, or these are past the last
+      update.
     FloatingPointError: loss or gradient is not finite any more.
   """
   config = _with_data_dir(config, workdir)
@@ -145,9 +149,7 @@ def train_and_evaluate(
     workdir, just_logging=jax.process_index() > 0
   )
   with manager, contextlib.closing(writer):
-    state = checkpoints.restore_or_init(
-      manager, config, _initial_state(config), replicated(mesh)
-    )
+    state = start_state(manager, config, replicated(mesh))
     start, end = int(state.step), config.num_train_steps
     if start > end:
       raise ValueError(
@@ -155,6 +157,7 @@ def train_and_evaluate(
         f'num_train_steps = {end}: raise it, or use another workdir'
       )
     batches = pipeline.train_batches(config, start_step=start, mesh=mesh)
+    pairs = _test_pairs(config)  # now, so that what is wrong with them shows
     log = TrainingLog(config, writer, manager, start_step=start)
     for step, batch in zip(range(start, end), batches, strict=False):
       state, scalars = step_fn(state, batch)  # state.step is step + 1 now
@@ -164,10 +167,10 @@ def train_and_evaluate(
         checkpoints.save(manager, state, config)
       if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
         with log.paused():
-          evaluate_state(state, config, mesh, writer)
+          evaluate_state(state, pairs, config, mesh, writer)
     manager.wait_until_finished()
     folder = pathlib.Path(workdir, 'results')
-    evaluate_state(state, config, mesh, writer, folder)
+    evaluate_state(state, pairs, config, mesh, writer, folder)
   return state
 
 
@@ -183,14 +186,49 @@ def _with_data_dir(config, workdir):
   return config
 
 
-def _initial_state(config) -> Callable[[], TrainState]:
-  network = make_network(make_model_config(config.model))
+def start_state(
+  manager: ocp.CheckpointManager,
+  config: ml_collections.ConfigDict,
+  sharding: jax.sharding.Sharding,
+) -> TrainState:
+  """The newest saved state; where there is none, a fresh one at step 0.
+
+  The fresh one has the weights of config.init_from, or where that is '',
+  weights drawn from config.seed. Its optimizer starts anew in both cases.
+
+  Args:
+    manager: the checkpoints of the run.
+    config: of the run.
+    sharding: where each array of the state shall lie.
+
+  Raises:
+    FileNotFoundError, ValueError: the checkpoint or the weights are of another
+      network, or there are no weights.
+  """
+  cfg = make_model_config(config.model)
   optimizer = make_optimizer(config)
-  return functools.partial(init_state, config.seed, network, optimizer)
+  init = functools.partial(
+    init_state, config.seed, make_network(cfg), optimizer
+  )
+  state = checkpoints.restore_or_init(manager, config, init, sharding)
+  if config.init_from and manager.latest_step() is None:
+    # The optimizer's fresh state, zeros, is the same for any weights.
+    params = jax.device_put(load_params(config.init_from, cfg), sharding)
+    state = TrainState(state.step, params, state.opt_state)
+  return state
+
+
+def _test_pairs(config) -> Pairs:
+  data = config.data
+  pairs = open_split(
+    data.name, source=data.source, data_dir=data.data_dir, split='test'
+  )
+  return CroppedPairs(pairs, config.eval_crop_multiple)
 
 
 def evaluate_state(
   state: TrainState,
+  pairs: Pairs,
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
   writer: metric_writers.MetricWriter,
@@ -200,18 +238,15 @@ def evaluate_state(
 
   Args:
     state: its parameters are evaluated.
-    config: names the data, and how many of its test images count while
+    pairs: the test images, as they are to be scored.
+    config: names the network, and how many of the images count while
       training.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
     folder: gets the rows of all test images as CSV and JSON, and the images,
       and the means are printed; None, while training, does none of it.
   """
-  data, step = config.data, int(state.step)
-  pairs = open_split(
-    data.name, source=data.source, data_dir=data.data_dir, split='test'
-  )
-  cfg = make_model_config(config.model)
+  step, cfg = int(state.step), make_model_config(config.model)
   restore = inference.make_restore(
     final_image(cfg),
     state.params,
@@ -243,15 +278,16 @@ def evaluate_state(
   )
   writer.write_images(step, {'eval/restored': panels.image[None]})
   if folder is not None:
-    _conclude(folder, config, step, rows, panels.image)
+    _conclude(folder, config, step, pairs.name, rows, panels.image)
 
 
-def _conclude(folder, config, step, rows, image) -> None:
+def _conclude(folder, config, step, dataset, rows, image) -> None:
   """Writes the results of a run, and prints them among published ones."""
-  name, scores = config.data.name, mean_row(rows).restored
+  scores = mean_row(rows).restored
+  name = published.run_name(config.eval_crop_multiple)
   context = {'step': step, 'config': config.to_dict()}
-  placed = published.placement(name, scores)
+  placed = published.placement(dataset, scores, name)
   report.write_results(folder, rows, image, context, placed)
   print(report.format_table(rows))
-  if text := published.format_placement(name, scores):
+  if text := published.format_placement(dataset, scores, name):
     print('\n' + text)

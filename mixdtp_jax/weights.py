@@ -82,6 +82,47 @@ def load_weights(
   return _with_steps(cfg, steps), params
 
 
+def load_params(path: str | os.PathLike, cfg: AnyConfig) -> dict:
+  """Loads weights to start the network of `cfg` from.
+
+  Args:
+    path: as of `load_weights`.
+    cfg: of the network. Its number of recurrent steps may be another one than
+      that of the weights.
+
+  Returns:
+    The parameters for `make_network(cfg).apply`.
+
+  Raises:
+    FileNotFoundError, ValueError: see `load_weights`.
+    ValueError: the weights are of another network; the message lists the
+      fields that differ.
+  """
+  found, params = load_weights(path)
+  theirs, ours = map(_parameter_fields, (found, cfg))
+  if differences := [
+    f'model.{name}: there {theirs.get(name)}, here {value}'
+    for name, value in ours.items()
+    if value != theirs.get(name)
+  ]:
+    raise ValueError(
+      f'the weights of {path} are of another network: '
+      f'{"; ".join(differences)}. Set these fields to what is there, or start '
+      'from other weights.'
+    )
+  return params
+
+
+def _parameter_fields(cfg: AnyConfig) -> dict:
+  """The fields on which the parameters depend."""
+  fields = as_mapping(cfg)
+  fields.pop('scan_unroll', None)
+  # The recurrent steps share their parameters; only without any are there none.
+  if 'steps' in fields:
+    fields['steps'] = 'some' if cfg.steps else 0
+  return fields
+
+
 def _with_steps(cfg, steps):
   trained = getattr(cfg, 'steps', 0)  # Restormer has none
   if steps is None or steps == trained:

@@ -12,9 +12,9 @@ import pytest
 import scipy.fft
 from PIL import Image
 
-from mixdtp_jax.data import audit as audit_lib
+from mixdtp_jax import __main__
 from mixdtp_jax.data import datasets, folders, rain
-from mixdtp_jax.data.audit import findings, pairs, scenes
+from mixdtp_jax.data.audit import command, findings, pairs, scenes, sets
 from mixdtp_jax.data.audit.findings import PairId
 from mixdtp_jax.data.folders import PairFiles
 
@@ -78,8 +78,8 @@ def pair(name, rainy, clean):
   return PairFiles(name, *(encode(image) for image in (rainy, clean)))
 
 
-def audit(published=None, **sets):
-  return audit_lib.audit(sets, published or {})
+def audit(published=None, **splits):
+  return sets.audit(splits, published or {})
 
 
 def found(result):
@@ -126,7 +126,9 @@ def test_finds_20_of_20_leaks_and_no_other_among_200_photographs():
 
 
 def test_real_photographs(real_data):
-  splits = datasets.Rain100L.find_pairs(None, real_data / 'rain100l')
+  splits = datasets.Rain100L(source='', data_dir='').find_pairs(
+    real_data / 'rain100l'
+  )
   copies = [
     PairFiles(p.name, p.rainy, jpeg(folders.read_image(p.clean), 50 + k))
     for k, p in enumerate(splits['train'][::20])
@@ -227,7 +229,7 @@ def test_files_that_do_not_fit(coffee, rainy_coffee):
     PairFiles('size', cat, encode(photograph('chelsea.png')[:, 1:400])),
   ]
   result = audit(
-    published={'set': {'train': (6, 7), 'test': (3,)}},
+    published={'set': {'train': (6, 7), 'test': (3,), 'more': (1, 2)}},
     set={'train': train, 'test': [train[1]]},
   )
   excluded = {
@@ -243,13 +245,14 @@ def test_files_that_do_not_fit(coffee, rainy_coffee):
     *((kind, (name,), (name,)) for name, kind in excluded.items()),
     ('unreadable', ('set/test/cut',), ()),
     ('count', ('set/test',), ()),
+    ('count', ('set/more',), ()),
     # The two with the cat are one scene.
     ('repeated', ('set/train/other', 'set/train/size'), ()),
   }
   notes = [finding.note for finding in result.findings]
-  assert notes[0] == '1 pairs; published: 3'
-  assert 'cut (clean) cannot be decoded' in notes[1]
-  assert 'gray (rainy) is not RGB' in notes[2]
+  assert notes[:2] == ['1 pairs; published: 3', '0 pairs; published: 1 or 2']
+  assert 'cut (clean) cannot be decoded' in notes[2]
+  assert 'gray (rainy) is not RGB' in notes[3]
 
 
 def test_duplicates_and_several_rains(coffee, rainy_coffee):
@@ -281,6 +284,17 @@ def test_duplicates_and_several_rains(coffee, rainy_coffee):
     assert found(result) == {
       ('shared', (f'a/{split}/first', f'b/{split}/near'), ())
     }
+
+
+def test_sets_with_one_side(coffee, rainy_coffee):
+  rainy = pair('a', rainy_coffee, coffee)._replace(clean=None)
+  clean = pair('b', rainy_coffee, coffee)._replace(rainy=None)
+  result = audit(real={'test': [rainy]}, own={'train': [clean, clean]})
+  names = ('own/train/b', 'own/train/b')
+  assert found(result) == {
+    ('leak', ('real/test/a', *names), names),
+    ('duplicate', names, names[:1]),
+  }
 
 
 def test_leaks_across_sets_and_through_heavy_rain(coffee):
@@ -352,27 +366,85 @@ def test_leaves_out_what_is_excluded(audited):
     findings.leave_out('set', {'train': [a]}, everything)
 
 
+@pytest.fixture
+def leaking(tmp_path, coffee, rainy_coffee):
+  """A folder of pairs: train 1 and 2, test 1, and 1 is the same in both."""
+  chelsea = photograph('chelsea.png')
+  for name, split, *images in (
+    ('1', 'train', rainy_coffee, coffee),
+    ('2', 'train', draw(chelsea, 1), chelsea),
+    ('1', 'test', draw(coffee, 7), coffee),
+  ):
+    for side, image in zip(('rainy', 'clean'), images, strict=True):
+      path = tmp_path / 'source' / split / side / f'{name}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(encode(image))
+  return tmp_path / 'source'
+
+
+def prepare(source, data_dir, exclude=''):
+  return datasets.prepare(
+    'pairs', source=str(source), data_dir=str(data_dir), exclude=str(exclude)
+  )
+
+
+def test_prepares_without_what_is_excluded(leaking, tmp_path):
+  output, data = tmp_path / 'audit.json', tmp_path / 'data'
+  command.run([f'pairs={leaking}'], str(output))
+  builder = prepare(leaking, data, output)
+  names = {
+    split: [datasets.PreparedPairs(builder, split)[0]['name']]
+    for split in ('train', 'test')
+  }
+  assert names == {'train': ['2'], 'test': ['1']}
+  assert builder.info.splits['train'].num_examples == 1
+  # The copy is taken as it is, but not for one of another audit.
+  for exclude in ('', output):
+    assert prepare(leaking, data, exclude).data_path == builder.data_path
+  output.write_text(output.read_text().replace('leak', 'size'))
+  with pytest.raises(ValueError, match='was prepared without what .* excludes'):
+    prepare(leaking, data, output)
+  prepare(leaking, tmp_path / 'whole')
+  with pytest.raises(ValueError, match='was prepared without what .* excludes'):
+    prepare(leaking, tmp_path / 'whole', output)
+
+
 def run(*arguments):
-  command = (sys.executable, '-m', 'mixdtp_jax', 'audit', *map(str, arguments))
-  return subprocess.run(command, capture_output=True, text=True)
+  arguments = ('-m', 'mixdtp_jax', 'prepare', *map(str, arguments))
+  return subprocess.run(
+    (sys.executable, *arguments), capture_output=True, text=True
+  )
 
 
-def test_command(tmp_path, coffee, rainy_coffee):
-  for split in ('train', 'test'):
-    for side, image in (('rainy', rainy_coffee), ('clean', coffee)):
-      (tmp_path / split / side).mkdir(parents=True)
-      (tmp_path / split / side / '1.png').write_bytes(encode(image))
+def test_command(leaking, tmp_path):
   output = tmp_path / 'audit.json'
-  result = run(f'pairs={tmp_path}', 'rain100l=/nowhere', '--json', output)
+  result = run(
+    '--audit', f'pairs={leaking}', 'rain100l=/nowhere', '--json', output
+  )
   assert result.returncode == 0, result.stderr
-  assert 'audited 2 of 2' in result.stderr
+  assert 'audited 3 of 3' in result.stderr
   assert 'leak: a scene in training and in a test split' in result.stdout
   content = json.loads(output.read_text())
   assert content['sizes'] == {
-    'pairs': {'train': 1, 'test': 1},
+    'pairs': {'train': 2, 'test': 1},
     'rain100l': {},
   }
   assert [f['kind'] for f in content['findings']] == ['layout', 'leak']
+  result = run(
+    'pairs', '--source', leaking, '--data_dir', tmp_path, '--exclude', output
+  )
+  assert 'pairs: train 1, test 1, in' in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [[], ['pairs'], ['pairs', '--data_dir', 'x', '--audit', 'pairs=x']],
+)
+def test_prepare_or_audit(arguments, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['mixdtp_jax', 'prepare', *arguments])
+  with pytest.raises(SystemExit):
+    __main__.main()
+  assert 'give NAME and --data_dir, or --audit alone' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -385,5 +457,5 @@ def test_command(tmp_path, coffee, rainy_coffee):
 )
 def test_command_refuses(entries, message, tmp_path):
   with pytest.raises(ValueError, match=message):
-    audit_lib.run(entries, str(tmp_path / 'audit.json'))
+    command.run(entries, str(tmp_path / 'audit.json'))
   assert not list(tmp_path.iterdir())

@@ -91,8 +91,10 @@ def test_scores_and_saves_a_folder_of_pairs(
 
 
 def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
+  multiple = tiny_run.config.eval_crop_multiple
   result = _run(
     f'--weights={tiny_run.workdir}',
+    f'--crop_multiple={multiple}',
     f'--out={tmp_path}',
     '--protocols=y,rgb',
     environment=environment,
@@ -107,6 +109,8 @@ def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
         assert float(value) == pytest.approx(float(row[column]), rel=1e-5)
     assert 'y_restored_psnr' in rows[name]
     assert 'prenet_restored_psnr' not in rows[name]
+  content = json.loads((tmp_path / 'results.json').read_text())
+  assert content['context']['crop_multiple'] == multiple
 
 
 def test_places_a_whole_test_split_among_published_results(

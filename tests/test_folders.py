@@ -4,6 +4,8 @@ from PIL import Image
 
 from mixdtp_jax.data import folders
 
+SIDES = ('rainy', 'clean')
+
 
 def save(path, size=(12, 10), mode='RGB', seed=0):
   """Writes noise of (width, height) `size`."""
@@ -110,3 +112,32 @@ def test_names_a_file_that_is_no_image(tmp_path):
   (tmp_path / 'x.png').write_text('text')
   with pytest.raises(ValueError, match=r'x\.png cannot be decoded'):
     folders.image_shape(tmp_path / 'x.png')
+
+
+@pytest.mark.parametrize(
+  ('multiple', 'shapes'),
+  [(1, [(30, 45), (33, 32)]), (16, [(16, 32), (32, 32)])],
+)
+def test_pairs_are_cut_from_the_top_left(tmp_path, multiple, shapes):
+  whole = [
+    [save(tmp_path / side / f'{name}.png', size, seed=seed) for side in SIDES]
+    for seed, (name, size) in enumerate((('a', (45, 30)), ('b', (32, 33))))
+  ]
+  pairs = folders.CroppedPairs(folders.open_folder(tmp_path), multiple)
+  assert len(pairs) == 2
+  assert [pairs.shape(i) for i in range(2)] == shapes
+  for i, (name, (height, width)) in enumerate(zip('ab', shapes, strict=True)):
+    assert pairs[i]['name'] == name
+    for side, image in zip(SIDES, whole[i], strict=True):
+      np.testing.assert_array_equal(pairs[i][side], image[:height, :width])
+
+
+def test_a_pair_too_small_to_be_cut_is_named(tmp_path):
+  for side in SIDES:
+    save(tmp_path / side / 'large.png', (40, 32))
+    save(tmp_path / side / 'little.png', (40, 31))
+  pairs = folders.open_folder(tmp_path)
+  with pytest.raises(ValueError, match='^little has 40x31 pixels, .* of 32'):
+    folders.CroppedPairs(pairs, 32)
+  with pytest.raises(ValueError, match='multiples of 0: needs >= 1'):
+    folders.CroppedPairs(pairs, 0)

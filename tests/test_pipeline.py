@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mixdtp_jax import mesh as mesh_lib
-from mixdtp_jax.data import datasets, pipeline
+from mixdtp_jax.data import datasets, mixture, pipeline
 
 CROP = 16
 
@@ -22,7 +22,10 @@ def make_config(**data):
         'name': 'pairs',
         'source': '',
         'data_dir': '',
+        'mixture': (),
         'crop': CROP,
+        'crops': 'random',
+        'transpose_landscape': False,
         'flip': True,
         'rotate': True,
       }
@@ -54,8 +57,9 @@ def open_pairs(data_dir, split='train'):
 
 
 def take(config, data_dir, count, start_step=0, rows=range(8)):
+  pairs = mixture.Mixture([open_pairs(data_dir)], [1])
   batches = pipeline.local_batches(
-    config, open_pairs(data_dir), start_step=start_step, rows=rows
+    config, pairs, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 
@@ -156,6 +160,91 @@ def test_flip_and_rotate_are_alive(data_dir, flip, rotate):
   assert seen == {
     (f, t) for f in (False, True)[: 1 + flip] for t in range(4 if rotate else 1)
   }
+
+
+# (H, W) of upright, wide and square images, and of such as have one column of
+# cells of 32 pixels: before the wide ones are transposed, or after.
+SHAPES = [(101, 70), (70, 101), (97, 97), (99, 40), (40, 99)]
+
+
+def second_cell(image, transpose):
+  """What the MixDTPNet repository takes of an image, with cells of 32."""
+  height, width, _ = image.shape
+  if transpose and not height > width:
+    image = image.transpose(1, 0, 2)
+  height, width = (side // 32 * 32 for side in image.shape[:2])
+  image = image[:height, :width]
+  cells = [
+    image[top : top + 32, left : left + 32]
+    for top in range(0, height - 31, 32)
+    for left in range(0, width - 31, 32)
+  ]
+  return cells[1]
+
+
+@pytest.fixture(scope='module')
+def published_dir(tmp_path_factory):
+  """A pair of each of SHAPES, prepared."""
+  folder = tmp_path_factory.mktemp('published')
+  random = np.random.default_rng(1)
+  for split, (i, shape) in itertools.product(
+    ('train', 'test'), enumerate(SHAPES)
+  ):
+    rainy = random.integers(0, 256, (*shape, 3), np.uint8)
+    for side, image in (('rainy', rainy), ('clean', 255 - rainy)):
+      path = folder / 'source' / split / side / f'{i}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(image).save(path)
+  data_dir = str(folder / 'data')
+  datasets.prepare('pairs', source=str(folder / 'source'), data_dir=data_dir)
+  return data_dir
+
+
+@pytest.mark.parametrize('transpose', [False, True])
+def test_second_cell_is_that_of_the_original(published_dir, transpose):
+  config = make_config(
+    crop=32,
+    crops='second_cell',
+    transpose_landscape=transpose,
+    flip=False,
+    rotate=False,
+  )
+  config.batch_size = len(SHAPES)
+  pairs = open_pairs(published_dir)
+  for side in ('rainy', 'clean'):
+    cells = [second_cell(pairs[i][side], transpose) for i in range(len(SHAPES))]
+    # Two epochs: an image shows the same cell in each.
+    for batch in take(config, published_dir, 2, rows=range(len(SHAPES))):
+      shown = {np.uint8(np.round(crop * 255)).tobytes() for crop in batch[side]}
+      assert shown == {cell.tobytes() for cell in cells}
+
+
+def test_transposing_comes_before_a_random_crop(published_dir):
+  pairs = open_pairs(published_dir)
+  images = [pairs[i]['clean'].astype(np.float32) / 255 for i in range(5)]
+  upright = [x if x.shape[0] > x.shape[1] else x.swapaxes(0, 1) for x in images]
+  for transpose, whole, rest in ((True, upright, 3), (False, images, 0)):
+    config = make_config(
+      crop=32, transpose_landscape=transpose, flip=False, rotate=False
+    )
+    config.batch_size = 5
+    (batch,) = take(config, published_dir, 1, rows=range(5))
+    assert all(any(is_crop(c, x) for x in whole) for c in batch['clean'])
+    # The three that were wide or square are crops of no image as it was.
+    changed = [not any(is_crop(c, x) for x in images) for c in batch['clean']]
+    assert sum(changed) == rest
+
+
+def test_an_image_without_a_second_cell_is_named(data_dir):
+  config = make_config(crops='second_cell')
+  with pytest.raises(ValueError, match=r'^0 has 30x24 pixels, .*crop = 16'):
+    take(config, data_dir, 1)
+
+
+def test_unknown_crops_list_the_choices(data_dir):
+  config = make_config(crops='first')
+  with pytest.raises(ValueError, match="crops = 'first': .* random, second_ce"):
+    take(config, data_dir, 1)
 
 
 def test_jpeg_decodes_as_in_evaluation(tmp_path):

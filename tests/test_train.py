@@ -1,10 +1,10 @@
 """Whole runs, in this process."""
 
 import csv
-import importlib.util
 import json
 import math
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,17 @@ import tiny
 from PIL import Image
 
 from mixdtp_jax import checkpoints
-from mixdtp_jax.data.datasets import DATASETS
-from mixdtp_jax.losses import make_loss
+from mixdtp_jax.data import datasets
+from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.architectures import abstract_params, make_network
 from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.state import TrainState, make_optimizer
-from mixdtp_jax.train import train_and_evaluate
-from mixdtp_jax.weights import load_weights
+from mixdtp_jax.report import side_by_side
+from mixdtp_jax.state import TrainState
+from mixdtp_jax.train import start_state, train_and_evaluate
+from mixdtp_jax.weights import load_weights, save_weights
 
 pytest_plugins = 'tiny'
 pytestmark = pytest.mark.usefixtures('quick_compiler')
-
-_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +91,8 @@ def test_evaluates_every_few_updates(tiny_run, events):
 def test_evaluates_as_many_images_as_it_should(tiny_run):
   config = tiny_run.config
   assert config.eval_images < tiny.TEST_IMAGES
-  shape = (config.eval_batch_size, *tiny.SIZE, 3)
+  assert config.eval_crop_multiple == 16
+  shape = (config.eval_batch_size, *tiny.CROPPED_SIZE, 3)
   # In the middle as many as configured, at the end all.
   assert tiny_run.shown == [(shape, ('0', '1')), (shape, ('0', '1', '2'))]
 
@@ -121,7 +120,25 @@ def test_writes_the_results(tiny_run, events):
   table = np.mean([float(row['y_restored_psnr']) for row in rows])
   np.testing.assert_allclose(mean, table, rtol=1e-9)
   image = Image.open(folder / 'images' / '0.png')
-  assert image.size == tiny.SIZE[::-1]
+  assert image.size == tiny.CROPPED_SIZE[::-1]
+
+
+def test_compares_images_that_are_cut_alike(tiny_run):
+  source = pathlib.Path(tiny_run.config.data.source, 'test')
+  results = tiny_run.workdir / 'results'
+  rainy, restored, clean = (
+    np.asarray(Image.open(path))[: tiny.CROPPED_SIZE[0], : tiny.CROPPED_SIZE[1]]
+    for path in (
+      source / 'rainy' / '0.png',
+      results / 'images' / '0.png',
+      source / 'clean' / '0.png',
+    )
+  )
+  panel = side_by_side(
+    [('0: rainy', rainy), ('restored', restored), ('clean', clean)]
+  )
+  comparison = np.asarray(Image.open(results / 'comparison.png'))
+  np.testing.assert_array_equal(comparison[: len(panel)], panel)
 
 
 def test_keeps_the_newest_checkpoints(tiny_run):
@@ -142,15 +159,21 @@ def test_prepares_the_data_in_the_workdir(tiny_run):
   assert tiny_run.config.data.data_dir == ''  # the caller's is as it was
 
 
-def _poisoned_run(tiny_run, workdir):
-  """A run whose checkpoint of step 4 holds one number that is not finite."""
-  params = jax.tree.map(jnp.asarray, tiny_run.state.params)
+def _poisoned(params):
+  """Parameters with one number that is not finite."""
+  params = jax.tree.map(jnp.asarray, params)
   bias = params['progressive']['step']['conv_out']['bias']
   params['progressive']['step']['conv_out']['bias'] = bias.at[0].set(math.nan)
+  return params
+
+
+def _poisoned_run(tiny_run, workdir):
+  """A run whose checkpoint of step 4 holds one number that is not finite."""
   config = tiny.get_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
   with checkpoints.make_manager(workdir) as manager:
+    params = _poisoned(tiny_run.state.params)
     state = TrainState(jnp.int32(4), params, tiny_run.state.opt_state)
     checkpoints.save(manager, state, config)
   return config
@@ -200,36 +223,78 @@ def test_places_the_results_among_published_ones(
   assert '2.  this run' in printed
 
 
-def _load(path):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config()
-
-
-@pytest.mark.parametrize(
-  'path', sorted(_CONFIGS.glob('*.py')), ids=lambda p: p.stem
-)
-def test_every_configuration_fits_the_code(path):
-  config = _load(path)
-  network = make_network(make_model_config(config.model))
-  make_optimizer(config)
-  make_loss(**config.loss)
-  assert config.data.name in DATASETS
-  assert config.data.crop % network.multiple == 0
-  # A misspelt knob would be a new one.
-  default = _load(_CONFIGS / 'default.py')
-  default.model = config.model  # of another network, whose fields were checked
-  assert _structure(config) == _structure(default)
-
-
-def _structure(config):
-  return jax.tree.structure(
-    config.to_dict(), is_leaf=lambda x: isinstance(x, tuple)
+def test_without_test_images_it_stops_before_training(
+  tiny_run, tiny_pairs, tmp_path
+):
+  source, workdir = tmp_path / 'source', tmp_path / 'run'
+  for ours, theirs in (('input', 'rainy'), ('target', 'clean')):
+    shutil.copytree(tiny_pairs / 'train' / theirs, source / 'train' / ours)
+  config = tiny.get_config()
+  config.data.name, config.data.source = 'rain200l', str(source)
+  config.num_train_steps = 24
+  datasets.prepare(
+    'rain200l',
+    source=str(source),
+    data_dir=str(workdir / 'data'),
+    partial=True,
   )
+  with checkpoints.make_manager(workdir) as manager:
+    checkpoints.save(manager, tiny_run.state, config)
+  with pytest.raises(ValueError, match="rain200l has no split 'test'"):
+    train_and_evaluate(config, str(workdir))
+  with checkpoints.make_manager(workdir) as manager:
+    assert manager.latest_step() == 20
 
 
-def test_the_small_network_is_small():
-  config = _load(_CONFIGS / 'rain100l_small.py')
-  params = abstract_params(make_model_config(config.model))
-  assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6
+def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):
+  config = tiny.get_config()
+  config.data.source = tiny_run.config.data.source
+  config.data.data_dir = str(tiny_run.workdir / 'data')
+  config.eval_crop_multiple = 32  # the images have 24 rows
+  with pytest.raises(ValueError, match='^0 has 40x24 pixels, too few to cut'):
+    train_and_evaluate(config, str(tmp_path))
+  assert not list((tmp_path / 'checkpoints').iterdir())
+
+
+def _start(workdir, **changes):
+  config = tiny.get_config()
+  config.update_from_flattened_dict(changes)
+  sharding = replicated(make_mesh())
+  with checkpoints.make_manager(workdir) as manager:
+    state = start_state(manager, config, sharding)
+  assert {x.sharding for x in jax.tree.leaves(state)} == {sharding}
+  return state
+
+
+def test_starts_from_given_weights_with_a_fresh_optimizer(tiny_run, tmp_path):
+  state = _start(tmp_path, init_from=str(tiny_run.workdir))
+  assert state.step == 0
+  trained = tiny_run.state
+  jax.tree.map(np.testing.assert_array_equal, state.params, trained.params)
+  moments = jax.tree.leaves(state.opt_state)
+  assert len(moments) == len(jax.tree.leaves(trained.opt_state))
+  assert not any(x.any() for x in moments)
+
+
+def test_weights_of_another_network_are_no_start(tiny_run, tmp_path):
+  with pytest.raises(ValueError, match='coupling: there True, here False'):
+    _start(
+      tmp_path,
+      **{'init_from': str(tiny_run.workdir), 'model.coupling': False},
+    )
+
+
+def test_a_run_trains_the_weights_that_it_is_given(tiny_run, tmp_path):
+  config = tiny.get_config()
+  config.data.source = tiny_run.config.data.source
+  config.data.data_dir = str(tiny_run.workdir / 'data')
+  config.init_from = str(tmp_path / 'poisoned')
+  cfg = make_model_config(config.model)
+  save_weights(config.init_from, cfg, _poisoned(tiny_run.state.params))
+  with pytest.raises(FloatingPointError, match='update 1: .*loss = nan'):
+    train_and_evaluate(config, str(tmp_path / 'run'))
+
+
+def test_a_checkpoint_comes_before_given_weights(tiny_run):
+  state = _start(tiny_run.workdir, init_from='gone')
+  jax.tree.map(np.testing.assert_array_equal, state, tiny_run.state)

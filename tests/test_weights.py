@@ -14,7 +14,12 @@ from mixdtp_jax.interop.torch_weights import to_torch, write_pth
 from mixdtp_jax.model.architectures import abstract_params
 from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import TrainState
-from mixdtp_jax.weights import load_run_config, load_weights, save_weights
+from mixdtp_jax.weights import (
+  load_params,
+  load_run_config,
+  load_weights,
+  save_weights,
+)
 
 _CFG = dataclasses.replace(make_model_config(tiny.get_config().model), steps=2)
 
@@ -89,6 +94,29 @@ def test_steps_need_a_refinement(tmp_path):
   save_weights(tmp_path / 'plain', plain, _params(plain))
   with pytest.raises(ValueError, match='steps = 2: the weights have no'):
     load_weights(tmp_path / 'plain', steps=2)
+
+
+def test_a_start_may_differ_in_what_parameters_do_not_depend_on(folder):
+  for changes in ({}, {'steps': 5}, {'scan_unroll': 2}):
+    params = load_params(folder, dataclasses.replace(_CFG, **changes))
+    jax.tree.map(np.testing.assert_array_equal, params, _params(_CFG))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'width': 16, 'detail_dilation': False},
+      'model.width: there 8, here 16; model.detail_dilation: there True, here',
+    ),
+    ({'steps': 0}, 'model.steps: there some, here 0'),
+  ],
+)
+def test_a_start_for_another_network_is_refused(folder, changes, message):
+  with pytest.raises(ValueError, match=message) as error:
+    load_params(folder, dataclasses.replace(_CFG, **changes))
+  assert str(folder) in str(error.value)
+  assert 'heads' not in str(error.value)
 
 
 @pytest.mark.parametrize('made', ['', 'other', 'checkpoints'])

@@ -2,9 +2,10 @@
 
 A training batch is a pure function of (config.seed, step). Its rows have the
 counters k = step * batch_size + row; counter k shows image k % N of epoch
-k // N, in that epoch's own order, with crop, flip and turn drawn from
-(seed, k). So a run resumes without any iterator state, and every host reads
-only its own rows of the global batch.
+k // N, in that epoch's own order, and what is random about its crop, flip and
+turn is drawn from (seed, k). Of several data sets, each counts its own crops.
+So a run resumes without any iterator state, and every host reads only its own
+rows of the global batch.
 
 Images are NHWC float32 in [0, 1].
 """
@@ -17,9 +18,12 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax import mesh as mesh_lib
-from mixdtp_jax.data.datasets import open_split
-from mixdtp_jax.data.datasets.base import PreparedPairs, tf
+from mixdtp_jax.data.datasets.base import tf
 from mixdtp_jax.data.folders import Pairs
+from mixdtp_jax.data.mixture import Mixture, open_mixture
+
+# Values of config.data.crops.
+CROPS = ('random', 'second_cell')
 
 
 class EvalBatch(NamedTuple):
@@ -52,7 +56,8 @@ def train_batches(
 
   Raises:
     ValueError: batch_size is no multiple of the number of devices.
-    FileNotFoundError, ValueError: see `datasets.prepare`.
+    FileNotFoundError, ValueError: see `mixture.open_mixture` and
+      `local_batches`.
   """
   batch_size, data = config.batch_size, config.data
   if batch_size % mesh.size:
@@ -60,13 +65,7 @@ def train_batches(
       f'batch_size = {batch_size} is not a multiple of the {mesh.size} devices '
       'that share each batch'
     )
-  pairs = open_split(
-    data.name,
-    source=data.source,
-    data_dir=data.data_dir,
-    split='train',
-    crop=data.crop,
-  )
+  pairs = open_mixture(data)
   sharding = mesh_lib.batch_sharding(mesh)
   slices = sharding.addressable_devices_indices_map((batch_size,)).values()
   rows = sorted({row for (s,) in slices for row in range(batch_size)[s]})
@@ -81,7 +80,7 @@ def train_batches(
 
 def local_batches(
   config: ml_collections.ConfigDict,
-  pairs: PreparedPairs,
+  pairs: Mixture,
   *,
   start_step: int,
   rows: Sequence[int],
@@ -89,7 +88,7 @@ def local_batches(
   """The given rows of every batch from step `start_step` on.
 
   Args:
-    config: gives seed, batch_size and data's crop, flip and rotate.
+    config: gives seed, batch_size and what data says of the crops.
     pairs: the training images, none smaller than the crop.
     start_step: index of the first batch.
     rows: ascending, from 0 to batch_size - 1.
@@ -97,13 +96,17 @@ def local_batches(
   Returns:
     Endless iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32
     in [0, 1].
+
+  Raises:
+    ValueError: data.crops is unknown, or an image has no such crop.
   """
+  _check_crops(pairs, config.data)
   rows = np.asarray(rows, np.int64)
 
   def crop_pair(n):
     step, row = n // len(rows), tf.gather(rows, n % len(rows))
     k = step * config.batch_size + row
-    index = _image_index(k, len(pairs), config.seed)
+    index = _mixed_index(k, pairs, config.seed)
     encoded = tf.numpy_function(pairs.encoded, [index], (tf.string, tf.string))
     images = tf.concat([_decode(image) for image in encoded], axis=-1)
     return _augment(images, k, config.seed, config.data)
@@ -151,10 +154,46 @@ def _eval_batch(images: list[dict], batch_size: int) -> EvalBatch:
   return EvalBatch(stack['rainy'], stack['clean'], names)
 
 
+def _check_crops(pairs: Mixture, data: ml_collections.ConfigDict) -> None:
+  if data.crops not in CROPS:
+    raise ValueError(
+      f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
+    )
+  if data.crops != 'second_cell':
+    return
+  for index in range(len(pairs)):
+    height, width = pairs.shape(index)
+    if (height // data.crop) * (width // data.crop) < 2:
+      raise ValueError(
+        f'{pairs[index]["name"]} has {width}x{height} pixels, no room for two '
+        f"cells of data.crop = {data.crop}, of which data.crops = 'second_cell'"
+        " takes the second: take a smaller crop, or data.crops = 'random'"
+      )
+
+
 def _image_index(k: tf.Tensor, size: int, seed: int) -> tf.Tensor:
   """Which image counter k shows: a permutation of 0..size-1 in each epoch."""
   order = tf.cast(tf.stack([seed, k // size]), tf.uint32)
   return tf.random.experimental.index_shuffle(k % size, order, size - 1)
+
+
+def _mixed_index(k: tf.Tensor, pairs: Mixture, seed: int) -> tf.Tensor:
+  """Which image of a mixture counter k shows.
+
+  Each round of sum(weights) counters has weight[s] places for set s, in an
+  order of its own; so any set's own counter follows from k alone.
+  """
+  cycle, start = sum(pairs.weights), np.cumsum((0, *pairs.weights))
+  order = tf.cast(tf.stack([seed, k // cycle]), tf.uint32)
+  place = tf.random.experimental.index_shuffle(k % cycle, order, cycle - 1)
+  part = tf.searchsorted(start, place[None], side='right')[0] - 1
+
+  def of(numbers):
+    return tf.gather(tf.constant(numbers, tf.int64), part)
+
+  own = k // cycle * of(pairs.weights) + place - of(start[:-1])
+  first = np.cumsum((0, *pairs.sizes))[:-1]
+  return of(first) + _image_index(own, of(pairs.sizes), seed)
 
 
 def _decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -171,6 +210,8 @@ def _augment(
   images: tf.Tensor, k: tf.Tensor, seed: int, data: ml_collections.ConfigDict
 ) -> tf.Tensor:
   """Crops, flips and turns (H, W, 6), by numbers that (seed, k) fixes."""
+  if data.transpose_landscape:
+    images = _upright(images)
   # Named algorithm: TensorFlow's own choice depends on the device.
   draws = tf.random.stateless_uniform(
     (4,), tf.stack([seed, k]), None, None, tf.uint32, alg='philox'
@@ -178,10 +219,37 @@ def _augment(
   top, left, flip, turns = tf.unstack(tf.cast(draws, tf.int64))
   height, width = tf.unstack(tf.shape(images, tf.int64)[:2])
   crop = data.crop
-  top, left = top % (height - crop + 1), left % (width - crop + 1)
+  if data.crops == 'second_cell':
+    top, left = _second_cell(width, crop)
+  else:
+    top, left = top % (height - crop + 1), left % (width - crop + 1)
   images = images[top : top + crop, left : left + crop]
   if data.flip:
     images = tf.cond(flip % 2 == 1, lambda: images[:, ::-1], lambda: images)
   if data.rotate:
     images = tf.image.rot90(images, tf.cast(turns % 4, tf.int32))
   return tf.ensure_shape(images, (crop, crop, 6))
+
+
+def _upright(images: tf.Tensor) -> tf.Tensor:
+  """Swaps rows and columns of (H, W, C) unless it is higher than wide.
+
+  As the MixDTPNet repository does with its training images, square ones
+  included.
+  """
+  height, width = tf.unstack(tf.shape(images)[:2])
+  return tf.cond(
+    height > width, lambda: images, lambda: tf.transpose(images, (1, 0, 2))
+  )
+
+
+def _second_cell(width: tf.Tensor, crop: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """(top, left) of the second cell of a grid of crops, in row-major order.
+
+  The MixDTPNet repository lays cells of 96 pixels from the top left of each
+  training image and always takes the one of index 1: the first one's right
+  neighbour, or in an image of one column the cell below. It cuts the image to
+  multiples of 32 before, which moves no cell of 96.
+  """
+  right = tf.cast(width >= 2 * crop, tf.int64)
+  return (1 - right) * crop, right * crop

@@ -83,7 +83,15 @@ def format_audit(audit: Audit) -> str:
     f'{"pairs":>7}{"left out":>10}'
   ]
   for dataset, sizes in audit.sizes.items():
-    for split in sizes or ('',):
+    # Also splits that are not there, and '' where there is none at all.
+    splits = dict.fromkeys(sizes)
+    splits |= {
+      pair.split: None
+      for finding in audit.findings
+      for pair in finding.pairs
+      if pair.dataset == dataset
+    }
+    for split in splits:
       lines += _split_rows(audit, dataset, split, sizes.get(split, 0))
   by_kind = collections.defaultdict(list)
   for finding in audit.findings:
@@ -134,7 +142,7 @@ def _describe(finding: Finding) -> str:
 
 def write_audit(audit: Audit, path: str | os.PathLike) -> None:
   """{'sizes': {set: {split: pairs}}, 'findings': [{field: value}, ...]}."""
-  with report._replacing(path) as temporary, open(temporary, 'w') as file:
+  with report.replacing(path) as temporary, open(temporary, 'w') as file:
     json.dump(dataclasses.asdict(audit), file, indent=1)
     file.write('\n')
 
@@ -162,7 +170,7 @@ def read_audit(path: str | os.PathLike) -> Audit:
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
       f'{path} is no audit ({error!r}): write one with python -m mixdtp_jax '
-      'audit'
+      'prepare --audit'
     ) from error
 
 

@@ -21,8 +21,9 @@ class Inspection:
 
   Attributes:
     problems: {kind of finding: what is wrong, in words}.
-    digests: of the pixels of the rainy and the clean image; equal for equal.
-    spectra: of both, (2, N) float32; see `scenes.spectrum`.
+    digests: of the pixels of the rainy and the clean image, or the one there
+      is; equal for equal.
+    spectra: of these, (2 or 1, N) float32; see `scenes.spectrum`.
     rain: (1024,) float16 of unit length, what the rain adds where; zero where
       nothing can be said.
   """
@@ -35,23 +36,25 @@ class Inspection:
 
 def inspect(pair: folders.PairFiles) -> Inspection:
   """Reads a pair and looks at it; what does not fit is a problem, no error."""
+  sides = ('rainy', 'clean')
+  files = {s: f for s in sides if (f := getattr(pair, s)) is not None}
   try:
-    rainy, clean = (
-      folders.read_image(getattr(pair, side), f'{pair.name} ({side})')
-      for side in ('rainy', 'clean')
-    )
+    images = [
+      folders.read_image(file, f'{pair.name} ({side})')
+      for side, file in files.items()
+    ]
   except (OSError, ValueError) as error:
     return Inspection({'unreadable': str(error)})
-  digests = tuple(map(_digest, (rainy, clean)))
-  rainy, clean = (
-    np.asarray(Image.fromarray(image).convert('L')) for image in (rainy, clean)
-  )
-  spectra = np.stack([scenes.spectrum(image) for image in (rainy, clean)])
+  digests = tuple(map(_digest, images))
+  images = [np.asarray(Image.fromarray(image).convert('L')) for image in images]
+  spectra = np.stack([scenes.spectrum(image) for image in images])
+  if len(images) == 1:
+    return Inspection({}, digests, spectra, _no_rain())
+  rainy, clean = images
   try:
     folders.check_same_size(pair.name, rainy.shape, clean.shape)
   except ValueError as error:
-    none = np.zeros(_RAIN_SIDE**2, np.float16)
-    return Inspection({'size': str(error)}, digests, spectra, none)
+    return Inspection({'size': str(error)}, digests, spectra, _no_rain())
   problems = _misalignment(rainy, clean, spectra)
   if not problems and is_swapped(rainy, clean):
     problems = {'swapped': 'the streaks are in the clean image'}
@@ -181,8 +184,17 @@ def _shrunk(image: Image.Image, factor: int) -> Image.Image:
 
 
 def _rain(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
-  """Where rain was added: tells two rains on one scene apart."""
+  """Where rain was added: tells two rains on one scene apart.
+
+  Of cells, their differences: how much is added at large is up to the scene.
+  Between re-encoded and resized copies the product is 0.95 or more, between two
+  rains on one scene of Rain800 0.55 or less.
+  """
   added = Image.fromarray(rainy.astype(np.float32) - clean)
   cells = added.resize((_RAIN_SIDE,) * 2, Image.Resampling.BOX)
-  rain = np.asarray(cells).ravel() - np.mean(cells)
+  rain = _edges(np.asarray(cells)).ravel()
   return (rain / max(float(np.linalg.norm(rain)), 1.0)).astype(np.float16)
+
+
+def _no_rain() -> np.ndarray:
+  return np.zeros(_RAIN_SIDE**2, np.float16)

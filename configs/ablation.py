@@ -1,0 +1,42 @@
+"""One idea of the network or of its loss changed at a time, on Rain100L.
+
+--config=configs/ablation.py:NAME is the recipe of configs/rain100l.py with one
+change, --config=configs/ablation.py:small/NAME the same change on the network
+and recipe of configs/rain100l_small.py. ABLATIONS has the names.
+"""
+
+import ml_collections
+
+from configs import rain100l, rain100l_small
+
+# Name: the knobs that it sets.
+ABLATIONS = {
+  'full': {},
+  'without_detail_dilation': {'model.detail_dilation': False},
+  'without_coupling': {'model.coupling': False},
+  # The coarse image is the final one then: its loss is to count once.
+  'without_refinement': {'model.steps': 0, 'loss.coarse_weight': 0.0},
+  **{f'steps{steps}': {'model.steps': steps} for steps in range(1, 7)},
+  'loss_l1': {'loss.final': 'l1'},
+  'loss_mse': {'loss.final': 'mse'},
+  'loss_charbonnier': {'loss.final': 'charbonnier'},
+  'loss_final_only': {'loss.coarse_weight': 0.0},
+  'loss_as_published': {'loss.coarse': 'ssim_as_published'},
+}
+
+# What stands before the name: the recipe that it changes.
+_RECIPES = {'': rain100l, 'small/': rain100l_small}
+
+
+def get_config(name: str = 'full') -> ml_collections.ConfigDict:
+  configs = {
+    prefix + ablation: (recipe, changes)
+    for prefix, recipe in _RECIPES.items()
+    for ablation, changes in ABLATIONS.items()
+  }
+  if name not in configs:
+    raise ValueError(f'ablation {name!r}: choose from {", ".join(configs)}')
+  recipe, changes = configs[name]
+  config = recipe.get_config()
+  config.update_from_flattened_dict(changes)
+  return config
