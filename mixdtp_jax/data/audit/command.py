@@ -27,14 +27,10 @@ def run(sources: Sequence[str], path: str) -> None:
     ValueError: an entry is not so, names an unknown set, or one twice.
   """
   sets, published, layout = _find(sources)
-  total = sum(
-    len(pairs) for splits in sets.values() for pairs in splits.values()
-  )
+  total = sum(len(p) for splits in sets.values() for p in splits.values())
   found = audit(sets, published, console.progress('audited', total))
-  found = Audit(
-    {**found.sizes, **{finding.pairs[0].dataset: {} for finding in layout}},
-    (*layout, *found.findings),
-  )
+  not_laid_out = {finding.pairs[0].dataset: {} for finding in layout}
+  found = Audit(found.sizes | not_laid_out, (*layout, *found.findings))
   write_audit(found, path)
   print(format_audit(found))
   print(f'\neverything: {path}')

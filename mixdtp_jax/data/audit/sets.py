@@ -140,9 +140,11 @@ def _within_split(
   if len(indices) == 1:
     return []
   rain = np.stack([inspections[i].rain for i in indices]).astype(np.float32)
-  digests = [inspections[i].digests for i in indices]
-  same = rain @ rain.T >= _SAME_RAIN
-  same |= np.array([[a == b for b in digests] for a in digests])
+  numbers = {}
+  pixels = np.array(
+    [numbers.setdefault(inspections[i].digests, i) for i in indices]
+  )
+  same = (rain @ rain.T >= _SAME_RAIN) | (pixels[:, None] == pixels)
   labels = scenes.components(np.stack(np.nonzero(same)), len(indices))
   findings = []
   for label in range(labels.max() + 1):

@@ -140,7 +140,7 @@ def _check_prepared(
       f'data.source = {source!r}: choose another data_dir, delete that copy, '
       "or set data.source = '' to use it as it is"
     )
-  if exclude and audit_id(exclude) != metadata['audit']:
+  if exclude and audit_id(exclude) != metadata.get('audit', ''):
     raise ValueError(
       f'{builder.data_path} was prepared without what {exclude} excludes: '
       'choose another data_dir or delete that copy'
