@@ -40,7 +40,9 @@ def convert(source: str, target: str, steps: int | None) -> None:
   print(f'{source} -> {path}: {count:,} parameters of {cfg}')
 
 
-def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
+def prepare(
+  name: str, source: str, data_dir: str, partial: bool, exclude: str
+) -> None:
   """Checks a data set and writes its prepared copy; see `datasets.prepare`.
 
   What was made by a run that was stopped is made again.
@@ -50,6 +52,7 @@ def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
     source: the folder of the files as published.
     data_dir: the folder of prepared copies.
     partial: take what is there of a published set, not only all of it.
+    exclude: an audit's JSON file, whose findings are left out; '' for none.
   """
   # TensorFlow takes seconds to import, which the other commands do without.
   from mixdtp_jax.data import datasets
@@ -58,7 +61,7 @@ def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
   # Unwinds, which removes what is half-written.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped'))
   builder = datasets.prepare(
-    name, source=source, data_dir=data_dir, partial=partial
+    name, source=source, data_dir=data_dir, partial=partial, exclude=exclude
   )
   counts = ', '.join(
     f'{split} {info.num_examples:,}'
@@ -192,6 +195,15 @@ def _compare(args: argparse.Namespace) -> None:
   compare_runs(runs, args.out)
 
 
+def audit(sources: list[str], path: str) -> None:
+  """Audits data sets; see `mixdtp_jax.data.audit.command.run`."""
+  # TensorFlow takes seconds to import, which the other commands do without.
+  from mixdtp_jax.data.audit import command
+
+  console.set_up_logging()
+  command.run(sources, path)
+
+
 def _add_rain(commands: argparse._SubParsersAction) -> None:
   command = commands.add_parser(
     'rain', help='draw the rain of every preset on a photograph'
@@ -210,23 +222,47 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
   command = commands.add_parser(
     'prepare', help='check a data set and write the copy that training reads'
   )
-  command.add_argument('name', help='rain100l, rain800, pairs, ...; see README')
+  command.add_argument(
+    'name', nargs='?', help='rain100l, rain800, pairs, ...; see README'
+  )
   command.add_argument(
     '--source', default='', help='folder of the files as published'
   )
-  command.add_argument(
-    '--data_dir', required=True, help='folder of prepared copies'
-  )
+  command.add_argument('--data_dir', help='folder of prepared copies')
   command.add_argument(
     '--partial',
     action='store_true',
     help='take what is there of a published set, not only all of it',
   )
-  command.set_defaults(
-    run=lambda args: prepare(
-      args.name, args.source, args.data_dir, args.partial
-    )
+  command.add_argument(
+    '--exclude',
+    default='',
+    metavar='FILE',
+    help='leave out of training what an audit found; FILE is its JSON',
   )
+  command.add_argument(
+    '--audit',
+    nargs='+',
+    metavar='NAME=FOLDER',
+    help='prepare nothing, but look for what is wrong in these data sets and '
+    'leaks between them; findings are a report, the exit status is 0',
+  )
+  command.add_argument(
+    '--json',
+    default='audit.json',
+    metavar='FILE',
+    help='--audit writes it (default: audit.json)',
+  )
+
+  def run(args: argparse.Namespace) -> None:
+    if args.audit and not args.name:
+      audit(args.audit, args.json)
+    elif args.name and args.data_dir and not args.audit:
+      prepare(args.name, args.source, args.data_dir, args.partial, args.exclude)
+    else:
+      command.error('give NAME and --data_dir, or --audit alone')
+
+  command.set_defaults(run=run)
 
 
 def main() -> None:
