@@ -254,15 +254,18 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     help='--audit writes it (default: audit.json)',
   )
 
-  def run(args: argparse.Namespace) -> None:
-    if args.audit and not args.name:
-      audit(args.audit, args.json)
-    elif args.name and args.data_dir and not args.audit:
-      prepare(args.name, args.source, args.data_dir, args.partial, args.exclude)
-    else:
-      command.error('give NAME and --data_dir, or --audit alone')
+  command.set_defaults(run=lambda args: _prepare_or_audit(command, args))
 
-  command.set_defaults(run=run)
+
+def _prepare_or_audit(
+  command: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
+  if args.audit and not args.name:
+    audit(args.audit, args.json)
+  elif args.name and args.data_dir and not args.audit:
+    prepare(args.name, args.source, args.data_dir, args.partial, args.exclude)
+  else:
+    command.error('give NAME and --data_dir, or --audit alone')
 
 
 def main() -> None:

@@ -1,20 +1,22 @@
 """The audit finds what is planted, and nothing else."""
 
 import dataclasses
-import io
-import json
-import subprocess
-import sys
-from importlib import resources
 
 import numpy as np
 import pytest
 import scipy.fft
-from PIL import Image
+from rainy_photographs import (
+  draw,
+  encode,
+  jpeg,
+  luma,
+  pair,
+  photograph,
+  resize,
+)
 
-from mixdtp_jax import __main__
 from mixdtp_jax.data import datasets, folders, rain
-from mixdtp_jax.data.audit import command, findings, pairs, scenes, sets
+from mixdtp_jax.data.audit import pairs, scenes, sets
 from mixdtp_jax.data.audit.findings import PairId
 from mixdtp_jax.data.folders import PairFiles
 
@@ -35,11 +37,6 @@ PHOTOGRAPHS = (
 )
 
 
-def photograph(name):
-  file = resources.files('skimage') / 'data' / name
-  return np.asarray(Image.open(io.BytesIO(file.read_bytes())).convert('RGB'))
-
-
 def cut(image, side=120):
   """Crops that do not overlap."""
   rows, columns = image.shape[0] // side, image.shape[1] // side
@@ -48,34 +45,6 @@ def cut(image, side=120):
     for y in range(rows)
     for x in range(columns)
   ]
-
-
-def encode(image, **options):
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, **{'format': 'PNG', **options})
-  return buffer.getvalue()
-
-
-def jpeg(image, quality):
-  return encode(image, format='JPEG', quality=quality)
-
-
-def draw(image, seed):
-  rainy = rain.add_rain(image.astype(np.float32) / 255, (seed, 0))
-  return np.round(rainy.numpy() * 255).astype(np.uint8)
-
-
-def resize(image, factor):
-  size = [round(side * factor) for side in image.shape[1::-1]]
-  return np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC))
-
-
-def luma(image):
-  return np.asarray(Image.fromarray(image).convert('L'))
-
-
-def pair(name, rainy, clean):
-  return PairFiles(name, *(encode(image) for image in (rainy, clean)))
 
 
 def audit(published=None, **splits):
@@ -320,142 +289,3 @@ def test_leaks_across_sets_and_through_heavy_rain(coffee):
       ('a/train/flood', 'b/test/coffee'),
       ('a/train/flood',),
     ) in found(result)
-
-
-@pytest.fixture
-def audited():
-  first, second = PairId('set', 'train', 'a'), PairId('set', 'test', 'a')
-  return findings.Audit(
-    {'set': {'train': 2, 'test': 1}},
-    (
-      findings.Finding('leak', (first, second), excluded=(first,)),
-      *[findings.Finding('size', (second,), 'x')] * 7,
-    ),
-  )
-
-
-def test_json_and_table(audited, tmp_path):
-  findings.write_audit(audited, tmp_path / 'new' / 'audit.json')
-  assert findings.read_audit(tmp_path / 'new' / 'audit.json') == audited
-  lines = findings.format_audit(audited).splitlines()
-  assert [line.split() for line in lines[1:4]] == [
-    ['set', 'train', '2', 'leak', '1', '1', '1'],
-    ['set', 'test', '1', 'size', '7', '1', '0'],
-    ['leak', '1', '1', '0'],
-  ]
-  assert lines.count('  set/test/a: x') == 5
-  assert '  and 2 more' in lines
-  (tmp_path / 'bad.json').write_text('{"sizes": {}}')
-  with pytest.raises(ValueError, match=r'bad\.json is no audit'):
-    findings.read_audit(tmp_path / 'bad.json')
-
-
-def test_leaves_out_what_is_excluded(audited):
-  a, b = (PairFiles(name, b'', b'') for name in 'ab')
-  splits = {'train': [a, b], 'test': [a]}
-  assert findings.leave_out('set', splits, audited) == {
-    'train': [b],
-    'test': [a],
-  }
-  with pytest.raises(ValueError, match='audit it again'):
-    findings.leave_out('set', {'train': [a], 'test': [a]}, audited)
-  with pytest.raises(ValueError, match='audit is of other sets'):
-    findings.leave_out('other', splits, audited)
-  everything = dataclasses.replace(audited, sizes={'set': {'train': 1}})
-  with pytest.raises(ValueError, match='every pair of set train'):
-    findings.leave_out('set', {'train': [a]}, everything)
-
-
-@pytest.fixture
-def leaking(tmp_path, coffee, rainy_coffee):
-  """A folder of pairs: train 1 and 2, test 1, and 1 is the same in both."""
-  chelsea = photograph('chelsea.png')
-  for name, split, *images in (
-    ('1', 'train', rainy_coffee, coffee),
-    ('2', 'train', draw(chelsea, 1), chelsea),
-    ('1', 'test', draw(coffee, 7), coffee),
-  ):
-    for side, image in zip(('rainy', 'clean'), images, strict=True):
-      path = tmp_path / 'source' / split / side / f'{name}.png'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_bytes(encode(image))
-  return tmp_path / 'source'
-
-
-def prepare(source, data_dir, exclude=''):
-  return datasets.prepare(
-    'pairs', source=str(source), data_dir=str(data_dir), exclude=str(exclude)
-  )
-
-
-def test_prepares_without_what_is_excluded(leaking, tmp_path):
-  output, data = tmp_path / 'audit.json', tmp_path / 'data'
-  command.run([f'pairs={leaking}'], str(output))
-  builder = prepare(leaking, data, output)
-  names = {
-    split: [datasets.PreparedPairs(builder, split)[0]['name']]
-    for split in ('train', 'test')
-  }
-  assert names == {'train': ['2'], 'test': ['1']}
-  assert builder.info.splits['train'].num_examples == 1
-  # The copy is taken as it is, but not for one of another audit.
-  for exclude in ('', output):
-    assert prepare(leaking, data, exclude).data_path == builder.data_path
-  output.write_text(output.read_text().replace('leak', 'size'))
-  with pytest.raises(ValueError, match='was prepared without what .* excludes'):
-    prepare(leaking, data, output)
-  prepare(leaking, tmp_path / 'whole')
-  with pytest.raises(ValueError, match='was prepared without what .* excludes'):
-    prepare(leaking, tmp_path / 'whole', output)
-
-
-def run(*arguments):
-  arguments = ('-m', 'mixdtp_jax', 'prepare', *map(str, arguments))
-  return subprocess.run(
-    (sys.executable, *arguments), capture_output=True, text=True
-  )
-
-
-def test_command(leaking, tmp_path):
-  output = tmp_path / 'audit.json'
-  result = run(
-    '--audit', f'pairs={leaking}', 'rain100l=/nowhere', '--json', output
-  )
-  assert result.returncode == 0, result.stderr
-  assert 'audited 3 of 3' in result.stderr
-  assert 'leak: a scene in training and in a test split' in result.stdout
-  content = json.loads(output.read_text())
-  assert content['sizes'] == {
-    'pairs': {'train': 2, 'test': 1},
-    'rain100l': {},
-  }
-  assert [f['kind'] for f in content['findings']] == ['layout', 'leak']
-  result = run(
-    'pairs', '--source', leaking, '--data_dir', tmp_path, '--exclude', output
-  )
-  assert 'pairs: train 1, test 1, in' in result.stdout, result.stderr
-
-
-@pytest.mark.parametrize(
-  'arguments',
-  [[], ['pairs'], ['pairs', '--data_dir', 'x', '--audit', 'pairs=x']],
-)
-def test_prepare_or_audit(arguments, monkeypatch, capsys):
-  monkeypatch.setattr(sys, 'argv', ['mixdtp_jax', 'prepare', *arguments])
-  with pytest.raises(SystemExit):
-    __main__.main()
-  assert 'give NAME and --data_dir, or --audit alone' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-  'entries, message',
-  [
-    (['rain100l'], "'rain100l' is not NAME=FOLDER"),
-    (['rain1000l=x'], "'rain1000l=x' is not NAME=FOLDER with a name of pairs"),
-    (['pairs=x', 'pairs=y'], 'pairs is given twice'),
-  ],
-)
-def test_command_refuses(entries, message, tmp_path):
-  with pytest.raises(ValueError, match=message):
-    command.run(entries, str(tmp_path / 'audit.json'))
-  assert not list(tmp_path.iterdir())
