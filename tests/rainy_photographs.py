@@ -8,6 +8,7 @@ from PIL import Image
 
 from mixdtp_jax.data import rain
 from mixdtp_jax.data.folders import PairFiles
+from mixdtp_jax.data.rain_ranges import PRESETS
 
 
 def photograph(name):
@@ -26,7 +27,8 @@ def jpeg(image, quality):
 
 
 def draw(image, seed):
-  rainy = rain.add_rain(image.astype(np.float32) / 255, (seed, 0))
+  clean = image.astype(np.float32) / 255
+  rainy = rain.add_rain(clean, (seed, 0), PRESETS['light'])
   return np.round(rainy.numpy() * 255).astype(np.uint8)
 
 

@@ -19,6 +19,7 @@ from mixdtp_jax.data import datasets, folders, rain
 from mixdtp_jax.data.audit import pairs, scenes, sets
 from mixdtp_jax.data.audit.findings import PairId
 from mixdtp_jax.data.folders import PairFiles
+from mixdtp_jax.data.rain_ranges import PRESETS
 
 # No two of them overlap, nor is one the other eye's view of another.
 PHOTOGRAPHS = (
@@ -108,7 +109,7 @@ def test_real_photographs(real_data):
   ]
   result = audit(rain100l=splits, other={'test': copies})
   kinds = [finding.kind for finding in result.findings]
-  # Nine scenes are twice in the published test set; we looked at them.
+  # Nine scenes are twice in the published test set, under two rains.
   assert kinds == ['repeated'] * 9 + ['leak'] * 20
   assert {finding.excluded for finding in result.findings[9:]} == {
     (PairId('rain100l', 'train', copy.name),) for copy in copies
@@ -267,13 +268,8 @@ def test_sets_with_one_side(coffee, rainy_coffee):
 
 
 def test_leaks_across_sets_and_through_heavy_rain(coffee):
-  heavy = rain.Rain(
-    tuple(
-      dataclasses.replace(
-        layer, streaks=30 * layer.streaks, brightness=(0.6, 1)
-      )
-      for layer in rain.LIGHT.layers
-    )
+  heavy = dataclasses.replace(
+    PRESETS['light'], streaks=(1500.0, 1500.0), brightness=(0.6, 1.0)
   )
   flood = rain.add_rain(coffee.astype(np.float32) / 255, (3, 0), heavy)
   flood = np.round(flood.numpy() * 255).astype(np.uint8)
