@@ -159,6 +159,7 @@ def train_and_evaluate(
     batches = pipeline.train_batches(config, start_step=start, mesh=mesh)
     pairs = _test_pairs(config)  # now, so that what is wrong with them shows
     log = TrainingLog(config, writer, manager, start_step=start)
+    batches = log.waiting_for(batches)
     for step, batch in zip(range(start, end), batches, strict=False):
       state, scalars = step_fn(state, batch)  # state.step is step + 1 now
       log.add(step + 1, scalars)

@@ -139,11 +139,6 @@ class PreparedPairs:
     record = self._records[index]
     return int(record['height']), int(record['width'])
 
-  def encoded(self, index: int) -> tuple[bytes, bytes]:
-    """The rainy and the clean image as PNG or JPEG."""
-    record = self._records[index]
-    return record['rainy'], record['clean']
-
 
 def source_id(source: str) -> str:
   """How a prepared copy remembers its source folder."""
