@@ -2,11 +2,12 @@
 
 import argparse
 import pathlib
+import signal
 import sys
 
 import jax
 
-from mixdtp_jax import weights
+from mixdtp_jax import console, weights
 from mixdtp_jax.compare.runs import compare_runs
 from mixdtp_jax.interop import torch_weights
 
@@ -37,6 +38,33 @@ def convert(source: str, target: str, steps: int | None) -> None:
   print(f'{source} -> {path}: {count:,} parameters of {cfg}')
 
 
+def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
+  """Checks a data set and writes its prepared copy; see `datasets.prepare`.
+
+  What was made by a run that was stopped is made again.
+
+  Args:
+    name: of the data set.
+    source: the folder of the files as published.
+    data_dir: the folder of prepared copies.
+    partial: take what is there of a published set, not only all of it.
+  """
+  # TensorFlow takes seconds to import, which the other commands do without.
+  from mixdtp_jax.data import datasets
+
+  console.set_up_logging()
+  # Unwinds, which removes what is half-written.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped'))
+  builder = datasets.prepare(
+    name, source=source, data_dir=data_dir, partial=partial
+  )
+  counts = ', '.join(
+    f'{split} {info.num_examples:,}'
+    for split, info in builder.info.splits.items()
+  )
+  print(f'{name}: {counts}, in {builder.data_path}')
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m mixdtp_jax')
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -63,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   _add_compare(commands)
   _add_bench(commands)
+  _add_prepare(commands)
   return parser
 
 
@@ -134,6 +163,29 @@ def _compare(args: argparse.Namespace) -> None:
   # Accelerators may be busy with the very runs that are looked at.
   jax.config.update('jax_platforms', 'cpu')
   compare_runs(runs, args.out)
+
+
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+  command = commands.add_parser(
+    'prepare', help='check a data set and write the copy that training reads'
+  )
+  command.add_argument('name', help='rain100l, rain800, pairs, ...; see README')
+  command.add_argument(
+    '--source', default='', help='folder of the files as published'
+  )
+  command.add_argument(
+    '--data_dir', required=True, help='folder of prepared copies'
+  )
+  command.add_argument(
+    '--partial',
+    action='store_true',
+    help='take what is there of a published set, not only all of it',
+  )
+  command.set_defaults(
+    run=lambda args: prepare(
+      args.name, args.source, args.data_dir, args.partial
+    )
+  )
 
 
 def _add_bench(commands) -> None:

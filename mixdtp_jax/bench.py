@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax.config_file import load_config_file
-from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.data.mixture import open_mixture
 from mixdtp_jax.data.pipeline import train_batches
 from mixdtp_jax.mesh import make_mesh
 from mixdtp_jax.report import dump_json
@@ -73,7 +73,7 @@ def bench_data(
   load = os.getloadavg()[0]
   with tempfile.TemporaryDirectory() as once:
     recipe.data.data_dir = data_dir or recipe.data.data_dir or once
-    images = _training_images(recipe.data)
+    images = len(open_mixture(recipe.data))
     rates = [
       measure_data(recipe, limit, images, seconds)
       for limit in dict.fromkeys((recipe.data.cache_mb, 0))
@@ -130,17 +130,6 @@ def _rate(batches: Iterator[Any], seconds: float) -> float:
     jax.block_until_ready(next(batches))
     count += 1
   return count / elapsed
-
-
-def _training_images(data: ml_collections.ConfigDict) -> int:
-  pairs = open_split(
-    data.name,
-    source=data.source,
-    data_dir=data.data_dir,
-    split='train',
-    crop=data.crop,
-  )
-  return len(pairs)
 
 
 def _content(rate: DataRate) -> dict[str, Any]:

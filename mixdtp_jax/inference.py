@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
+from mixdtp_jax.mesh import batch_sharding, make_mesh, place, replicated
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Restore = Callable[[np.ndarray], np.ndarray]
@@ -44,12 +44,13 @@ def make_restore(
 
   Returns:
     restore(images (B, H, W, 3) float in [0, 1]) -> float32 of that shape in
-    [0, 1]. The bottom and right are reflected up to `multiple` and cut
-    off again; a batch that the devices do not divide repeats its last image.
-    It raises ValueError for another shape or an empty batch.
+    [0, 1]. All hosts of the mesh call it with the same images, and each gets
+    the whole result. The bottom and right are reflected up to `multiple` and
+    cut off again; a batch that the devices do not divide repeats its last
+    image. It raises ValueError for another shape or an empty batch.
   """
   mesh = make_mesh() if mesh is None else mesh
-  params = jax.device_put(params, replicated(mesh))
+  params = place(params, replicated(mesh))
 
   def restore(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float32)
@@ -58,9 +59,7 @@ def make_restore(
         f'images of shape {images.shape}: restore needs (B, H, W, 3)'
       )
     batch, height, width, _ = images.shape
-    padded = jax.device_put(
-      pad(images, multiple, mesh.size), batch_sharding(mesh)
-    )
+    padded = place(pad(images, multiple, mesh.size), batch_sharding(mesh))
     restored = _apply_and_clamp(apply, mesh, params, padded)
     return np.asarray(restored)[:batch, :height, :width]
 

@@ -11,6 +11,8 @@ import ml_collections
 import orbax.checkpoint as ocp
 from clu import metric_writers
 
+from mixdtp_jax import checkpoints
+
 
 class TrainingLog:
   """Writes the scalars of updates; stops a run whose loss is not finite.
@@ -104,16 +106,11 @@ class TrainingLog:
     }
 
   def _stop(self, step: int, bad: dict[str, float]) -> None:
-    self._manager.wait_until_finished()
-    last = self._manager.latest_step()
-    checkpoint = (
-      'no checkpoint was saved before'
-      if last is None
-      else f'the last good checkpoint is {self._manager.directory / str(last)}'
-    )
+    checkpoints.wait(self._manager)
     values = ', '.join(f'{name} = {value}' for name, value in bad.items())
+    last_good = checkpoints.last_good(self._manager)
     raise FloatingPointError(
-      f'update {step}: {values}; {checkpoint}. Start again from there with a '
+      f'update {step}: {values}; {last_good}. Start again from there with a '
       'smaller schedule.learning_rate or with optimizer.clip_norm set.'
     )
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mixdtp_jax import mesh as mesh_lib
-from mixdtp_jax.data import datasets, pipeline
+from mixdtp_jax.data import datasets, mixture, pipeline
 
 CROP = 16
 
@@ -25,6 +25,7 @@ def make_config(**data):
         'source': '',
         'data_dir': '',
         'cache_mb': 1,
+        'mixture': (),
         'crop': CROP,
         'crops': 'random',
         'transpose_landscape': False,
@@ -59,8 +60,9 @@ def open_pairs(data_dir, split='train'):
 
 
 def take(config, data_dir, count, start_step=0, rows=range(8)):
+  pairs = mixture.Mixture([open_pairs(data_dir)], [1])
   batches = pipeline.local_batches(
-    config, open_pairs(data_dir), start_step=start_step, rows=rows
+    config, pairs, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 
@@ -135,7 +137,10 @@ class Decoder:
 def test_the_cache_is_alive(data_dir, cache_mb):
   pairs = Decoder(open_pairs(data_dir))
   batches = pipeline.local_batches(
-    make_config(cache_mb=cache_mb), pairs, start_step=0, rows=range(8)
+    make_config(cache_mb=cache_mb),
+    mixture.Mixture([pairs], [1]),
+    start_step=0,
+    rows=range(8),
   )
   list(itertools.islice(batches, 2))  # three epochs
   before = pairs.count

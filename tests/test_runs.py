@@ -105,7 +105,7 @@ def test_a_finished_run(finished):
   assert set(run.restored) == set(PROTOCOLS)
   cfg = make_model_config(tiny.get_config().model)
   with checkpoints.make_manager(finished) as manager:
-    params = checkpoints.restore_params(manager, abstract_params(cfg))
+    params = checkpoints.restore_params(manager, 20, abstract_params(cfg))
   assert run.parameters == sum(map(np.size, jax.tree.leaves(params)))
   assert run.config['model.encoder_blocks'] == [1, 1, 1, 1]
   rainy, points = run.curve('rgb')

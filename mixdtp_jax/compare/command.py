@@ -41,6 +41,7 @@ class CentreCrops:
       count: how many, at most.
       size: longest side of a cut image in pixels; 0 leaves it whole.
     """
+    self.name = pairs.name
     self._pairs = [
       _centre(pairs[i], size) for i in range(min(count, len(pairs)))
     ]

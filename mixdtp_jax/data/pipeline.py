@@ -3,8 +3,9 @@
 A training batch is a pure function of (config.seed, step). Its rows have the
 counters k = step * batch_size + row; counter k shows image k % N of epoch
 k // N, in that epoch's own order, and what is random about its crop, flip and
-turn is drawn from (seed, k). So a run resumes without any iterator state, and
-every host reads only its own rows of the global batch.
+turn is drawn from (seed, k). Of several data sets, each counts its own crops.
+So a run resumes without any iterator state, and every host reads only its own
+rows of the global batch.
 
 Images are NHWC float32 in [0, 1].
 """
@@ -18,9 +19,9 @@ import numpy as np
 
 from mixdtp_jax import mesh as mesh_lib
 from mixdtp_jax.data.cache import CachedPairs
-from mixdtp_jax.data.datasets import open_split
-from mixdtp_jax.data.datasets.base import PreparedPairs, tf
+from mixdtp_jax.data.datasets.base import tf
 from mixdtp_jax.data.folders import Pairs
+from mixdtp_jax.data.mixture import Mixture, open_mixture
 from mixdtp_jax.data.threads import map_in_threads
 
 # Values of config.data.crops.
@@ -57,7 +58,8 @@ def train_batches(
 
   Raises:
     ValueError: batch_size is no multiple of the number of devices.
-    FileNotFoundError, ValueError: see `datasets.prepare`, `local_batches`.
+    FileNotFoundError, ValueError: see `mixture.open_mixture` and
+      `local_batches`.
   """
   batch_size, data = config.batch_size, config.data
   if batch_size % mesh.size:
@@ -65,13 +67,7 @@ def train_batches(
       f'batch_size = {batch_size} is not a multiple of the {mesh.size} devices '
       'that share each batch'
     )
-  pairs = open_split(
-    data.name,
-    source=data.source,
-    data_dir=data.data_dir,
-    split='train',
-    crop=data.crop,
-  )
+  pairs = open_mixture(data)
   sharding = mesh_lib.batch_sharding(mesh)
   slices = sharding.addressable_devices_indices_map((batch_size,)).values()
   rows = sorted({row for (s,) in slices for row in range(batch_size)[s]})
@@ -86,7 +82,7 @@ def train_batches(
 
 def local_batches(
   config: ml_collections.ConfigDict,
-  pairs: PreparedPairs,
+  pairs: Mixture,
   *,
   start_step: int,
   rows: Sequence[int],
@@ -107,24 +103,24 @@ def local_batches(
     ValueError: data.crops is unknown, or an image has no such crop.
   """
   _check_crops(pairs, config.data)
-  data, pairs = config.data, CachedPairs(pairs, config.data.cache_mb)
+  data, cached = config.data, CachedPairs(pairs, config.data.cache_mb)
+  shape = (len(rows), data.crop, data.crop, 3)
 
-  def crop(drawn):
-    sides = ('rainy', 'clean')
-    crops = np.empty((2, len(rows), data.crop, data.crop, 3), np.float32)
+  def to_batch(drawn):
+    batch = {side: np.empty(shape, np.float32) for side in ('rainy', 'clean')}
     for row, (index, numbers) in enumerate(zip(*drawn, strict=True)):
-      pair = pairs[index]
-      for images, side in zip(crops, sides, strict=True):
-        images[row] = _augment(pair[side], numbers, data)
-    return dict(zip(sides, crops / 255, strict=True))
+      pair = cached[index]
+      for side, crops in batch.items():
+        crops[row] = _augment(pair[side], numbers, data)
+    return {side: crops / 255 for side, crops in batch.items()}
 
-  drawn = _drawn(config, len(pairs), start_step, np.asarray(rows, np.int64))
-  return map_in_threads(crop, drawn)
+  drawn = _drawn(config, pairs, start_step, np.asarray(rows, np.int64))
+  return map_in_threads(to_batch, drawn)
 
 
 def _drawn(
   config: ml_collections.ConfigDict,
-  size: int,
+  pairs: Mixture,
   start_step: int,
   rows: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -137,7 +133,7 @@ def _drawn(
   def draw(n):
     step, row = n // len(rows), tf.gather(rows, n % len(rows))
     k = step * config.batch_size + row
-    return _image_index(k, size, config.seed), _draws(k, config.seed)
+    return _mixed_index(k, pairs, config.seed), _draws(k, config.seed)
 
   numbers = tf.data.Dataset.range(
     start_step * len(rows), np.iinfo(np.int64).max
@@ -176,7 +172,7 @@ def _eval_batch(images: list[dict], batch_size: int) -> EvalBatch:
   return EvalBatch(stack['rainy'], stack['clean'], names)
 
 
-def _check_crops(pairs: PreparedPairs, data: ml_collections.ConfigDict) -> None:
+def _check_crops(pairs: Mixture, data: ml_collections.ConfigDict) -> None:
   if data.crops not in CROPS:
     raise ValueError(
       f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
@@ -197,6 +193,25 @@ def _image_index(k: tf.Tensor, size: int, seed: int) -> tf.Tensor:
   """Which image counter k shows: a permutation of 0..size-1 in each epoch."""
   order = tf.cast(tf.stack([seed, k // size]), tf.uint32)
   return tf.random.experimental.index_shuffle(k % size, order, size - 1)
+
+
+def _mixed_index(k: tf.Tensor, pairs: Mixture, seed: int) -> tf.Tensor:
+  """Which image of a mixture counter k shows.
+
+  Each round of sum(weights) counters has weight[s] places for set s, in an
+  order of its own; so any set's own counter follows from k alone.
+  """
+  cycle, start = sum(pairs.weights), np.cumsum((0, *pairs.weights))
+  order = tf.cast(tf.stack([seed, k // cycle]), tf.uint32)
+  place = tf.random.experimental.index_shuffle(k % cycle, order, cycle - 1)
+  part = tf.searchsorted(start, place[None], side='right')[0] - 1
+
+  def of(numbers):
+    return tf.gather(tf.constant(numbers, tf.int64), part)
+
+  own = k // cycle * of(pairs.weights) + place - of(start[:-1])
+  first = np.cumsum((0, *pairs.sizes))[:-1]
+  return of(first) + _image_index(own, of(pairs.sizes), seed)
 
 
 def _draws(k: tf.Tensor, seed: int) -> tf.Tensor:
