@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.mixture = ()
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
+  data.cache_mb = 2_048  # MiB of decoded images kept by a process; 0: none
   data.crop = 96  # pixels, a multiple of 8
   data.crops = 'random'  # random or second_cell, the published one
   data.transpose_landscape = False  # before the crop: every image upright

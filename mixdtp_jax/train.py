@@ -181,6 +181,7 @@ def train_and_evaluate(
       writer=writer,
       look=watch.during_evaluation,
     )
+    batches = log.waiting_for(batches)
     try:
       for step, batch in zip(range(start, end), batches, strict=False):
         state, scalars = step_fn(state, batch)  # state.step is step + 1 now

@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_collections
@@ -39,7 +40,9 @@ class TrainingLog:
     self._config = config
     self._writer = writer
     self._manager = manager
-    self._pending: tuple[int, dict[str, jax.Array]] | None = None
+    self._pending: tuple[int, dict[str, jax.Array], float] | None = None
+    self._wait = 0.0  # seconds, for the batch of the update under way
+    self._waits: list[float] = []  # of the updates since the last line
     self._timed_step = start_step
     # Set by the first update: compilation is no part of the speed.
     self._time: float | None = None
@@ -51,7 +54,19 @@ class TrainingLog:
       FloatingPointError: see `check`.
     """
     self.check()
-    self._pending = step, scalars
+    self._pending = step, scalars, self._wait
+
+  def waiting_for(self, batches: Iterator[Any]) -> Iterator[Any]:
+    """Passes batches on; how long each one took is in `data_wait_ms`.
+
+    It is the time that the loop waits. The devices may still be busy with the
+    update before, so it is an upper bound of the time that they wait.
+    """
+    start = time.monotonic()
+    for batch in batches:
+      self._wait = time.monotonic() - start
+      yield batch
+      start = time.monotonic()
 
   def check(self) -> None:
     """Waits for the update added last, and reports it.
@@ -62,8 +77,9 @@ class TrainingLog:
     """
     if self._pending is None:
       return
-    step, scalars = self._pending
+    step, scalars, wait = self._pending
     self._pending = None
+    self._waits.append(wait)
     values = {name: float(v) for name, v in jax.device_get(scalars).items()}
     bad = {k: v for k, v in values.items() if not math.isfinite(v)}
     if bad:
@@ -76,7 +92,8 @@ class TrainingLog:
       self._writer.write_scalars(step, values | self._progress(step))
 
   def _progress(self, step: int) -> dict[str, float]:
-    now = time.monotonic()
+    now, waits = time.monotonic(), self._waits
+    self._waits = []
     if step == self._timed_step:
       return {}
     seconds = (now - self._time) / (step - self._timed_step)
@@ -84,6 +101,7 @@ class TrainingLog:
     left = self._config.num_train_steps - step
     return {
       'images_per_second': self._config.batch_size / seconds,
+      'data_wait_ms': 1e3 * sum(waits) / len(waits),
       'minutes_left': left * seconds / 60,
     }
 

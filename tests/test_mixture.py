@@ -35,6 +35,7 @@ def make_config(data_dir, **data):
     'source': '',
     'mixture': (('pairs', 1), ('rain200l', 4), ('rain800', 2)),
     'data_dir': data_dir,
+    'cache_mb': 1,
     'crop': 8,
     'flip': False,
     'rotate': False,

@@ -1,4 +1,6 @@
+import hashlib
 import itertools
+import os
 
 import jax
 import ml_collections
@@ -22,6 +24,7 @@ def make_config(**data):
         'name': 'pairs',
         'source': '',
         'data_dir': '',
+        'cache_mb': 1,
         'mixture': (),
         'crop': CROP,
         'crops': 'random',
@@ -87,23 +90,95 @@ def is_crop(crop, image):
   return (windows == crop.transpose(2, 0, 1)).all(axis=(2, 3, 4)).any()
 
 
+@pytest.mark.parametrize('cache_mb', [0, 0.01, 1])  # none, two pairs, all
+@pytest.mark.parametrize(
+  ('folder', 'data', 'digest'),
+  [
+    ('data_dir', {}, '5fd72b61d052b44d'),
+    ('published_dir', {'rotate': False}, 'cb0cfa04e7173cfc'),
+    (
+      'published_dir',
+      {'transpose_landscape': True, 'flip': False},
+      '00382c3d519e3661',
+    ),
+    (
+      'published_dir',
+      {'crop': 32, 'crops': 'second_cell', 'transpose_landscape': True},
+      'ff0a078289129259',
+    ),
+  ],
+)
+def test_batches_stay_what_they_were(request, folder, data, digest, cache_mb):
+  """As TensorFlow alone cropped them once: runs of then can be continued."""
+  config = make_config(cache_mb=cache_mb, **data)
+  found = hashlib.sha256()
+  for batch in take(config, request.getfixturevalue(folder), 6, start_step=2):
+    found.update(batch['rainy'].tobytes())
+    found.update(batch['clean'].tobytes())
+  assert found.hexdigest()[:16] == digest
+
+
+class Decoder:
+  """Prepared pairs, and how often one was decoded."""
+
+  def __init__(self, pairs):
+    self.pairs = pairs
+    self.count = 0
+
+  def __len__(self):
+    return len(self.pairs)
+
+  def __getitem__(self, index):
+    self.count += 1
+    return self.pairs[index]
+
+
+@pytest.mark.parametrize('cache_mb', [0, 1])
+def test_the_cache_is_alive(data_dir, cache_mb):
+  pairs = Decoder(open_pairs(data_dir))
+  batches = pipeline.local_batches(
+    make_config(cache_mb=cache_mb),
+    mixture.Mixture([pairs], [1]),
+    start_step=0,
+    rows=range(8),
+  )
+  list(itertools.islice(batches, 2))  # three epochs
+  before = pairs.count
+  list(itertools.islice(batches, 50))
+  assert (pairs.count == before) == bool(cache_mb)
+
+
 def test_a_restart_gives_the_same_batches(data_dir):
   config = make_config()
   whole = take(config, data_dir, 6)
-  assert_equal(whole[4:], take(config, data_dir, 2, start_step=4))
+  for step in range(1, 6):
+    assert_equal(whole[step:], take(config, data_dir, 6 - step, step))
 
 
-def test_two_readers_give_one_batch(data_dir):
+def test_any_number_of_threads_gives_the_same_batches(data_dir, monkeypatch):
+  config = make_config(cache_mb=0.01)
+  batches = []
+  for cores in (1, 2, 8):
+    monkeypatch.setattr(os, 'cpu_count', lambda cores=cores: cores)
+    batches.append(take(config, data_dir, 12))
+  assert_equal(batches[0], batches[1])
+  assert_equal(batches[0], batches[2])
+
+
+@pytest.mark.parametrize('hosts', [1, 2, 4])
+def test_any_number_of_hosts_gives_one_batch(data_dir, hosts):
   config = make_config()
-  halves = [
-    take(config, data_dir, 3, 1, rows) for rows in ((0, 1, 4, 5), (2, 3, 6, 7))
+  # Each host has two runs of rows, as its devices may lie.
+  rows = [
+    np.arange(8).reshape(2, hosts, -1)[:, h].ravel() for h in range(hosts)
   ]
-  for batch, even, odd in zip(
-    take(config, data_dir, 3, 1), *halves, strict=True
+  parts = [take(config, data_dir, 3, 1, r) for r in rows]
+  for batch, *of_hosts in zip(
+    take(config, data_dir, 3, 1), *parts, strict=True
   ):
     for side, images in batch.items():
-      np.testing.assert_array_equal(images[[0, 1, 4, 5]], even[side])
-      np.testing.assert_array_equal(images[[2, 3, 6, 7]], odd[side])
+      for r, part in zip(rows, of_hosts, strict=True):
+        np.testing.assert_array_equal(images[r], part[side])
 
 
 @pytest.mark.parametrize('size', [1, 2, 5, 200])
@@ -245,24 +320,6 @@ def test_unknown_crops_list_the_choices(data_dir):
   config = make_config(crops='first')
   with pytest.raises(ValueError, match="crops = 'first': .* random, second_ce"):
     take(config, data_dir, 1)
-
-
-def test_jpeg_decodes_as_in_evaluation(tmp_path):
-  ramp = np.linspace(0, 255, 40 * 56 * 3).reshape(40, 56, 3)
-  noise = np.random.default_rng(0).normal(0, 20, ramp.shape)
-  image = np.clip(ramp + noise, 0, 255).astype(np.uint8)
-  Image.fromarray(image).save(tmp_path / 'x.jpg', quality=80)
-  decoded = pipeline._decode(tf.constant((tmp_path / 'x.jpg').read_bytes()))
-  with Image.open(tmp_path / 'x.jpg') as opened:
-    np.testing.assert_array_equal(decoded, np.asarray(opened))
-
-
-def test_a_palette_decodes_as_in_evaluation(tmp_path):
-  pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-  image = Image.fromarray(pixels).convert('P')
-  image.save(tmp_path / 'x.png')
-  decoded = pipeline._decode(tf.constant((tmp_path / 'x.png').read_bytes()))
-  np.testing.assert_array_equal(decoded, np.asarray(image.convert('RGB')))
 
 
 def test_train_batches_are_split_over_the_mesh(data_dir):

@@ -62,8 +62,9 @@ def test_logs_every_few_updates(tiny_run, events):
   assert tiny_run.config.log_every_steps == 4
   for tag in ('loss', 'psnr', 'loss_final', 'loss_coarse', 'grad_norm'):
     assert list(events[tag]) == [1, 4, 8, 12, 16, 20]
-  for tag in ('images_per_second', 'minutes_left'):
+  for tag in ('images_per_second', 'data_wait_ms', 'minutes_left'):
     assert list(events[tag]) == [4, 8, 12, 16, 20]
+  assert all(wait > 0 for wait in events['data_wait_ms'].values())
   rate = events['learning_rate']
   assert rate[1] == 0
   assert rate[20] == pytest.approx(tiny_run.config.schedule.final_rate)

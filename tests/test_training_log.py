@@ -106,6 +106,30 @@ def test_progress_is_the_speed_since_the_last_line(manager):
   assert progress['minutes_left'] == pytest.approx(left)
 
 
+def test_data_wait_is_the_mean_since_the_last_line(manager):
+  waits = []
+
+  def slow_batches():
+    for step, seconds in enumerate((0.2, 0, 0.12, 0.06, 0.03, 0, 0.1, 0.1), 1):
+      start = time.monotonic()
+      time.sleep(seconds)
+      waits.append(1e3 * (time.monotonic() - start))
+      yield step
+
+  config, writer = _config(log_every_steps=3, num_train_steps=8), _Recorder()
+  log = TrainingLog(config, writer, manager, start_step=0)
+  for step in log.waiting_for(slow_batches()):
+    time.sleep(0.05)  # an update is no waiting, nor is an evaluation
+    log.add(step, _scalars(step))
+    with log.paused():
+      time.sleep(0.05)
+  found = {k: v.get('data_wait_ms') for k, v in writer.scalars.items()}
+  assert found.pop(1) is None  # the pipeline was starting
+  expected = {3: waits[1:3], 6: waits[3:6], 8: waits[6:]}
+  means = {step: sum(of) / len(of) for step, of in expected.items()}
+  assert found == pytest.approx(means, abs=10)
+
+
 @pytest.mark.parametrize('name', ['loss', 'grad_norm'])
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_a_value_that_is_not_finite_stops(manager, name, value):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import runpy
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from mixdtp_jax.compare import report
 from mixdtp_jax.compare.networks import make_networks
 from mixdtp_jax.compare.study import study
 from mixdtp_jax.compare.training import crop_batches
+from mixdtp_jax.config_file import load_config_file
 from mixdtp_jax.console import set_up_logging
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.folders import Pairs, open_folder
@@ -171,11 +171,7 @@ def _load_recipe(
   if file is None and weights is not None:
     with contextlib.suppress(FileNotFoundError):  # weights that are no run
       return load_run_config(weights)
-  file = file or str(_DEFAULT_CONFIG)
-  get_config = runpy.run_path(file).get('get_config')
-  if get_config is None:
-    raise ValueError(f'{file} defines no get_config(), as configs/ do')
-  return get_config()
+  return load_config_file(file or _DEFAULT_CONFIG)
 
 
 def _load_network(recipe, weights, random, steps) -> tuple[AnyConfig, dict]:

@@ -36,11 +36,6 @@ class Mixture:
     part, index = self._locate(index)
     return part.shape(index)
 
-  def encoded(self, index: int) -> tuple[bytes, ...]:
-    """The rainy and the clean image as PNG or JPEG."""
-    part, index = self._locate(index)
-    return part.encoded(index)
-
   def _locate(self, index: int) -> tuple[PreparedPairs, int]:
     for part, size in zip(self._parts, self.sizes, strict=True):
       if index < size:

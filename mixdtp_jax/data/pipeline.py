@@ -18,9 +18,11 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax import mesh as mesh_lib
+from mixdtp_jax.data.cache import CachedPairs
 from mixdtp_jax.data.datasets.base import tf
 from mixdtp_jax.data.folders import Pairs
 from mixdtp_jax.data.mixture import Mixture, open_mixture
+from mixdtp_jax.data.threads import map_in_threads
 
 # Values of config.data.crops.
 CROPS = ('random', 'second_cell')
@@ -101,27 +103,43 @@ def local_batches(
     ValueError: data.crops is unknown, or an image has no such crop.
   """
   _check_crops(pairs, config.data)
-  rows = np.asarray(rows, np.int64)
+  data, cached = config.data, CachedPairs(pairs, config.data.cache_mb)
+  shape = (len(rows), data.crop, data.crop, 3)
 
-  def crop_pair(n):
+  def to_batch(drawn):
+    batch = {side: np.empty(shape, np.float32) for side in ('rainy', 'clean')}
+    for row, (index, numbers) in enumerate(zip(*drawn, strict=True)):
+      pair = cached[index]
+      for side, crops in batch.items():
+        crops[row] = _augment(pair[side], numbers, data)
+    return {side: crops / 255 for side, crops in batch.items()}
+
+  drawn = _drawn(config, pairs, start_step, np.asarray(rows, np.int64))
+  return map_in_threads(to_batch, drawn)
+
+
+def _drawn(
+  config: ml_collections.ConfigDict,
+  pairs: Mixture,
+  start_step: int,
+  rows: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Image indices (rows,) and random numbers (rows, 4) of every batch.
+
+  TensorFlow draws them and nothing more: tf.data that calls Python can hang
+  when the interpreter ends, as each waits for the other's threads.
+  """
+
+  def draw(n):
     step, row = n // len(rows), tf.gather(rows, n % len(rows))
     k = step * config.batch_size + row
-    index = _mixed_index(k, pairs, config.seed)
-    encoded = tf.numpy_function(pairs.encoded, [index], (tf.string, tf.string))
-    images = tf.concat([_decode(image) for image in encoded], axis=-1)
-    return _augment(images, k, config.seed, config.data)
-
-  def to_batch(crops):  # (rows, crop, crop, 6) uint8
-    crops = tf.cast(crops, tf.float32) / 255
-    return {'rainy': crops[..., :3], 'clean': crops[..., 3:]}
+    return _mixed_index(k, pairs, config.seed), _draws(k, config.seed)
 
   numbers = tf.data.Dataset.range(
     start_step * len(rows), np.iinfo(np.int64).max
   )
-  # deterministic: the order must not depend on which worker is done first.
-  crops = numbers.map(crop_pair, tf.data.AUTOTUNE, deterministic=True)
-  batches = crops.batch(len(rows)).map(to_batch).prefetch(tf.data.AUTOTUNE)
-  return batches.as_numpy_iterator()
+  drawn = numbers.map(draw).batch(len(rows)).prefetch(tf.data.AUTOTUNE)
+  return drawn.as_numpy_iterator()
 
 
 def eval_batches(
@@ -196,54 +214,47 @@ def _mixed_index(k: tf.Tensor, pairs: Mixture, seed: int) -> tf.Tensor:
   return of(first) + _image_index(own, of(pairs.sizes), seed)
 
 
-def _decode(encoded: tf.Tensor) -> tf.Tensor:
-  """PNG or JPEG to (H, W, 3) uint8, equal to Pillow's."""
-  return tf.cond(
-    tf.io.is_jpeg(encoded),
-    # The default transform is faster and differs from Pillow's.
-    lambda: tf.io.decode_jpeg(encoded, 3, dct_method='INTEGER_ACCURATE'),
-    lambda: tf.io.decode_png(encoded, 3),
-  )
-
-
-def _augment(
-  images: tf.Tensor, k: tf.Tensor, seed: int, data: ml_collections.ConfigDict
-) -> tf.Tensor:
-  """Crops, flips and turns (H, W, 6), by numbers that (seed, k) fixes."""
-  if data.transpose_landscape:
-    images = _upright(images)
+def _draws(k: tf.Tensor, seed: int) -> tf.Tensor:
+  """Four random numbers below 2**32, (4,) int64, that (seed, k) fixes."""
   # Named algorithm: TensorFlow's own choice depends on the device.
   draws = tf.random.stateless_uniform(
     (4,), tf.stack([seed, k]), None, None, tf.uint32, alg='philox'
   )
-  top, left, flip, turns = tf.unstack(tf.cast(draws, tf.int64))
-  height, width = tf.unstack(tf.shape(images, tf.int64)[:2])
+  return tf.cast(draws, tf.int64)
+
+
+def _augment(
+  image: np.ndarray, draws: np.ndarray, data: ml_collections.ConfigDict
+) -> np.ndarray:
+  """Crops, flips and turns (H, W, 3), by the numbers of `_draws`."""
+  if data.transpose_landscape:
+    image = _upright(image)
+  top, left, flip, turns = draws
+  height, width, _ = image.shape
   crop = data.crop
   if data.crops == 'second_cell':
     top, left = _second_cell(width, crop)
   else:
     top, left = top % (height - crop + 1), left % (width - crop + 1)
-  images = images[top : top + crop, left : left + crop]
-  if data.flip:
-    images = tf.cond(flip % 2 == 1, lambda: images[:, ::-1], lambda: images)
+  image = image[top : top + crop, left : left + crop]
+  if data.flip and flip % 2 == 1:
+    image = image[:, ::-1]
   if data.rotate:
-    images = tf.image.rot90(images, tf.cast(turns % 4, tf.int32))
-  return tf.ensure_shape(images, (crop, crop, 6))
+    image = np.rot90(image, turns % 4)
+  return image
 
 
-def _upright(images: tf.Tensor) -> tf.Tensor:
+def _upright(image: np.ndarray) -> np.ndarray:
   """Swaps rows and columns of (H, W, C) unless it is higher than wide.
 
   As the MixDTPNet repository does with its training images, square ones
   included.
   """
-  height, width = tf.unstack(tf.shape(images)[:2])
-  return tf.cond(
-    height > width, lambda: images, lambda: tf.transpose(images, (1, 0, 2))
-  )
+  height, width, _ = image.shape
+  return image if height > width else image.transpose(1, 0, 2)
 
 
-def _second_cell(width: tf.Tensor, crop: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _second_cell(width: int, crop: int) -> tuple[int, int]:
   """(top, left) of the second cell of a grid of crops, in row-major order.
 
   The MixDTPNet repository lays cells of 96 pixels from the top left of each
@@ -251,5 +262,4 @@ def _second_cell(width: tf.Tensor, crop: int) -> tuple[tf.Tensor, tf.Tensor]:
   neighbour, or in an image of one column the cell below. It cuts the image to
   multiples of 32 before, which moves no cell of 96.
   """
-  right = tf.cast(width >= 2 * crop, tf.int64)
-  return (1 - right) * crop, right * crop
+  return (0, crop) if width >= 2 * crop else (crop, 0)

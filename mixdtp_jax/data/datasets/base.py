@@ -6,11 +6,9 @@ file only says how its pairs are found.
 """
 
 import abc
-import collections
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from concurrent import futures
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -20,6 +18,7 @@ from mixdtp_jax.console import progress
 from mixdtp_jax.data import folders, layouts
 from mixdtp_jax.data.audit import findings
 from mixdtp_jax.data.folders import PairFiles
+from mixdtp_jax.data.threads import map_in_threads
 
 # TensorFlow takes a GPU's whole memory when it starts; that is for JAX.
 tf.config.set_visible_devices([], 'GPU')
@@ -133,7 +132,7 @@ class PairsBuilder(
 
   def _generate_examples(self, split: str, pairs: Sequence[PairFiles]):
     report = progress(f'{self.name}: checked {split}', len(pairs))
-    checked = _map_in_threads(_checked, pairs)
+    checked = map_in_threads(_checked, pairs)
     for number, (pair, example) in enumerate(zip(pairs, checked, strict=True)):
       side = min(example['height'], example['width'])
       if split == 'train':
@@ -214,11 +213,6 @@ class PreparedPairs:
     record = self._records[index]
     return int(record['height']), int(record['width'])
 
-  def encoded(self, index: int) -> tuple[bytes, ...]:
-    """The rainy and the clean image, or the one there is, as PNG or JPEG."""
-    record = self._records[index]
-    return tuple(record[side] for side in self._sides)
-
 
 def source_id(source: str) -> str:
   """How a prepared copy remembers its source folder."""
@@ -248,16 +242,3 @@ def _label(pair: PairFiles, side: str) -> str:
   """What to call an image in an error: its file, where it is one."""
   image = getattr(pair, side)
   return str(image) if isinstance(image, Path) else f'{pair.name} ({side})'
-
-
-def _map_in_threads(function, items: Sequence) -> Iterator:
-  """map() in threads, a few items ahead: results are in order, errors too."""
-  workers = os.cpu_count() or 1
-  with futures.ThreadPoolExecutor(workers) as pool:
-    running = collections.deque()
-    for item in items:
-      running.append(pool.submit(function, item))
-      if len(running) > 2 * workers:
-        yield running.popleft().result()
-    while running:
-      yield running.popleft().result()
