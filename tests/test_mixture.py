@@ -1,10 +1,10 @@
 import itertools
 
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs.default import get_config
 from mixdtp_jax import mesh as mesh_lib
 from mixdtp_jax.data import datasets, mixture, pipeline
 
@@ -30,19 +30,19 @@ def data_dir(tmp_path_factory):
 
 
 def make_config(data_dir, **data):
-  data = {
-    'name': 'pairs',
-    'source': '',
-    'mixture': (('pairs', 1), ('rain200l', 4), ('rain800', 2)),
-    'data_dir': data_dir,
-    'cache_mb': 1,
-    'crop': 8,
-    'flip': False,
-    'rotate': False,
-    'crops': 'random',
-    'transpose_landscape': False,
-  } | data
-  return ml_collections.ConfigDict({'seed': 1, 'batch_size': 4, 'data': data})
+  config = get_config()
+  config.seed, config.batch_size = 1, 4
+  config.data.update(
+    {
+      'mixture': (('pairs', 1), ('rain200l', 4), ('rain800', 2)),
+      'data_dir': data_dir,
+      'crop': 8,
+      'flip': False,
+      'rotate': False,
+      **data,
+    }
+  )
+  return config
 
 
 def shown(config, count, start_step=0, rows=range(4)):

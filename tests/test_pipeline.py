@@ -9,32 +9,20 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from configs.default import get_config
 from mixdtp_jax import mesh as mesh_lib
-from mixdtp_jax.data import datasets, mixture, pipeline
+from mixdtp_jax.data import datasets, mixture, pipeline, rain
+from mixdtp_jax.data.rain_ranges import PRESETS, as_mapping
 
 CROP = 16
 
 
 def make_config(**data):
-  return ml_collections.ConfigDict(
-    {
-      'seed': 3,
-      'batch_size': 8,
-      'data': {
-        'name': 'pairs',
-        'source': '',
-        'data_dir': '',
-        'cache_mb': 1,
-        'mixture': (),
-        'crop': CROP,
-        'crops': 'random',
-        'transpose_landscape': False,
-        'flip': True,
-        'rotate': True,
-      }
-      | data,
-    }
-  )
+  config = get_config()
+  config.seed, config.batch_size = 3, 8
+  with config.ignore_type():  # a part of a MiB
+    config.data.update({'crop': CROP, 'cache_mb': 1, **data})
+  return config
 
 
 @pytest.fixture(scope='module')
@@ -361,3 +349,49 @@ def test_eval_limit_takes_the_first(data_dir):
   pairs = open_pairs(data_dir, 'test')
   batches = pipeline.eval_batches(pairs, batch_size=4, limit=3)
   assert [b.names for b in batches] == [('0', '2'), ('1',)]
+
+
+@pytest.fixture(scope='module')
+def clean_dir(tmp_path_factory):
+  """Four clean photographs, prepared to have rain drawn on them."""
+  folder = tmp_path_factory.mktemp('clean')
+  (folder / 'source').mkdir()
+  for i in range(4):
+    image = np.full((40, 48, 3), 40 + 30 * i, np.uint8)
+    Image.fromarray(image).save(folder / 'source' / f'{i}.png')
+  datasets.prepare(
+    'synthetic', source=str(folder / 'source'), data_dir=str(folder / 'data')
+  )
+  return str(folder / 'data')
+
+
+def take_drawn(clean_dir, count=1, start_step=0, rows=range(8), preset='light'):
+  config = make_config(crop=32)
+  config.data.rain = ml_collections.ConfigDict(as_mapping(PRESETS[preset]))
+  pairs = datasets.open_split(
+    'synthetic', source='', data_dir=clean_dir, split='train'
+  )
+  batches = pipeline.local_batches(
+    config, mixture.Mixture([pairs], [1]), start_step=start_step, rows=rows
+  )
+  return list(itertools.islice(batches, count))
+
+
+def test_rain_is_drawn_on_clean_photographs_by_the_counter(clean_dir):
+  second = take_drawn(clean_dir, 2)[1]
+  for row, (rainy, clean) in enumerate(
+    zip(second['rainy'], second['clean'], strict=True)
+  ):
+    seed = np.array([3, 8 + row])
+    expected = rain.add_rain(clean, seed, PRESETS['light']).numpy()
+    np.testing.assert_allclose(rainy, expected, atol=0.501 / 255)
+    # Whole gray levels, as those of stored images.
+    np.testing.assert_allclose(255 * rainy, np.round(255 * rainy), atol=1e-4)
+  assert np.abs(second['rainy'] - second['clean']).mean() > 1e-3
+  # A restart and another host draw the same, and so does no other preset.
+  assert_equal(take_drawn(clean_dir, start_step=1), [second])
+  part = take_drawn(clean_dir, start_step=1, rows=(2, 5))
+  assert_equal(part, [{k: v[[2, 5]] for k, v in second.items()}])
+  [heavy] = take_drawn(clean_dir, start_step=1, preset='heavy')
+  np.testing.assert_array_equal(heavy['clean'], second['clean'])
+  assert not np.array_equal(heavy['rainy'], second['rainy'])

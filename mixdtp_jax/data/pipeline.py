@@ -10,7 +10,7 @@ rows of the global batch.
 Images are NHWC float32 in [0, 1].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,10 +18,12 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax import mesh as mesh_lib
+from mixdtp_jax.data import rain
 from mixdtp_jax.data.cache import CachedPairs
 from mixdtp_jax.data.datasets.base import tf
 from mixdtp_jax.data.folders import Pairs
 from mixdtp_jax.data.mixture import Mixture, open_mixture
+from mixdtp_jax.data.rain_ranges import make_rain_ranges
 from mixdtp_jax.data.threads import map_in_threads
 
 # Values of config.data.crops.
@@ -105,14 +107,18 @@ def local_batches(
   _check_crops(pairs, config.data)
   data, cached = config.data, CachedPairs(pairs, config.data.cache_mb)
   shape = (len(rows), data.crop, data.crop, 3)
+  draw_rain = _rain(config)
 
   def to_batch(drawn):
-    batch = {side: np.empty(shape, np.float32) for side in ('rainy', 'clean')}
-    for row, (index, numbers) in enumerate(zip(*drawn, strict=True)):
+    rainy, clean = np.empty((2, *shape), np.float32)
+    for row, (index, numbers, k) in enumerate(zip(*drawn, strict=True)):
       pair = cached[index]
-      for side, crops in batch.items():
-        crops[row] = _augment(pair[side], numbers, data)
-    return {side: crops / 255 for side, crops in batch.items()}
+      clean[row] = _augment(pair['clean'], numbers, data)
+      if 'rainy' in pair:
+        rainy[row] = _augment(pair['rainy'], numbers, data)
+      else:
+        rainy[row] = draw_rain(clean[row], k)
+    return {'rainy': rainy / 255, 'clean': clean / 255}
 
   drawn = _drawn(config, pairs, start_step, np.asarray(rows, np.int64))
   return map_in_threads(to_batch, drawn)
@@ -123,8 +129,8 @@ def _drawn(
   pairs: Mixture,
   start_step: int,
   rows: np.ndarray,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Image indices (rows,) and random numbers (rows, 4) of every batch.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """Of every batch image indices (rows,), random numbers (rows, 4), counters.
 
   TensorFlow draws them and nothing more: tf.data that calls Python can hang
   when the interpreter ends, as each waits for the other's threads.
@@ -133,13 +139,28 @@ def _drawn(
   def draw(n):
     step, row = n // len(rows), tf.gather(rows, n % len(rows))
     k = step * config.batch_size + row
-    return _mixed_index(k, pairs, config.seed), _draws(k, config.seed)
+    return _mixed_index(k, pairs, config.seed), _draws(k, config.seed), k
 
   numbers = tf.data.Dataset.range(
     start_step * len(rows), np.iinfo(np.int64).max
   )
   drawn = numbers.map(draw).batch(len(rows)).prefetch(tf.data.AUTOTUNE)
   return drawn.as_numpy_iterator()
+
+
+def _rain(
+  config: ml_collections.ConfigDict,
+) -> Callable[[np.ndarray, int], tf.Tensor]:
+  """(clean crop, counter) -> the crop with rain; both in whole gray levels."""
+  ranges = make_rain_ranges(config.data.rain)
+
+  # Traced at the first clean image without a rainy one, if there is any.
+  @tf.function(reduce_retracing=True)
+  def draw(clean: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    seed = tf.stack([config.seed, k])
+    return tf.round(255 * rain.add_rain(clean / 255, seed, ranges))
+
+  return lambda clean, k: draw(tf.constant(clean), tf.constant(k, tf.int64))
 
 
 def eval_batches(

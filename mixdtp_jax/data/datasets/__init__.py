@@ -104,7 +104,8 @@ def open_split(
     ValueError: also, the set has no such split, or not both sides.
   """
   builder = prepare(name, source=source, data_dir=data_dir, crop=crop)
-  for side in ('rainy', 'clean'):
+  # Training draws rain where there are clean images alone.
+  for side in ('clean',) if split == 'train' else ('rainy', 'clean'):
     if side not in builder.sides:
       raise ValueError(
         f'{name} has no {side} images: it is no set of pairs to train on or to '
