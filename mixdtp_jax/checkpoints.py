@@ -14,6 +14,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 from absl import logging
 
+from mixdtp_jax.model.config import EXECUTION
 from mixdtp_jax.state import TrainState
 
 
@@ -121,8 +122,7 @@ def _refuse_other_run(manager, step, config) -> None:
   fixed, changed = [], []
   for name, now in flat_config(config).items():
     then = flat_config(saved).get(name)
-    # Unrolling changes neither parameters nor results.
-    if then == now or name == 'model.scan_unroll':
+    if then == now or name.removeprefix('model.') in EXECUTION:
       continue
     difference = f'{name}: saved {then}, now {now}'
     if name.startswith('model.') or name == 'optimizer.name':

@@ -173,8 +173,8 @@ def test_weights_start_as_in_pytorch():
   torch = pytest.importorskip('torch', reason='PyTorch is not installed')
   torch.manual_seed(0)
   for layer, inputs, theirs in (
-    (layers.conv3x3(64), 3, torch.nn.Conv2d(3, 64, 3, bias=False)),
-    (layers.conv3x3_bias(128, 64), 64, torch.nn.Conv2d(64, 128, 3)),
+    (layers.Conv3x3(64), 3, torch.nn.Conv2d(3, 64, 3, bias=False)),
+    (layers.Conv3x3(128, use_bias=True), 64, torch.nn.Conv2d(64, 128, 3)),
     (layers.Conv1x1(192), 64, torch.nn.Conv2d(64, 192, 1, bias=False)),
     (
       layers.DepthwiseConv(),
