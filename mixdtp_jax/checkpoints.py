@@ -1,7 +1,8 @@
 """Checkpoints of a training run: WORKDIR/checkpoints/STEP, by orbax.
 
-Each holds the parameters, the optimizer's state and the run's whole
-configuration, and is complete or not there at all.
+Each holds the parameters, their moving average where the run has one, the
+optimizer's state and the run's whole configuration, and is complete or not
+there at all.
 """
 
 import os
@@ -16,6 +17,8 @@ from absl import logging
 
 from mixdtp_jax.model.config import EXECUTION
 from mixdtp_jax.state import TrainState
+
+_EMA = 'ema_params'  # an item that only runs with ema_decay have
 
 
 def make_manager(
@@ -44,14 +47,14 @@ def save(
   step = int(state.step)
   if step == manager.latest_step():
     return
-  manager.save(
-    step,
-    args=ocp.args.Composite(
-      params=ocp.args.StandardSave(state.params),
-      opt_state=ocp.args.StandardSave(state.opt_state),
-      config=ocp.args.JsonSave(config.to_dict()),
-    ),
-  )
+  items = {
+    'params': ocp.args.StandardSave(state.params),
+    'opt_state': ocp.args.StandardSave(state.opt_state),
+    'config': ocp.args.JsonSave(config.to_dict()),
+  }
+  if state.ema_params is not None:
+    items[_EMA] = ocp.args.StandardSave(state.ema_params)
+  manager.save(step, args=ocp.args.Composite(**items))
 
 
 def restore_or_init(
@@ -80,18 +83,29 @@ def restore_or_init(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
     jax.eval_shape(init),
   )
-  restored = manager.restore(
-    step,
-    args=ocp.args.Composite(
-      params=ocp.args.StandardRestore(abstract.params),
-      opt_state=ocp.args.StandardRestore(abstract.opt_state),
-    ),
-  )
+  items = {
+    'params': ocp.args.StandardRestore(abstract.params),
+    'opt_state': ocp.args.StandardRestore(abstract.opt_state),
+  }
+  if abstract.ema_params is not None and _has_ema(manager, step):
+    items[_EMA] = ocp.args.StandardRestore(abstract.ema_params)
+  restored = manager.restore(step, args=ocp.args.Composite(**items))
   logging.info('Continuing from the checkpoint of step %d.', step)
   number = jnp.asarray(step, abstract.step.dtype)
+  ema_params = restored.get(_EMA)
+  if abstract.ema_params is not None and ema_params is None:
+    # The run had no average so far: it begins here.
+    ema_params = jax.tree.map(jnp.copy, restored.params)
   return TrainState(
-    jax.device_put(number, sharding), restored.params, restored.opt_state
+    jax.device_put(number, sharding),
+    restored.params,
+    restored.opt_state,
+    ema_params,
   )
+
+
+def _has_ema(manager, step):
+  return (manager.directory / str(step) / _EMA).exists()
 
 
 def restore_config(manager: ocp.CheckpointManager) -> dict:
@@ -101,11 +115,14 @@ def restore_config(manager: ocp.CheckpointManager) -> dict:
 
 
 def restore_params(manager: ocp.CheckpointManager, abstract: dict) -> dict:
-  """The parameters of the newest checkpoint, on one device of this host."""
-  args = ocp.args.Composite(
-    params=ocp.args.StandardRestore(on_one_device(abstract))
-  )
-  return manager.restore(manager.latest_step(), args=args).params
+  """The parameters of the newest checkpoint, on one device of this host.
+
+  Their moving average, where the run has one.
+  """
+  step = manager.latest_step()
+  item = _EMA if _has_ema(manager, step) else 'params'
+  args = ocp.args.StandardRestore(on_one_device(abstract))
+  return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
 
 
 def on_one_device(abstract: dict) -> dict:

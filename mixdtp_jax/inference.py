@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
 
@@ -20,6 +21,8 @@ Restore = Callable[[np.ndarray], np.ndarray]
 def _apply_and_clamp(
   apply: Apply, mesh: jax.sharding.Mesh, params: Any, images: jax.Array
 ) -> jax.Array:
+  # Here the compiler splits heights that the devices do not divide, too.
+  images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
   restored = jnp.clip(apply(params, images).astype(jnp.float32), 0, 1)
   # Every host gets the whole batch, and so every host can score it.
   return jax.lax.with_sharding_constraint(restored, replicated(mesh))
@@ -40,7 +43,8 @@ def make_restore(
       shape; pass the same function object again to reuse what is compiled.
     params: any tree of arrays; an argument of the compiled code.
     multiple: what `apply` needs, in pixels; 1 for any size.
-    mesh: the devices that share a batch; None takes all.
+    mesh: the devices that share a batch, and along 'space' the rows of each
+      image; None takes all, each for whole images.
 
   Returns:
     restore(images (B, H, W, 3) float in [0, 1]) -> float32 of that shape in
@@ -50,6 +54,7 @@ def make_restore(
   """
   mesh = make_mesh() if mesh is None else mesh
   params = jax.device_put(params, replicated(mesh))
+  by_image = NamedSharding(mesh, PartitionSpec('data'))
 
   def restore(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float32)
@@ -58,20 +63,19 @@ def make_restore(
         f'images of shape {images.shape}: restore needs (B, H, W, 3)'
       )
     batch, height, width, _ = images.shape
-    padded = jax.device_put(
-      _pad(images, multiple, mesh.size), batch_sharding(mesh)
-    )
+    padded = _pad(images, multiple, mesh.shape['data'])
+    padded = jax.device_put(padded, by_image)
     restored = _apply_and_clamp(apply, mesh, params, padded)
     return np.asarray(restored)[:batch, :height, :width]
 
   return restore
 
 
-def _pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
+def _pad(images: np.ndarray, multiple: int, parts: int) -> np.ndarray:
   """Fills batch, height and width up to what network and devices divide."""
   batch, height, width, _ = images.shape
   # numpy reflects as often as it takes, and repeats a side of one pixel.
   sides = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
   images = np.pad(images, sides, mode='reflect')
-  rows = ((0, -batch % num_devices), (0, 0), (0, 0), (0, 0))
+  rows = ((0, -batch % parts), (0, 0), (0, 0), (0, 0))
   return np.pad(images, rows, mode='edge')

@@ -1,16 +1,15 @@
-"""Training: one jitted update, and the loop around it on one page."""
+"""Training: the loop around the update, on one page."""
 
 import contextlib
 import functools
 import pathlib
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 import orbax.checkpoint as ocp
 from clu import metric_writers
+from jax.experimental.compilation_cache import compilation_cache
 
 from mixdtp_jax import checkpoints, inference, published, report
 from mixdtp_jax.console import progress
@@ -18,106 +17,14 @@ from mixdtp_jax.data import pipeline
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.folders import CroppedPairs, Pairs
 from mixdtp_jax.evaluate import evaluate, mean_row
-from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.architectures import (
-  Network,
-  final_image,
-  make_network,
-)
+from mixdtp_jax.model.architectures import final_image, make_network
 from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.model.network import Outputs
-from mixdtp_jax.state import (
-  TrainState,
-  init_state,
-  make_optimizer,
-  make_schedule,
-)
+from mixdtp_jax.state import TrainState, init_state, make_optimizer
 from mixdtp_jax.training_log import TrainingLog
+from mixdtp_jax.update import compile_ahead, make_train_step
 from mixdtp_jax.weights import load_params
-
-Batch = dict[str, jax.Array]
-Scalars = dict[str, jax.Array]
-LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
-
-
-def loss_and_gradients(
-  params: dict, batch: Batch, *, network: Network, loss: LossFn
-) -> tuple[Scalars, dict]:
-  """Scalars and gradients of a batch {'rainy', 'clean'} (B, H, W, 3).
-
-  All are means over the images, so the mean over equal parts of a batch is
-  that of the whole: this is the per-device function of data parallelism.
-  """
-
-  def loss_fn(params):
-    outputs = network.apply({'params': params}, batch['rainy'])
-    total, terms = loss(outputs, batch['clean'])
-    return total, (outputs.final, terms)
-
-  (total, (final, terms)), gradients = jax.value_and_grad(
-    loss_fn, has_aux=True
-  )(params)
-  error = jnp.square(jnp.clip(final, 0, 1) - batch['clean']).mean((1, 2, 3))
-  # An exact image has no finite PSNR; 100 dB stands for it.
-  psnr = -10 * jnp.log10(jnp.maximum(error, 1e-10)).mean()
-  scalars = {'loss': total, 'psnr': psnr}
-  return scalars | {f'loss_{k}': v for k, v in terms.items()}, gradients
-
-
-def apply_gradients(
-  state: TrainState,
-  gradients: dict,
-  optimizer: optax.GradientTransformation,
-) -> TrainState:
-  """One update of the optimizer."""
-  updates, opt_state = optimizer.update(
-    gradients, state.opt_state, state.params
-  )
-  params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, opt_state)
-
-
-def train_step(
-  state: TrainState,
-  batch: Batch,
-  *,
-  network: Network,
-  loss: LossFn,
-  optimizer: optax.GradientTransformation,
-  schedule: optax.Schedule,
-) -> tuple[TrainState, Scalars]:
-  """One update: a pure function of state and batch.
-
-  Under jit with the batch split over a mesh, the compiler adds the exchange
-  of gradients between devices.
-
-  Returns:
-    The next state and float32 scalars: loss, its terms before weighting,
-    psnr (rgb, of the batch's final images), learning_rate, and grad_norm,
-    the global norm before clipping.
-  """
-  scalars, gradients = loss_and_gradients(
-    state.params, batch, network=network, loss=loss
-  )
-  scalars['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
-  scalars['grad_norm'] = optax.tree.norm(gradients)
-  return apply_gradients(state, gradients, optimizer), scalars
-
-
-def make_train_step(
-  config: ml_collections.ConfigDict,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
-  """The compiled `train_step` of a configuration; it consumes its state."""
-  step = functools.partial(
-    train_step,
-    network=make_network(make_model_config(config.model)),
-    loss=make_loss(**config.loss),
-    optimizer=make_optimizer(config),
-    schedule=make_schedule(config),
-  )
-  return jax.jit(step, donate_argnums=0)
 
 
 def train_and_evaluate(
@@ -140,15 +47,16 @@ def train_and_evaluate(
       start from or the checkpoints in `workdir`, or these are past the last
       update.
     FloatingPointError: loss or gradient is not finite any more.
+    CollapseError: the SSIM of the restored images stays at 0.
   """
   config = _with_data_dir(config, workdir)
-  mesh = make_mesh()
-  step_fn = make_train_step(config)
+  mesh = make_mesh(space=config.mesh_space)
+  step_fn = make_train_step(config, mesh)
   manager = checkpoints.make_manager(workdir, keep=config.keep_checkpoints)
   writer = metric_writers.create_default_writer(
     workdir, just_logging=jax.process_index() > 0
   )
-  with manager, contextlib.closing(writer):
+  with _compiled_kept(config, workdir), manager, contextlib.closing(writer):
     state = start_state(manager, config, replicated(mesh))
     start, end = int(state.step), config.num_train_steps
     if start > end:
@@ -158,6 +66,7 @@ def train_and_evaluate(
       )
     batches = pipeline.train_batches(config, start_step=start, mesh=mesh)
     pairs = _test_pairs(config)  # now, so that what is wrong with them shows
+    step_fn = compile_ahead(step_fn, state, config, mesh)
     log = TrainingLog(config, writer, manager, start_step=start)
     for step, batch in zip(range(start, end), batches, strict=False):
       state, scalars = step_fn(state, batch)  # state.step is step + 1 now
@@ -176,6 +85,29 @@ def train_and_evaluate(
 
 def _due(step: int, every: int, end: int) -> bool:
   return step == end or (every > 0 and step % every == 0)
+
+
+def _compiled_kept(config, workdir):
+  """Within it, compiled programs are kept for the run's next start.
+
+  In the folder of JAX's own settings, if they name one and the knob does not.
+  """
+  usual = jax.config.jax_compilation_cache_dir
+  folder = config.compilation_cache_dir or usual
+  return _compiling_into(folder or str(pathlib.Path(workdir, 'compiled')))
+
+
+@contextlib.contextmanager
+def _compiling_into(folder):
+  usual = jax.config.jax_compilation_cache_dir
+  try:
+    jax.config.update('jax_compilation_cache_dir', folder)
+    # JAX looks at the setting once, unless it is told to look again.
+    compilation_cache.reset_cache()
+    yield
+  finally:
+    jax.config.update('jax_compilation_cache_dir', usual)
+    compilation_cache.reset_cache()
 
 
 def _with_data_dir(config, workdir):
@@ -208,13 +140,18 @@ def start_state(
   cfg = make_model_config(config.model)
   optimizer = make_optimizer(config)
   init = functools.partial(
-    init_state, config.seed, make_network(cfg), optimizer
+    init_state,
+    config.seed,
+    make_network(cfg),
+    optimizer,
+    ema=config.ema_decay > 0,
   )
   state = checkpoints.restore_or_init(manager, config, init, sharding)
   if config.init_from and manager.latest_step() is None:
     # The optimizer's fresh state, zeros, is the same for any weights.
     params = jax.device_put(load_params(config.init_from, cfg), sharding)
-    state = TrainState(state.step, params, state.opt_state)
+    average = state.ema_params and jax.tree.map(jnp.copy, params)
+    state = state.replace(params=params, ema_params=average)
   return state
 
 
@@ -237,7 +174,7 @@ def evaluate_state(
   """Scores a state on test images, and writes the means and some images.
 
   Args:
-    state: its parameters are evaluated.
+    state: its parameters are evaluated, the averaged ones where it has them.
     pairs: the test images, as they are to be scored.
     config: names the network, and how many of the images count while
       training.
@@ -249,7 +186,7 @@ def evaluate_state(
   step, cfg = int(state.step), make_model_config(config.model)
   restore = inference.make_restore(
     final_image(cfg),
-    state.params,
+    state.eval_params,
     multiple=make_network(cfg).multiple,
     mesh=mesh,
   )

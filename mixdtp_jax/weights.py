@@ -55,8 +55,9 @@ def load_weights(
   """Loads weights with the configuration of their network.
 
   Args:
-    path: the workdir of a training run (its newest checkpoint is taken), a
-      folder that `save_weights` wrote, or a PyTorch .pth file.
+    path: the workdir of a training run (its newest checkpoint is taken, of a
+      run with ema_decay the averaged weights), a folder that `save_weights`
+      wrote, or a PyTorch .pth file.
     steps: iterations of the progressive refinement; None is what the weights
       were trained with, or for a .pth, which does not say, the published 3
       (of PReNet 6).

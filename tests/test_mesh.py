@@ -13,7 +13,7 @@ from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
 from mixdtp_jax.model.architectures import make_network
 from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.state import make_optimizer
-from mixdtp_jax.train import (
+from mixdtp_jax.update import (
   apply_gradients,
   loss_and_gradients,
   make_train_step,
@@ -35,14 +35,16 @@ def _batch(step):
   return {'rainy': rainy, 'clean': clean}
 
 
-def _train(devices):
+def _train(devices, space=1, **changes):
   """The states on the host after each update, and their scalars."""
-  mesh = make_mesh(devices)
+  mesh = make_mesh(devices, space=space)
   # A copy of its own: the step consumes what it is given.
   state = jax.device_put(
     jax.tree.map(np.copy, tiny.initial_state()), replicated(mesh)
   )
-  step_fn = make_train_step(tiny.get_config())
+  config = tiny.get_config()
+  config.update(changes)
+  step_fn = make_train_step(config, mesh)
   history = []
   for step in range(_UPDATES):
     batch = jax.device_put(_batch(step), batch_sharding(mesh))
@@ -71,12 +73,26 @@ def _assert_close(tree, other):
   jax.tree.map(compare, tree, other)
 
 
-def test_the_mesh_has_all_devices_along_data():
+def test_the_mesh_has_all_devices():
   mesh = make_mesh()
-  assert dict(mesh.shape) == {'data': 8}
-  assert batch_sharding(mesh).shard_shape((16, 3)) == (2, 3)
-  assert replicated(mesh).shard_shape((16, 3)) == (16, 3)
-  assert dict(make_mesh(jax.devices()[:1]).shape) == {'data': 1}
+  assert dict(mesh.shape) == {'data': 8, 'space': 1}
+  assert batch_sharding(mesh).shard_shape((16, 8, 3)) == (2, 8, 3)
+  assert replicated(mesh).shard_shape((16, 8, 3)) == (16, 8, 3)
+  one = make_mesh(jax.devices()[:1])
+  assert dict(one.shape) == {'data': 1, 'space': 1}
+
+
+def test_neighbours_share_the_rows_of_an_image():
+  mesh = make_mesh(space=2)
+  assert dict(mesh.shape) == {'data': 4, 'space': 2}
+  assert mesh.devices.tolist()[0] == jax.devices()[:2]
+  assert batch_sharding(mesh).shard_shape((16, 8, 3)) == (4, 4, 3)
+
+
+@pytest.mark.parametrize('space', [0, 3, 16])
+def test_devices_that_cannot_be_split_are_refused(space):
+  with pytest.raises(ValueError, match='does not divide the 8 devices'):
+    make_mesh(space=space)
 
 
 def test_one_device_makes_the_updates_of_eight(on_eight):
@@ -88,6 +104,15 @@ def test_one_device_makes_the_updates_of_eight(on_eight):
     _assert_close(state.opt_state, other.opt_state)
     assert state.step == other.step
   assert on_one[-1][0].step == _UPDATES
+
+
+@pytest.mark.parametrize('space', [2, 4, 8])
+def test_any_split_of_eight_devices_makes_the_same_updates(on_eight, space):
+  split = _train(jax.devices(), space)
+  for (state, scalars), (other, others) in zip(on_eight, split, strict=True):
+    _assert_close(scalars, others)
+    _assert_close(state.params, other.params)
+    _assert_close(state.opt_state, other.opt_state)
 
 
 @pytest.mark.filterwarnings('ignore:.*pmap.*:DeprecationWarning')
@@ -102,7 +127,9 @@ def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
     result = loss_and_gradients(params, batch, network=network, loss=loss)
     return jax.lax.pmean(result, 'data')
 
-  update = jax.jit(functools.partial(apply_gradients, optimizer=optimizer))
+  update = jax.jit(
+    functools.partial(apply_gradients, optimizer=optimizer, ema_decay=0)
+  )
   state = tiny.initial_state()
   for step, (other, others) in enumerate(on_eight):
     batch = {

@@ -1,14 +1,15 @@
 """Batches of training crops, and whole images for evaluation.
 
 A training batch is a pure function of (config.seed, step). Its rows have the
-counters k = step * batch_size + row; counter k shows image k % N of epoch
-k // N, in that epoch's own order, and what is random about its crop, flip and
-turn is drawn from (seed, k). So a run resumes without any iterator state, and
-every host reads only its own rows of the global batch.
+counters k = images of all batches before + row; counter k shows image k % N of
+epoch k // N, in that epoch's own order, and what is random about its crop, flip
+and turn is drawn from (seed, k). So a run resumes without any iterator state,
+and every host reads only its own rows of the global batch.
 
 Images are NHWC float32 in [0, 1].
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from mixdtp_jax import mesh as mesh_lib
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.datasets.base import PreparedPairs, tf
 from mixdtp_jax.data.folders import Pairs
+from mixdtp_jax.growth import Stage, stages
 
 # Values of config.data.crops.
 CROPS = ('random', 'second_cell')
@@ -42,7 +44,7 @@ class EvalBatch(NamedTuple):
 def train_batches(
   config: ml_collections.ConfigDict, *, start_step: int, mesh: jax.sharding.Mesh
 ) -> Iterator[dict[str, jax.Array]]:
-  """Endless batches from step `start_step` on.
+  """The batches from step `start_step` to the last.
 
   Args:
     config: configs/default.py; the data set is prepared first if need be.
@@ -54,74 +56,100 @@ def train_batches(
     float32 in [0, 1], split over the mesh.
 
   Raises:
-    ValueError: batch_size is no multiple of the number of devices.
+    ValueError: the devices cannot share a batch, see `check_split`.
     FileNotFoundError, ValueError: see `datasets.prepare`, `local_batches`.
   """
-  batch_size, data = config.batch_size, config.data
-  if batch_size % mesh.size:
-    raise ValueError(
-      f'batch_size = {batch_size} is not a multiple of the {mesh.size} devices '
-      'that share each batch'
-    )
+  data, parts = config.data, stages(config)
+  for stage in parts:
+    check_split(stage, config, mesh)
   pairs = open_split(
     data.name,
     source=data.source,
     data_dir=data.data_dir,
     split='train',
-    crop=data.crop,
+    crop=max(stage.crop for stage in parts),
   )
+  for stage in parts:
+    _check_crops(pairs, data, stage.crop)
+  left = (s for s in parts if s.end > start_step)
+  return itertools.chain.from_iterable(
+    _global_batches(config, pairs, stage, start_step, mesh) for stage in left
+  )
+
+
+def check_split(
+  stage: Stage, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
+) -> None:
+  """Refuses batches that cannot be split evenly.
+
+  Raises:
+    ValueError: the stage's batch_size is no multiple of accumulate_steps times
+      the devices along 'data', or its crop none of those along 'space'.
+  """
+  data, space = mesh.shape['data'], mesh.shape['space']
+  if stage.batch_size % (data * config.accumulate_steps):
+    raise ValueError(
+      f'batch_size = {stage.batch_size} is not a multiple of the {data} '
+      'devices that share each batch times accumulate_steps = '
+      f'{config.accumulate_steps}'
+    )
+  if stage.crop % space:
+    raise ValueError(
+      f'data.crop = {stage.crop} is not a multiple of mesh_space = {space}'
+    )
+
+
+def _global_batches(config, pairs, stage, start_step, mesh):
   sharding = mesh_lib.batch_sharding(mesh)
-  slices = sharding.addressable_devices_indices_map((batch_size,)).values()
-  rows = sorted({row for (s,) in slices for row in range(batch_size)[s]})
+  shape = (stage.batch_size, stage.crop, stage.crop, 3)
+  slices = sharding.addressable_devices_indices_map(shape).values()
+  rows = sorted({i for s in slices for i in range(stage.batch_size)[s[0]]})
 
   def to_global(rows_here: np.ndarray) -> jax.Array:
-    shape = (batch_size, *rows_here.shape[1:])
     return jax.make_array_from_process_local_data(sharding, rows_here, shape)
 
-  local = local_batches(config, pairs, start_step=start_step, rows=rows)
+  local = local_batches(
+    config, pairs, stage, start_step=max(start_step, stage.start), rows=rows
+  )
   return (jax.tree.map(to_global, batch) for batch in local)
 
 
 def local_batches(
   config: ml_collections.ConfigDict,
   pairs: PreparedPairs,
+  stage: Stage,
   *,
   start_step: int,
   rows: Sequence[int],
 ) -> Iterator[dict[str, np.ndarray]]:
-  """The given rows of every batch from step `start_step` on.
+  """The given rows of a stage's batches from step `start_step` on.
 
   Args:
-    config: gives seed, batch_size and what data says of the crops.
-    pairs: the training images, none smaller than the crop.
-    start_step: index of the first batch.
+    config: gives seed and what data says of the crops.
+    pairs: the training images, each with room for the crops.
+    stage: gives crop, batch_size and the last step.
+    start_step: index of the first batch, one of the stage's.
     rows: ascending, from 0 to batch_size - 1.
 
   Returns:
-    Endless iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32
-    in [0, 1].
-
-  Raises:
-    ValueError: data.crops is unknown, or an image has no such crop.
+    Iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32 in
+    [0, 1].
   """
-  _check_crops(pairs, config.data)
   rows = np.asarray(rows, np.int64)
 
   def crop_pair(n):
     step, row = n // len(rows), tf.gather(rows, n % len(rows))
-    k = step * config.batch_size + row
+    k = stage.images_before(step) + row
     index = _image_index(k, len(pairs), config.seed)
     encoded = tf.numpy_function(pairs.encoded, [index], (tf.string, tf.string))
     images = tf.concat([_decode(image) for image in encoded], axis=-1)
-    return _augment(images, k, config.seed, config.data)
+    return _augment(images, k, config.seed, config.data, stage.crop)
 
   def to_batch(crops):  # (rows, crop, crop, 6) uint8
     crops = tf.cast(crops, tf.float32) / 255
     return {'rainy': crops[..., :3], 'clean': crops[..., 3:]}
 
-  numbers = tf.data.Dataset.range(
-    start_step * len(rows), np.iinfo(np.int64).max
-  )
+  numbers = tf.data.Dataset.range(start_step * len(rows), stage.end * len(rows))
   # deterministic: the order must not depend on which worker is done first.
   crops = numbers.map(crop_pair, tf.data.AUTOTUNE, deterministic=True)
   batches = crops.batch(len(rows)).map(to_batch).prefetch(tf.data.AUTOTUNE)
@@ -158,7 +186,9 @@ def _eval_batch(images: list[dict], batch_size: int) -> EvalBatch:
   return EvalBatch(stack['rainy'], stack['clean'], names)
 
 
-def _check_crops(pairs: PreparedPairs, data: ml_collections.ConfigDict) -> None:
+def _check_crops(
+  pairs: PreparedPairs, data: ml_collections.ConfigDict, crop: int
+) -> None:
   if data.crops not in CROPS:
     raise ValueError(
       f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
@@ -167,10 +197,10 @@ def _check_crops(pairs: PreparedPairs, data: ml_collections.ConfigDict) -> None:
     return
   for index in range(len(pairs)):
     height, width = pairs.shape(index)
-    if (height // data.crop) * (width // data.crop) < 2:
+    if (height // crop) * (width // crop) < 2:
       raise ValueError(
         f'{pairs[index]["name"]} has {width}x{height} pixels, no room for two '
-        f"cells of data.crop = {data.crop}, of which data.crops = 'second_cell'"
+        f"cells of data.crop = {crop}, of which data.crops = 'second_cell'"
         " takes the second: take a smaller crop, or data.crops = 'random'"
       )
 
@@ -192,7 +222,11 @@ def _decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _augment(
-  images: tf.Tensor, k: tf.Tensor, seed: int, data: ml_collections.ConfigDict
+  images: tf.Tensor,
+  k: tf.Tensor,
+  seed: int,
+  data: ml_collections.ConfigDict,
+  crop: int,
 ) -> tf.Tensor:
   """Crops, flips and turns (H, W, 6), by numbers that (seed, k) fixes."""
   if data.transpose_landscape:
@@ -203,7 +237,6 @@ def _augment(
   )
   top, left, flip, turns = tf.unstack(tf.cast(draws, tf.int64))
   height, width = tf.unstack(tf.shape(images, tf.int64)[:2])
-  crop = data.crop
   if data.crops == 'second_cell':
     top, left = _second_cell(width, crop)
   else:
