@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
+from mixdtp_jax.mesh import (
+  MIN_SHARED_ROWS,
+  batch_sharding,
+  make_mesh,
+  replicated,
+)
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Restore = Callable[[np.ndarray], np.ndarray]
@@ -21,8 +26,9 @@ Restore = Callable[[np.ndarray], np.ndarray]
 def _apply_and_clamp(
   apply: Apply, mesh: jax.sharding.Mesh, params: Any, images: jax.Array
 ) -> jax.Array:
-  # Here the compiler splits heights that the devices do not divide, too.
-  images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
+  if images.shape[1] >= MIN_SHARED_ROWS:
+    # Here the compiler splits heights that the devices do not divide, too.
+    images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
   restored = jnp.clip(apply(params, images).astype(jnp.float32), 0, 1)
   # Every host gets the whole batch, and so every host can score it.
   return jax.lax.with_sharding_constraint(restored, replicated(mesh))

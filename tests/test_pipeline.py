@@ -325,15 +325,17 @@ def test_every_stage_is_checked_before_the_first_batch(data_dir):
     pipeline.train_batches(config, start_step=0, mesh=mesh)
 
 
-def test_rows_of_images_are_split_along_space(data_dir):
-  config = make_config(data_dir=data_dir)
+def test_rows_of_images_are_split_along_space(published_dir):
+  config = make_config(data_dir=published_dir, crop=32)
   mesh = mesh_lib.make_mesh(space=4)
   batch = next(pipeline.train_batches(config, start_step=0, mesh=mesh))
-  assert batch['rainy'].sharding.shard_shape((8, 16, 16, 3)) == (4, 4, 16, 3)
-  assert_equal([batch], take(config, data_dir, 1))
-  config.data.crop = 18
-  with pytest.raises(ValueError, match='crop = 18 .* mesh_space = 4'):
-    pipeline.train_batches(config, start_step=0, mesh=mesh)
+  shape = batch['rainy'].sharding.shard_shape(batch['rainy'].shape)
+  assert shape == (4, 8, 32, 3)
+  assert_equal([batch], take(config, published_dir, 1))
+  for crop in (16, 38):
+    config.data.crop = crop
+    with pytest.raises(ValueError, match=f'crop = {crop} .* mesh_space = 4'):
+      pipeline.train_batches(config, start_step=0, mesh=mesh)
 
 
 def test_refuses_a_batch_that_does_not_split_into_parts(data_dir):

@@ -84,7 +84,8 @@ def check_split(
 
   Raises:
     ValueError: the stage's batch_size is no multiple of accumulate_steps times
-      the devices along 'data', or its crop none of those along 'space'.
+      the devices along 'data', or its crop none of those along 'space', or
+      too small to be shared by them.
   """
   data, space = mesh.shape['data'], mesh.shape['space']
   if stage.batch_size % (data * config.accumulate_steps):
@@ -93,9 +94,11 @@ def check_split(
       'devices that share each batch times accumulate_steps = '
       f'{config.accumulate_steps}'
     )
-  if stage.crop % space:
+  least = mesh_lib.MIN_SHARED_ROWS
+  if space > 1 and (stage.crop % space or stage.crop < least):
     raise ValueError(
-      f'data.crop = {stage.crop} is not a multiple of mesh_space = {space}'
+      f'data.crop = {stage.crop} is not a multiple of mesh_space = {space}, or '
+      f'is less than the {least} pixels that can be shared'
     )
 
 
