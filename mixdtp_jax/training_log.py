@@ -140,7 +140,7 @@ class TrainingLog:
     self._manager.wait_until_finished()
     steps = [s for s in self._manager.all_steps() if s < before]
     if not steps:
-      return 'no checkpoint from before that is kept'
+      return 'no checkpoint was saved before that'
     return (
       f'the last good checkpoint is {self._manager.directory / str(max(steps))}'
     )
