@@ -163,7 +163,11 @@ def flat_config(config: ml_collections.ConfigDict, prefix: str = '') -> dict:
     if isinstance(value, ml_collections.ConfigDict):
       flat |= flat_config(value, f'{prefix}{name}.')
     else:
-      flat[prefix + name] = (
-        list(value) if isinstance(value, tuple | list) else value
-      )
+      flat[prefix + name] = _with_lists(value)
   return flat
+
+
+def _with_lists(value):
+  if isinstance(value, tuple | list):
+    return [_with_lists(part) for part in value]
+  return value

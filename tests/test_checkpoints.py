@@ -151,9 +151,10 @@ def test_other_changes_are_told(tmp_path, caplog):
 
 
 def test_the_same_configuration_is_silent(tmp_path, caplog):
-  _save(tmp_path, 6)
+  config = _config(growth=((3, 128, 2), (6, 160, 1)))
+  _save(tmp_path, 6, config=config)
   with caplog.at_level(logging.WARNING, 'absl'):
-    _restore(tmp_path, ml_collections.ConfigDict(_config()))
+    _restore(tmp_path, ml_collections.ConfigDict(config))
   assert not [r for r in caplog.records if 'Changed' in r.msg]
 
 
