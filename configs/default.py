@@ -60,9 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.compilation_cache_dir = ''  # '' is WORKDIR/compiled
 
   config.log_every_steps = 50  # updates
-  config.collapse_patience = (
-    200  # updates with SSIM at 0 that end the run; 0: none
-  )
+  config.collapse_patience = 200  # updates of SSIM 0 that end a run; 0: never
   config.eval_every_steps = 5_000  # updates; 0: only at the end
   config.eval_images = 20  # of the test split, while training; 0: all of them
   config.eval_batch_size = 8  # images of equal size at once, over all devices

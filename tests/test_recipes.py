@@ -1,11 +1,14 @@
 """Whole runs of a tiny PReNet, which compiles in seconds."""
 
+import json
+
 import jax
 import ml_collections
 import numpy as np
 import pytest
 import tiny
 
+from configs import rain100l_robust
 from mixdtp_jax import train
 from mixdtp_jax.model.config import PReNetConfig, as_mapping
 from mixdtp_jax.train import train_and_evaluate
@@ -36,7 +39,7 @@ def make_config(tiny_pairs, tmp_path_factory):
 def test_a_growing_run_resumes_across_its_stages(make_config, tmp_path):
   config = make_config(
     num_train_steps=8,
-    growth=((3, 20, 16), (6, 24, 8)),
+    growth=((6, 24, 8),),
     ema_decay=0.5,
     checkpoint_every_steps=4,
     **{'schedule.warmup_steps': 1},
@@ -120,3 +123,21 @@ def test_a_collapse_stops_the_run(make_config, tmp_path):
   with pytest.raises(CollapseError, match='SSIM of the restored images'):
     train_and_evaluate(config, str(tmp_path))
   assert not (tmp_path / 'results').exists()
+
+
+def test_the_robust_recipe_learns_where_that_one_collapses(
+  make_config, tmp_path
+):
+  robust = rain100l_robust.get_config()
+  config = make_config(
+    **_FAR_TOO_FAST
+    | {
+      'loss.final': robust.loss.final,
+      'optimizer.clip_norm': robust.optimizer.clip_norm,
+      'schedule.warmup_steps': 40,
+    }
+  )
+  assert robust.schedule.warmup_steps >= 40
+  train_and_evaluate(config, str(tmp_path))
+  results = json.loads((tmp_path / 'results' / 'results.json').read_text())
+  assert results['mean']['restored']['rgb']['ssim'] > 0.3
