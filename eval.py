@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 from absl import app, flags
 
-from mixdtp_jax import published, report
+from mixdtp_jax import hosts, published, report
 from mixdtp_jax.console import progress, set_up_logging
 from mixdtp_jax.data.datasets import DATASETS, open_split
 from mixdtp_jax.data.folders import CroppedPairs, Pairs, open_folder
@@ -67,13 +67,16 @@ _OUT = flags.DEFINE_string(
   'out', None, 'Folder for tables and images; without it, only print.'
 )
 
+_JOIN_HOSTS = hosts.define_flags()
+
 
 def main(argv: Sequence[str]) -> None:
   """Evaluates as the flags say, prints the table and what was written."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  _JOIN_HOSTS()
   set_up_logging()
-  pairs, source = _open_pairs()
+  pairs, source = hosts.in_turn(_open_pairs)
   pairs = CroppedPairs(pairs, _CROP_MULTIPLE.value)
   cfg, params = load_weights(_WEIGHTS.value, steps=_STEPS.value)
   panels = report.Panels(pairs, _OUT.value)
@@ -81,9 +84,11 @@ def main(argv: Sequence[str]) -> None:
     make_restore(final_image(cfg), params, multiple=make_network(cfg).multiple),
     eval_batches(pairs, batch_size=_BATCH_SIZE.value or jax.device_count()),
     _PROTOCOLS.value,
-    save=panels.add if _OUT.value else None,
+    save=panels.add if _OUT.value and hosts.is_first() else None,
     progress=progress('Evaluated', len(pairs)),
   )
+  if not hosts.is_first():
+    return
   print(report.format_table(rows))
   # Published figures are of test splits.
   dataset = source.get('name', '') if _SPLIT.value == 'test' else ''
@@ -133,7 +138,7 @@ def _open_pairs() -> tuple[Pairs, dict[str, str]]:
       'evaluate a plain folder of pairs with --folder'
     )
   pairs = open_split(name, source=source, data_dir=data_dir, split=_SPLIT.value)
-  return pairs, {'name': name, 'source': source, 'split': _SPLIT.value}
+  return pairs, {'name': pairs.name, 'source': source, 'split': _SPLIT.value}
 
 
 if __name__ == '__main__':

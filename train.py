@@ -1,6 +1,9 @@
 """Trains a network: flags -> mixdtp_jax.train.
 
 python train.py --config=configs/demo.py --workdir=runs/demo
+
+One command on each host of a TPU slice, or under srun or mpirun, trains on all
+of them; elsewhere the last three flags say who is who.
 """
 
 from collections.abc import Sequence
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
+from mixdtp_jax import hosts
 from mixdtp_jax.console import set_up_logging
 from mixdtp_jax.train import train_and_evaluate
 
@@ -17,6 +21,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run; the same command continues it.'
 )
+_JOIN_HOSTS = hosts.define_flags()
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -24,6 +29,7 @@ def main(argv: Sequence[str]) -> None:
   """Trains as the flags say."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  _JOIN_HOSTS()
   set_up_logging()
   train_and_evaluate(_CONFIG.value, _WORKDIR.value)
 

@@ -19,6 +19,10 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.data = data = ml_collections.ConfigDict()
   data.name = 'pairs'  # a key of mixdtp_jax.data.datasets.DATASETS
+  # Trained on instead of data.name, which is then only tested on: pairs of a
+  # set's name and its weight, a whole number of crops in each round of them
+  # all. All but data.name have to lie prepared in data_dir.
+  data.mixture = ()
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
   data.crop = 96  # pixels, a multiple of 8 and of mesh_space

@@ -2,13 +2,14 @@
 
 import argparse
 import pathlib
+import signal
 import sys
 
 import jax
 
-from mixdtp_jax import weights
+from mixdtp_jax import console, weights
+from mixdtp_jax.compare.runs import compare_runs
 from mixdtp_jax.interop import torch_weights
-from mixdtp_jax.runs import compare_runs
 
 
 def convert(source: str, target: str, steps: int | None) -> None:
@@ -37,11 +38,31 @@ def convert(source: str, target: str, steps: int | None) -> None:
   print(f'{source} -> {path}: {count:,} parameters of {cfg}')
 
 
-def compare(runs: list[str], out: str) -> None:
-  """Sets training runs side by side, see `runs.compare_runs`."""
-  # Accelerators may be busy with the very runs that are looked at.
-  jax.config.update('jax_platforms', 'cpu')
-  compare_runs(runs, out)
+def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
+  """Checks a data set and writes its prepared copy; see `datasets.prepare`.
+
+  What was made by a run that was stopped is made again.
+
+  Args:
+    name: of the data set.
+    source: the folder of the files as published.
+    data_dir: the folder of prepared copies.
+    partial: take what is there of a published set, not only all of it.
+  """
+  # TensorFlow takes seconds to import, which the other commands do without.
+  from mixdtp_jax.data import datasets
+
+  console.set_up_logging()
+  # Unwinds, which removes what is half-written.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped'))
+  builder = datasets.prepare(
+    name, source=source, data_dir=data_dir, partial=partial
+  )
+  counts = ', '.join(
+    f'{split} {info.num_examples:,}'
+    for split, info in builder.info.splits.items()
+  )
+  print(f'{name}: {counts}, in {builder.data_path}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,19 +89,102 @@ def _parser() -> argparse.ArgumentParser:
   command.set_defaults(
     run=lambda args: convert(args.source, args.to, args.steps)
   )
-  command = commands.add_parser('compare', help='set runs side by side')
-  command.add_argument(
+  _add_compare(commands)
+  _add_prepare(commands)
+  return parser
+
+
+# Flag, type, default and meaning, of comparing JAX with PyTorch.
+_STUDY = (
+  ('steps', int, None, 'refinement steps of a .pth (default: as published)'),
+  ('folder', str, None, 'folder with rainy/ and clean/'),
+  ('data', str, None, 'data set instead (default: photographs)'),
+  ('data_dir', str, None, 'folder of its prepared copy'),
+  ('source', str, None, 'folder of its files as published'),
+  ('split', str, None, 'its split (default: test)'),
+  ('num_images', int, 2, 'images to compare'),
+  ('size', int, 128, 'cut images to this side in pixels; 0: whole'),
+  ('config', str, None, "recipe (default: the run's, or configs/default.py)"),
+  ('train_steps', int, 5, 'updates in both'),
+  ('batch_size', int, 2, 'crops an update'),
+  ('crop', int, 64, 'their side in pixels'),
+  ('repeats', int, 5, 'timed runs of each'),
+)
+
+
+def _add_compare(commands) -> None:
+  command = commands.add_parser(
+    'compare', help='set runs side by side, or JAX and PyTorch'
+  )
+  what = command.add_mutually_exclusive_group(required=True)
+  what.add_argument(
     '--runs',
     nargs='+',
-    required=True,
     metavar='WORKDIR',
     help='folders of training runs, finished or not',
   )
-  command.add_argument(
-    '--out', required=True, help='folder for runs.json and runs.html'
+  what.add_argument(
+    '--weights',
+    help='network to run in JAX and in PyTorch: the workdir of a run, a '
+    'weights folder, or a .pth file',
   )
-  command.set_defaults(run=lambda args: compare(args.runs, args.out))
-  return parser
+  what.add_argument(
+    '--random',
+    type=int,
+    metavar='SEED',
+    help='the same, its weights drawn',
+  )
+  command.add_argument(
+    '--out', required=True, help='folder for JSON and HTML files'
+  )
+  study = command.add_argument_group('JAX and PyTorch')
+  for name, kind, default, text in _STUDY:
+    shown = '' if default is None else f' (default: {default})'
+    study.add_argument(
+      f'--{name}', type=kind, default=default, help=text + shown
+    )
+  command.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> None:
+  settings = vars(args)
+  del settings['run']
+  runs = settings.pop('runs')
+  if runs is None:
+    # Not above: it needs PyTorch, which the other commands do without.
+    from mixdtp_jax.compare.command import compare_frameworks
+
+    compare_frameworks(**settings)
+    return
+  for name, _, default, _ in _STUDY:
+    if settings[name] != default:
+      raise ValueError(f'--runs needs no --{name}: drop the one or the other')
+  # Accelerators may be busy with the very runs that are looked at.
+  jax.config.update('jax_platforms', 'cpu')
+  compare_runs(runs, args.out)
+
+
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+  command = commands.add_parser(
+    'prepare', help='check a data set and write the copy that training reads'
+  )
+  command.add_argument('name', help='rain100l, rain800, pairs, ...; see README')
+  command.add_argument(
+    '--source', default='', help='folder of the files as published'
+  )
+  command.add_argument(
+    '--data_dir', required=True, help='folder of prepared copies'
+  )
+  command.add_argument(
+    '--partial',
+    action='store_true',
+    help='take what is there of a published set, not only all of it',
+  )
+  command.set_defaults(
+    run=lambda args: prepare(
+      args.name, args.source, args.data_dir, args.partial
+    )
+  )
 
 
 def main() -> None:

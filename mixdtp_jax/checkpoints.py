@@ -2,37 +2,64 @@
 
 Each holds the parameters, their moving average where the run has one, the
 optimizer's state and the run's whole configuration, and is complete or not
-there at all.
+there at all. Its arrays have checksums, so that one which was damaged later
+cannot be read; then the one before is.
 """
 
+import contextlib
+import itertools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from mixdtp_jax import hosts
+from mixdtp_jax.mesh import place
 from mixdtp_jax.model.config import EXECUTION
 from mixdtp_jax.state import TrainState
 
+T = TypeVar('T')
+
 _EMA = 'ema_params'  # an item that only runs with ema_decay have
+
+
+class OtherNetworkError(ValueError):
+  """A checkpoint is of another network than the one that asks for it."""
 
 
 def make_manager(
   workdir: str | os.PathLike, *, keep: int | None = None
 ) -> ocp.CheckpointManager:
-  """Opens (and creates) the checkpoints of a run.
+  """Opens (and creates) the checkpoints of a run, to save some.
+
+  What a killed run left half-saved is removed: only one run may do this at a
+  time (see run_lock.py).
 
   Args:
     workdir: the run's folder.
     keep: how many of the newest are kept; None is all.
   """
-  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-  options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-  return ocp.CheckpointManager(folder, options=options)
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=keep, create=True, cleanup_tmp_directories=True
+  )
+  return ocp.CheckpointManager(_folder(workdir), options=options)
+
+
+def open_manager(workdir: str | os.PathLike) -> ocp.CheckpointManager:
+  """Opens the checkpoints of a run, to read them; it may be going on."""
+  options = ocp.CheckpointManagerOptions(create=False)
+  return ocp.CheckpointManager(_folder(workdir), options=options)
+
+
+def _folder(workdir):
+  return pathlib.Path(workdir).absolute() / 'checkpoints'
 
 
 def save(
@@ -43,6 +70,9 @@ def save(
   """Starts to save a state under its step; training may go on meanwhile.
 
   A step that is saved already stays as it is.
+
+  Raises:
+    OSError: this one, or the one before, cannot be saved; see `wait`.
   """
   step = int(state.step)
   if step == manager.latest_step():
@@ -54,7 +84,50 @@ def save(
   }
   if state.ema_params is not None:
     items[_EMA] = ocp.args.StandardSave(state.ema_params)
-  manager.save(step, args=ocp.args.Composite(**items))
+  wait(manager)
+  with _named_failure(manager, step):
+    manager.save(step, args=ocp.args.Composite(**items))
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+  """Waits until what `save` started is on the disk.
+
+  Raises:
+    OSError: it could not be written, as on a full disk; the message names the
+      last good checkpoint, which is as it was.
+  """
+  with _named_failure(manager, manager.latest_step()):
+    manager.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _named_failure(manager, step) -> Iterator[None]:
+  try:
+    yield
+  # The latter is how a full disk shows in the threads that write arrays.
+  except (OSError, ValueError) as error:
+    manager.reload()
+    raise OSError(
+      f'the checkpoint of step {step} could not be saved: {_reason(error)}; '
+      f'{last_good(manager)}. Free or fix the disk, then start the same '
+      'command again: it continues from there.'
+    ) from error
+
+
+def last_good(
+  manager: ocp.CheckpointManager, *, before: int | None = None
+) -> str:
+  """Names the newest checkpoint (of a step before that), for a message."""
+  steps = [s for s in manager.all_steps() if before is None or s < before]
+  if not steps:
+    return 'no checkpoint was saved before'
+  return f'the last good checkpoint is {manager.directory / str(max(steps))}'
+
+
+def _reason(error: Exception) -> str:
+  """The first line of an error, which of tensorstore's are very long."""
+  text = str(error).partition('\n')[0]
+  return f'{type(error).__name__}: {text[:300]}'
 
 
 def restore_or_init(
@@ -63,7 +136,9 @@ def restore_or_init(
   init: Callable[[], TrainState],
   sharding: jax.sharding.Sharding,
 ) -> TrainState:
-  """The newest saved state, or a fresh one where there is none.
+  """The newest saved state that can be read, or a fresh one where none is.
+
+  Damaged checkpoints are moved to WORKDIR/damaged_checkpoints.
 
   Args:
     manager: of `make_manager`.
@@ -72,55 +147,118 @@ def restore_or_init(
     sharding: where each array of the state shall lie.
 
   Raises:
-    ValueError: the newest checkpoint is of another model or optimizer; the
+    OtherNetworkError: the checkpoint is of another model or optimizer; the
       message lists the fields that differ.
+    ValueError: there are checkpoints, but none can be read.
   """
-  step = manager.latest_step()
-  if step is None:
+  if not manager.all_steps():
     return jax.jit(init, out_shardings=sharding)()
-  _refuse_other_run(manager, step, config)
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
     jax.eval_shape(init),
   )
-  items = {
-    'params': ocp.args.StandardRestore(abstract.params),
-    'opt_state': ocp.args.StandardRestore(abstract.opt_state),
-  }
-  if abstract.ema_params is not None and _has_ema(manager, step):
-    items[_EMA] = ocp.args.StandardRestore(abstract.ema_params)
-  restored = manager.restore(step, args=ocp.args.Composite(**items))
-  logging.info('Continuing from the checkpoint of step %d.', step)
-  number = jnp.asarray(step, abstract.step.dtype)
-  ema_params = restored.get(_EMA)
-  if abstract.ema_params is not None and ema_params is None:
-    # The run had no average so far: it begins here.
-    ema_params = jax.tree.map(jnp.copy, restored.params)
-  return TrainState(
-    jax.device_put(number, sharding),
-    restored.params,
-    restored.opt_state,
-    ema_params,
+
+  def read(step: int) -> TrainState:
+    saved = restore_config(manager, step)
+    _refuse_other_run(manager, step, saved, config)
+    items = {
+      'params': ocp.args.StandardRestore(abstract.params),
+      'opt_state': ocp.args.StandardRestore(abstract.opt_state),
+    }
+    if abstract.ema_params is not None and _has_ema(saved):
+      items[_EMA] = ocp.args.StandardRestore(abstract.ema_params)
+    restored = manager.restore(step, args=ocp.args.Composite(**items))
+    average = restored.get(_EMA)
+    if abstract.ema_params is not None and average is None:
+      # The run had no average so far: it begins here.
+      average = jax.tree.map(jnp.copy, restored.params)
+    number = place(np.asarray(step, abstract.step.dtype), sharding)
+    return TrainState(number, restored.params, restored.opt_state, average)
+
+  state, damaged = newest_readable(manager, read)
+  _set_aside(manager, damaged)
+  logging.info('Continuing from the checkpoint of step %d.', int(state.step))
+  return state
+
+
+def newest_readable(
+  manager: ocp.CheckpointManager, read: Callable[[int], T]
+) -> tuple[T, list[int]]:
+  """Reads the newest checkpoint, or the newest before it that is not damaged.
+
+  Args:
+    manager: has at least one checkpoint.
+    read: step -> what is wanted of that checkpoint.
+
+  Returns:
+    What `read` gave, and the newer steps, which are damaged. These were
+    reported and stay where they are.
+
+  Raises:
+    OtherNetworkError: `read` raised it.
+    ValueError: none can be read; the message says why for each.
+  """
+  damaged = {}
+  for step in sorted(manager.all_steps(), reverse=True):
+    path = manager.directory / str(step)
+    try:
+      return read(step), list(damaged)
+    except OtherNetworkError:
+      raise
+    # Of a lost file orbax makes ValueError, KeyError, FileNotFoundError or a
+    # bare Exception. Nothing is moved unless an older one can be read, so an
+    # error of another kind does no harm here.
+    except Exception as error:  # noqa: BLE001
+      damaged[step] = f'{path}: {_reason(error)}'
+      logging.error('Damaged checkpoint %s', damaged[step])
+  raise ValueError(
+    f'none of the {len(damaged)} checkpoints can be read. '
+    + '; '.join(damaged.values())
+    + '. Restore one from a copy, or use another workdir to start afresh.'
   )
 
 
-def _has_ema(manager, step):
-  return (manager.directory / str(step) / _EMA).exists()
+def _set_aside(manager, steps) -> None:
+  """Moves damaged checkpoints away: their steps will be saved again."""
+  if not steps:
+    return
+  folder = manager.directory.parent / 'damaged_checkpoints'
+
+  def move():
+    folder.mkdir(exist_ok=True)
+    for step in steps:
+      names = itertools.chain(
+        [str(step)], (f'{step}-{n}' for n in itertools.count(2))
+      )
+      free = next(folder / n for n in names if not (folder / n).exists())
+      os.rename(manager.directory / str(step), free)
+      logging.error('Moved the damaged checkpoint to %s', free)
+
+  # Also waits until every host has done with them.
+  hosts.check_same('the list of damaged checkpoints', str(steps))
+  hosts.in_turn(lambda: move() if hosts.is_first() else None)
+  manager.reload()
 
 
-def restore_config(manager: ocp.CheckpointManager) -> dict:
-  """The configuration that the newest checkpoint was saved with."""
+def _has_ema(saved: dict) -> bool:
+  # Checkpoints that are older than the knob do not have it.
+  return saved.get('ema_decay', 0) > 0
+
+
+def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
+  """The configuration that the checkpoint of a step was saved with."""
   args = ocp.args.Composite(config=ocp.args.JsonRestore())
-  return manager.restore(manager.latest_step(), args=args).config
+  return manager.restore(step, args=args).config
 
 
-def restore_params(manager: ocp.CheckpointManager, abstract: dict) -> dict:
-  """The parameters of the newest checkpoint, on one device of this host.
+def restore_params(
+  manager: ocp.CheckpointManager, step: int, abstract: dict
+) -> dict:
+  """The parameters of the checkpoint of a step, on one device of this host.
 
   Their moving average, where the run has one.
   """
-  step = manager.latest_step()
-  item = _EMA if _has_ema(manager, step) else 'params'
+  item = _EMA if _has_ema(restore_config(manager, step)) else 'params'
   args = ocp.args.StandardRestore(on_one_device(abstract))
   return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
 
@@ -134,8 +272,8 @@ def on_one_device(abstract: dict) -> dict:
   )
 
 
-def _refuse_other_run(manager, step, config) -> None:
-  saved = ml_collections.ConfigDict(restore_config(manager))
+def _refuse_other_run(manager, step, saved, config) -> None:
+  saved = ml_collections.ConfigDict(saved)
   fixed, changed = [], []
   for name, now in flat_config(config).items():
     then = flat_config(saved).get(name)
@@ -147,7 +285,7 @@ def _refuse_other_run(manager, step, config) -> None:
     else:
       changed.append(difference)
   if fixed:
-    raise ValueError(
+    raise OtherNetworkError(
       f'the checkpoint of step {step} in {manager.directory} is of another '
       f'network: {"; ".join(fixed)}. Use its configuration, or another '
       'workdir.'

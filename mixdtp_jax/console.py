@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from absl import logging
 
+from mixdtp_jax import hosts
+
 _PACKAGE = str(pathlib.Path(__file__).parent)
 
 
@@ -13,9 +15,11 @@ def set_up_logging() -> None:
   """Shows our messages from INFO on, and other libraries' from WARNING on.
 
   orbax tells each file that it writes; a run's own progress would drown. clu's
-  console writer, which prints the metrics, counts as ours.
+  console writer, which prints the metrics, counts as ours. Of several hosts,
+  the first tells what goes on, and the others only what is wrong.
   """
-  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()  # which app.run does, but not argparse
+  logging.set_verbosity(logging.INFO if hosts.is_first() else logging.WARNING)
   logging.get_absl_handler().addFilter(
     lambda record: (
       record.levelno >= logging.converter.absl_to_standard(logging.WARNING)

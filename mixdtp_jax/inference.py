@@ -13,6 +13,7 @@ from mixdtp_jax.mesh import (
   MIN_SHARED_ROWS,
   batch_sharding,
   make_mesh,
+  place,
   replicated,
 )
 
@@ -54,12 +55,13 @@ def make_restore(
 
   Returns:
     restore(images (B, H, W, 3) float in [0, 1]) -> float32 of that shape in
-    [0, 1]. The bottom and right are reflected up to `multiple` and cut
-    off again; a batch that the devices do not divide repeats its last image.
-    It raises ValueError for another shape or an empty batch.
+    [0, 1]. All hosts of the mesh call it with the same images, and each gets
+    the whole result. The bottom and right are reflected up to `multiple` and
+    cut off again; a batch that the devices do not divide repeats its last
+    image. It raises ValueError for another shape or an empty batch.
   """
   mesh = make_mesh() if mesh is None else mesh
-  params = jax.device_put(params, replicated(mesh))
+  params = place(params, replicated(mesh))
   by_image = NamedSharding(mesh, PartitionSpec('data'))
 
   def restore(images: np.ndarray) -> np.ndarray:
@@ -69,19 +71,24 @@ def make_restore(
         f'images of shape {images.shape}: restore needs (B, H, W, 3)'
       )
     batch, height, width, _ = images.shape
-    padded = _pad(images, multiple, mesh.shape['data'])
-    padded = jax.device_put(padded, by_image)
+    padded = place(pad(images, multiple, mesh.shape['data']), by_image)
     restored = _apply_and_clamp(apply, mesh, params, padded)
     return np.asarray(restored)[:batch, :height, :width]
 
   return restore
 
 
-def _pad(images: np.ndarray, multiple: int, parts: int) -> np.ndarray:
-  """Fills batch, height and width up to what network and devices divide."""
+def pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
+  """Fills batch, height and width up to what network and devices divide.
+
+  Args:
+    images: (B, H, W, 3), no side empty.
+    multiple: H and W become multiples of it, reflected at the bottom and right.
+    num_devices: B becomes a multiple of it, the last image repeated.
+  """
   batch, height, width, _ = images.shape
   # numpy reflects as often as it takes, and repeats a side of one pixel.
   sides = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
   images = np.pad(images, sides, mode='reflect')
-  rows = ((0, -batch % parts), (0, 0), (0, 0), (0, 0))
+  rows = ((0, -batch % num_devices), (0, 0), (0, 0), (0, 0))
   return np.pad(images, rows, mode='edge')

@@ -1,8 +1,10 @@
 """The devices as a mesh, and how batches and parameters lie on it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # Of an image whose rows devices share, at least. XLA (of JAX 0.10.2) splits the
@@ -48,3 +50,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
   """Arrays of which every device has a copy."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+  """Lays arrays out over the devices of all hosts.
+
+  Args:
+    tree: of arrays whose values every host has in whole, and alike.
+    sharding: how they shall lie.
+  """
+
+  def to_global(x):
+    if getattr(x, 'sharding', None) == sharding:
+      return x
+    # jax.device_put would compare the values between hosts every time.
+    values = np.asarray(x)
+    return jax.make_array_from_callback(
+      values.shape, sharding, lambda index: values[index]
+    )
+
+  return jax.tree.map(to_global, tree)

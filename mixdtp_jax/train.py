@@ -3,24 +3,34 @@
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint as ocp
+from absl import logging
 from clu import metric_writers
 from jax.experimental.compilation_cache import compilation_cache
 
-from mixdtp_jax import checkpoints, inference, published, report
+from mixdtp_jax import (
+  checkpoints,
+  hosts,
+  inference,
+  preemption,
+  published,
+  report,
+)
 from mixdtp_jax.console import progress
 from mixdtp_jax.data import pipeline
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.folders import CroppedPairs, Pairs
 from mixdtp_jax.evaluate import evaluate, mean_row
-from mixdtp_jax.mesh import make_mesh, replicated
+from mixdtp_jax.mesh import make_mesh, place, replicated
 from mixdtp_jax.metrics import PROTOCOLS
 from mixdtp_jax.model.architectures import final_image, make_network
 from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.run_lock import only_run
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
 from mixdtp_jax.training_log import TrainingLog
 from mixdtp_jax.update import compile_ahead, make_train_step
@@ -33,54 +43,114 @@ def train_and_evaluate(
   """Trains from the newest checkpoint in `workdir`, or from the start.
 
   Writes metrics for TensorBoard, checkpoints, and after the last update the
-  results of the test images, all under `workdir`; these it prints too.
+  results of the test images, all under `workdir`; these it prints too. Of
+  several hosts, which all call this alike, the first does so. On SIGTERM it
+  saves the state and returns.
 
   Args:
     config: configs/default.py with its knobs set.
-    workdir: the run's folder; created where it does not exist.
+    workdir: the run's folder, which all hosts share; created where it does not
+      exist.
 
   Returns:
-    The state after config.num_train_steps updates.
+    The state after config.num_train_steps updates, or on SIGTERM after fewer.
 
   Raises:
     ValueError: the configuration contradicts itself, the data, the weights to
       start from or the checkpoints in `workdir`, or these are past the last
-      update.
+      update; or the hosts were not started alike.
+    RuntimeError: another run is going on in `workdir`.
+    OSError: a checkpoint could not be saved.
     FloatingPointError: loss or gradient is not finite any more.
     CollapseError: the SSIM of the restored images stays at 0.
   """
   config = _with_data_dir(config, workdir)
   mesh = make_mesh(space=config.mesh_space)
   step_fn = make_train_step(config, mesh)
-  manager = checkpoints.make_manager(workdir, keep=config.keep_checkpoints)
-  writer = metric_writers.create_default_writer(
-    workdir, just_logging=jax.process_index() > 0
-  )
-  with _compiled_kept(config, workdir), manager, contextlib.closing(writer):
+  hosts.check_same('the configuration', config.to_json_best_effort())
+  with (
+    only_run(workdir),
+    _compiled_kept(config, workdir),
+    _closing(
+      checkpoints.make_manager(workdir, keep=config.keep_checkpoints)
+    ) as manager,
+    _closing(_make_writer(workdir)) as writer,
+    preemption.watch(manager) as watch,
+  ):
     state = start_state(manager, config, replicated(mesh))
     start, end = int(state.step), config.num_train_steps
-    if start > end:
-      raise ValueError(
-        f'{workdir} has made {start} updates already, more than '
-        f'num_train_steps = {end}: raise it, or use another workdir'
-      )
-    batches = pipeline.train_batches(config, start_step=start, mesh=mesh)
-    pairs = _test_pairs(config)  # now, so that what is wrong with them shows
+    batches, pairs = hosts.in_turn(
+      lambda: _open_data(config, start_step=start, mesh=mesh)
+    )
     step_fn = compile_ahead(step_fn, state, config, mesh)
     log = TrainingLog(config, writer, manager, start_step=start)
-    for step, batch in zip(range(start, end), batches, strict=False):
-      state, scalars = step_fn(state, batch)  # state.step is step + 1 now
-      log.add(step + 1, scalars)
-      if _due(step + 1, config.checkpoint_every_steps, end):
-        log.check()
-        checkpoints.save(manager, state, config)
-      if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
-        with log.paused():
-          evaluate_state(state, pairs, config, mesh, writer)
-    manager.wait_until_finished()
-    folder = pathlib.Path(workdir, 'results')
-    evaluate_state(state, pairs, config, mesh, writer, folder)
+    score = functools.partial(
+      evaluate_state,
+      pairs=pairs,
+      config=config,
+      mesh=mesh,
+      writer=writer,
+      look=watch.during_evaluation,
+    )
+    try:
+      for step, batch in zip(range(start, end), batches, strict=False):
+        state, scalars = step_fn(state, batch)  # state.step is step + 1 now
+        log.add(step + 1, scalars)
+        watch.after_update(step + 1)
+        if _due(step + 1, config.checkpoint_every_steps, end):
+          log.check()
+          checkpoints.save(manager, state, config)
+        if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
+          with log.paused():
+            score(state)
+      checkpoints.wait(manager)
+      score(state, folder=pathlib.Path(workdir, 'results'))
+    except preemption.Preempted:
+      log.check()
+      _save_and_tell(manager, state, config)
   return state
+
+
+@contextlib.contextmanager
+def _closing(opened):
+  """Closes at the end; after an error, that one is told, not its sequels."""
+  try:
+    yield opened
+  except BaseException:
+    # On a full disk, what was opened cannot be finished either.
+    with contextlib.suppress(Exception):
+      opened.close()
+    raise
+  opened.close()
+
+
+def _make_writer(workdir):
+  return metric_writers.create_default_writer(
+    workdir, just_logging=not hosts.is_first()
+  )
+
+
+def _open_data(config, *, start_step, mesh):
+  """The training batches and the test images; what is wrong with them shows."""
+  batches = pipeline.train_batches(config, start_step=start_step, mesh=mesh)
+  data = config.data
+  pairs = open_split(
+    data.name, source=data.source, data_dir=data.data_dir, split='test'
+  )
+  return batches, CroppedPairs(pairs, config.eval_crop_multiple)
+
+
+def _save_and_tell(manager, state, config):
+  """The end of a run that has to give way."""
+  checkpoints.save(manager, state, config)
+  checkpoints.wait(manager)
+  logging.info(
+    'Stopped by SIGTERM after update %d of %d; the state is in %s. Start the '
+    'same command again to continue.',
+    int(state.step),
+    config.num_train_steps,
+    manager.directory / str(int(state.step)),
+  )
 
 
 def _due(step: int, every: int, end: int) -> bool:
@@ -135,7 +205,8 @@ def start_state(
 
   Raises:
     FileNotFoundError, ValueError: the checkpoint or the weights are of another
-      network, or there are no weights.
+      network, or there are no weights, or the checkpoint is past the last
+      update.
   """
   cfg = make_model_config(config.model)
   optimizer = make_optimizer(config)
@@ -149,18 +220,16 @@ def start_state(
   state = checkpoints.restore_or_init(manager, config, init, sharding)
   if config.init_from and manager.latest_step() is None:
     # The optimizer's fresh state, zeros, is the same for any weights.
-    params = jax.device_put(load_params(config.init_from, cfg), sharding)
+    params = place(load_params(config.init_from, cfg), sharding)
     average = state.ema_params and jax.tree.map(jnp.copy, params)
     state = state.replace(params=params, ema_params=average)
+  if state.step > config.num_train_steps:
+    raise ValueError(
+      f'{manager.directory.parent} has made {state.step} updates already, more '
+      f'than num_train_steps = {config.num_train_steps}: raise it, or use '
+      'another workdir'
+    )
   return state
-
-
-def _test_pairs(config) -> Pairs:
-  data = config.data
-  pairs = open_split(
-    data.name, source=data.source, data_dir=data.data_dir, split='test'
-  )
-  return CroppedPairs(pairs, config.eval_crop_multiple)
 
 
 def evaluate_state(
@@ -169,6 +238,7 @@ def evaluate_state(
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
   writer: metric_writers.MetricWriter,
+  look: Callable[[], None],
   folder: pathlib.Path | None = None,
 ) -> None:
   """Scores a state on test images, and writes the means and some images.
@@ -180,8 +250,10 @@ def evaluate_state(
       training.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
+    look: called between batches; what it raises ends the evaluation.
     folder: gets the rows of all test images as CSV and JSON, and the images,
-      and the means are printed; None, while training, does none of it.
+      and the means are printed, all by the first host; None, while training,
+      does none of it.
   """
   step, cfg = int(state.step), make_model_config(config.model)
   restore = inference.make_restore(
@@ -195,13 +267,19 @@ def evaluate_state(
     pairs, batch_size=config.eval_batch_size, limit=limit
   )
   total = min(limit or len(pairs), len(pairs))
-  panels = report.Panels(pairs, folder)
+  panels = report.Panels(pairs, folder if hosts.is_first() else None)
+  tell = progress('Evaluated', total)
+
+  def after_batch(done: int) -> None:
+    tell(done)
+    look()
+
   rows = evaluate(
     restore,
     batches,
     list(PROTOCOLS),
     save=panels.add,
-    progress=progress('Evaluated', total),
+    progress=after_batch,
   )
   mean = mean_row(rows)
   writer.write_scalars(
@@ -214,13 +292,13 @@ def evaluate_state(
     },
   )
   writer.write_images(step, {'eval/restored': panels.image[None]})
-  if folder is not None:
-    _conclude(folder, config, step, rows, panels.image)
+  if folder is not None and hosts.is_first():
+    _conclude(folder, config, step, pairs.name, rows, panels.image)
 
 
-def _conclude(folder, config, step, rows, image) -> None:
+def _conclude(folder, config, step, dataset, rows, image) -> None:
   """Writes the results of a run, and prints them among published ones."""
-  dataset, scores = config.data.name, mean_row(rows).restored
+  scores = mean_row(rows).restored
   name = published.run_name(config.eval_crop_multiple)
   context = {'step': step, 'config': config.to_dict()}
   placed = published.placement(dataset, scores, name)

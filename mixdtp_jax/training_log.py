@@ -14,6 +14,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 from clu import metric_writers
 
+from mixdtp_jax import checkpoints
 from mixdtp_jax.growth import images_before
 
 _ZERO_SSIM = 1e-3  # an SSIM of the final images below it counts as 0
@@ -106,11 +107,12 @@ class TrainingLog:
     }
 
   def _stop(self, step: int, bad: dict[str, float]) -> None:
+    checkpoints.wait(self._manager)
     values = ', '.join(f'{name} = {value}' for name, value in bad.items())
+    last_good = checkpoints.last_good(self._manager)
     raise FloatingPointError(
-      f'update {step}: {values}; {self._last_good(step)}. Start again from '
-      'there with a smaller schedule.learning_rate or with '
-      'optimizer.clip_norm set.'
+      f'update {step}: {values}; {last_good}. Start again from there with a '
+      'smaller schedule.learning_rate or with optimizer.clip_norm set.'
     )
 
   def _check_collapse(self, step: int, values: dict[str, float]) -> None:
@@ -124,8 +126,9 @@ class TrainingLog:
       self._collapsed = step
     if step - self._collapsed + 1 < patience:
       return
-    # An update's scalars are those of the state before it.
-    last_good = self._last_good(self._collapsed - 1)
+    checkpoints.wait(self._manager)
+    # The SSIM of an update is that of the state before it.
+    last_good = checkpoints.last_good(self._manager, before=self._collapsed - 1)
     raise CollapseError(
       f'update {step}: the SSIM of the restored images has been 0 since update '
       f'{self._collapsed}, and the -SSIM loss has no gradient there; '
@@ -133,16 +136,6 @@ class TrainingLog:
       'schedule.learning_rate and more schedule.warmup_steps, with '
       "optimizer.clip_norm = 1.0, and with loss.final = 'ssim_l1', whose "
       'gradient does not vanish.'
-    )
-
-  def _last_good(self, before: int) -> str:
-    """Names the newest checkpoint of a state before that of `before`."""
-    self._manager.wait_until_finished()
-    steps = [s for s in self._manager.all_steps() if s < before]
-    if not steps:
-      return 'no checkpoint was saved before that'
-    return (
-      f'the last good checkpoint is {self._manager.directory / str(max(steps))}'
     )
 
   @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Trained weights, wherever they are: a run, a weights folder, a .pth."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -55,9 +56,9 @@ def load_weights(
   """Loads weights with the configuration of their network.
 
   Args:
-    path: the workdir of a training run (its newest checkpoint is taken, of a
-      run with ema_decay the averaged weights), a folder that `save_weights`
-      wrote, or a PyTorch .pth file.
+    path: the workdir of a training run (its newest readable checkpoint is
+      taken, of a run with ema_decay the averaged weights), a folder that
+      `save_weights` wrote, or a PyTorch .pth file.
     steps: iterations of the progressive refinement; None is what the weights
       were trained with, or for a .pth, which does not say, the published 3
       (of PReNet 6).
@@ -81,10 +82,7 @@ def load_weights(
       target = checkpoints.on_one_device(abstract_params(cfg))
       params = checkpointer.restore(path / _PARAMS, target)
   else:
-    config = load_run_config(path)
-    cfg = make_model_config(config.model)
-    with checkpoints.make_manager(path) as manager:
-      params = checkpoints.restore_params(manager, abstract_params(cfg))
+    cfg, params = _read_run(path, _run_weights)
   return _with_steps(cfg, steps), params
 
 
@@ -142,12 +140,30 @@ def load_run_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
 
   Raises:
     FileNotFoundError: `workdir` has no checkpoint.
+    ValueError: all of its checkpoints are damaged.
   """
+  return _read_run(workdir, _run_config)
+
+
+def _run_config(manager, step) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(checkpoints.restore_config(manager, step))
+
+
+def _run_weights(manager, step) -> tuple[AnyConfig, dict]:
+  cfg = make_model_config(_run_config(manager, step).model)
+  params = checkpoints.restore_params(manager, step, abstract_params(cfg))
+  return cfg, params
+
+
+def _read_run(workdir, read):
+  """What `read` gives of the newest checkpoint that it can read."""
   workdir = pathlib.Path(workdir).absolute()
   if (workdir / 'checkpoints').is_dir():
-    with checkpoints.make_manager(workdir) as manager:
-      if manager.latest_step() is not None:
-        return ml_collections.ConfigDict(checkpoints.restore_config(manager))
+    with checkpoints.open_manager(workdir) as manager:
+      if manager.all_steps():
+        return checkpoints.newest_readable(
+          manager, functools.partial(read, manager)
+        )[0]
   raise FileNotFoundError(
     f'{workdir}: no weights there; give the workdir of a training run that '
     'has saved a checkpoint, a folder made by convert, or a .pth file'

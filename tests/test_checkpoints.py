@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def test_parameters_alone(tmp_path):
   _save(tmp_path, 4, devices=8)
   abstract = jax.eval_shape(_init).params
   with checkpoints.make_manager(tmp_path) as manager:
-    params = checkpoints.restore_params(manager, abstract)
+    params = checkpoints.restore_params(manager, 4, abstract)
   jax.tree.map(np.testing.assert_array_equal, params, _state(4).params)
   assert all(len(x.sharding.device_set) == 1 for x in jax.tree.leaves(params))
 
@@ -100,7 +101,7 @@ def test_the_configuration_comes_back(tmp_path):
   config = _config(**{'schedule.boundaries': (1, 2), 'data.source': 'a/b'})
   _save(tmp_path, 1, config=config)
   with checkpoints.make_manager(tmp_path) as manager:
-    got = checkpoints.restore_config(manager)
+    got = checkpoints.restore_config(manager, 1)
   # JSON has lists where Python has tuples.
   assert got == json.loads(json.dumps(config.to_dict()))
 
@@ -172,12 +173,15 @@ def test_the_average_comes_back_or_begins(tmp_path, saved, wanted):
       ema_params=jax.tree.map(lambda x: 2 * x, state.params)
     )
   with checkpoints.make_manager(tmp_path) as manager:
-    checkpoints.save(manager, state, _config())
+    config = _config(ema_decay=0.9 if saved else 0.0)
+    checkpoints.save(manager, state, config)
   with checkpoints.make_manager(tmp_path) as manager:
     init = _averaged if wanted else _init
     sharding = replicated(make_mesh())
     found = checkpoints.restore_or_init(manager, _config(), init, sharding)
-    exported = checkpoints.restore_params(manager, jax.eval_shape(_init).params)
+    exported = checkpoints.restore_params(
+      manager, 5, jax.eval_shape(_init).params
+    )
   # A run that had none so far begins with the weights that it has.
   average = state.eval_params if wanted else None
   want = state.replace(ema_params=average)
@@ -189,3 +193,104 @@ def test_the_average_comes_back_or_begins(tmp_path, saved, wanted):
     not wanted
     or found.ema_params['box']['bias'] is not found.params['box']['bias']
   )
+
+
+def _largest(step_folder):
+  """The file with the parameters; arrays as small as these lie in the index."""
+  files = (step_folder / 'params' / 'd').iterdir()
+  return max(files, key=lambda p: p.stat().st_size)
+
+
+def _flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def _truncate(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _empty(folder):
+  for path in folder.rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'')
+
+
+def _vanish(folder):
+  shutil.rmtree(folder)
+  folder.mkdir()
+
+
+_DAMAGE = {
+  'a flipped bit': lambda folder: _flip(_largest(folder)),
+  'a truncated file': lambda folder: _truncate(_largest(folder)),
+  'a lost file': lambda folder: _largest(folder).unlink(),
+  'lost parameters': lambda folder: shutil.rmtree(folder / 'params'),
+  'a lost configuration': lambda folder: shutil.rmtree(folder / 'config'),
+  'lost moments': lambda folder: shutil.rmtree(folder / 'opt_state'),
+  'empty files': _empty,
+  'an empty folder': _vanish,
+}
+
+
+@pytest.mark.parametrize('damage', _DAMAGE.values(), ids=_DAMAGE)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(
+  tmp_path, caplog, damage
+):
+  _save(tmp_path, 3, 6, 9)
+  newest = tmp_path / 'checkpoints' / '9'
+  damage(newest)
+  jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(6))
+  told = [r.getMessage() for r in caplog.records if 'Damaged' in r.msg]
+  assert len(told) == 1
+  assert str(newest) in told[0]
+  assert '\n' not in told[0]
+  # Its step can be saved again.
+  assert (tmp_path / 'damaged_checkpoints' / '9').is_dir()
+  _save(tmp_path, 9)
+  jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(9))
+  damage(newest)
+  assert _restore(tmp_path).step == 6
+  assert (tmp_path / 'damaged_checkpoints' / '9-2').is_dir()
+
+
+def test_when_all_are_damaged_nothing_is_moved_or_begun_anew(tmp_path):
+  _save(tmp_path, 3, 6)
+  for step in ('3', '6'):
+    _flip(_largest(tmp_path / 'checkpoints' / step))
+  with pytest.raises(ValueError, match='none of the 2 checkpoints') as error:
+    _restore(tmp_path)
+  for step in ('3', '6'):
+    assert str(tmp_path / 'checkpoints' / step) in str(error.value)
+    assert (tmp_path / 'checkpoints' / step / 'params').is_dir()
+  assert not (tmp_path / 'damaged_checkpoints').exists()
+
+
+def test_another_network_is_not_taken_for_damage(tmp_path):
+  _save(tmp_path, 3, 6)
+  with pytest.raises(checkpoints.OtherNetworkError, match='of step 6'):
+    _restore(tmp_path, _config(**{'model.width': 32}))
+  assert not (tmp_path / 'damaged_checkpoints').exists()
+
+
+def test_readers_change_nothing(tmp_path):
+  _save(tmp_path, 3, 6)
+  folder = tmp_path / 'checkpoints'
+  half_saved = folder / '9.orbax-checkpoint-tmp'
+  half_saved.mkdir()
+  _flip(_largest(folder / '6'))
+  before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob('*'))
+  abstract = jax.eval_shape(_init).params
+  with checkpoints.open_manager(tmp_path) as manager:
+    params, damaged = checkpoints.newest_readable(
+      manager,
+      lambda step: checkpoints.restore_params(manager, step, abstract),
+    )
+  assert damaged == [6]
+  jax.tree.map(np.testing.assert_array_equal, params, _state(3).params)
+  after = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob('*'))
+  assert before == after
+  # The run itself clears up.
+  _save(tmp_path, 9)
+  assert not half_saved.exists()

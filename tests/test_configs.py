@@ -41,7 +41,7 @@ def test_every_configuration_fits_the_code(path):
   network = make_network(make_model_config(config.model))
   make_optimizer(config)
   make_loss(**config.loss)
-  assert config.data.name in DATASETS
+  assert {config.data.name, *dict(config.data.mixture)} <= set(DATASETS)
   assert config.data.crop % network.multiple == 0
   assert config.data.crops in CROPS
   # A misspelt knob would be a new one.

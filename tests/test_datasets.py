@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from tensorflow_datasets.core import shuffle
 
 from mixdtp_jax.data import datasets, folders
 from mixdtp_jax.data.datasets import photographs
@@ -151,25 +152,135 @@ def test_says_what_a_folder_of_pairs_lacks(source):
     prepare(source / 'train')
 
 
-def test_rain100l_says_what_is_missing(tmp_path):
-  save(tmp_path / 'source/train/rain/norain-1x2.png')
-  with pytest.raises(FileNotFoundError, match=r'399 of 400 .*norain-2x2\.png'):
-    datasets.prepare(
-      'rain100l', source=str(tmp_path / 'source'), data_dir=str(tmp_path)
-    )
+def open_partial(name, source, split):
+  data_dir = str(source.parent / 'data')
+  builder = datasets.prepare(
+    name, source=str(source), data_dir=data_dir, partial=True
+  )
+  return datasets.PreparedPairs(builder, split)
 
 
-def test_rain100l_pairs_the_published_files(real_data):
-  found = datasets.Rain100L.find_pairs(None, real_data / 'rain100l')
-  assert {split: len(pairs) for split, pairs in found.items()} == {
-    'train': 200,
-    'test': 100,
-  }
+def test_refuses_other_counts_than_published_unless_told(tmp_path, caplog):
+  source = tmp_path / 'source'
+  for split in ('train', 'test'):
+    for side in ('input', 'target'):
+      save(source / split / side / '1.png')
+  arguments = {'source': str(source), 'data_dir': str(tmp_path / 'data')}
+  with pytest.raises(
+    ValueError,
+    match='1 train pairs instead of 1,800 or 1,254, 1 test pairs instead of 100'
+    '.*prepare rain100h --source .*source --data_dir .*data --partial',
+  ):
+    datasets.prepare('rain100h', **arguments)
+  pairs = open_partial('rain100h', source, 'train')
+  assert (len(pairs), pairs.name) == (1, 'part of rain100h')
+  # Once prepared it is used, and said to be a part.
+  datasets.open_split('rain100h', **arguments, split='test')
+  assert 'is a part of the data set: it has 1 train' in caplog.text
+
+
+def test_a_part_may_lack_a_split_but_not_all(tmp_path):
+  source = tmp_path / 'source'
+  for side in ('input', 'target'):
+    save(source / 'train' / side / '1.png')
+  assert len(open_partial('rain200l', source, 'train')) == 1
+  (source / 'train').rename(source / 'other')
+  with pytest.raises(FileNotFoundError, match='has other/; expected'):
+    open_partial('rain200h', source, 'train')
+
+
+def test_halves_are_kept_to_the_pixel(tmp_path):
+  source = tmp_path / 'source'
+  save(source / 'train/1.jpg', (40, 30))
+  pairs = open_partial('rain800', source, 'train')
+  with Image.open(source / 'train/1.jpg') as image:
+    both = np.asarray(image)
+  assert pairs.shape(0) == (30, 20)
+  np.testing.assert_array_equal(pairs[0]['clean'], both[:, :20])
+  np.testing.assert_array_equal(pairs[0]['rainy'], both[:, 20:])
+
+
+def test_a_file_without_two_halves(tmp_path):
+  source = tmp_path / 'source'
+  save(source / 'train/1.jpg', (41, 30))
+  with pytest.raises(ValueError, match=r'1\.jpg is 41 pixels wide, .* odd'):
+    open_partial('rain800', source, 'train')
+  path = source / 'train/1.jpg'
+  save(path, (40, 30))
+  path.write_bytes(path.read_bytes()[:-300])
+  with pytest.raises(ValueError, match=r'train/1\.jpg cannot be decoded'):
+    open_partial('rain800', source, 'train')
+
+
+def test_a_set_of_one_side(tmp_path):
+  source = tmp_path / 'source'
+  save(source / '1.jpg')
+  rainy = open_partial('rid', source, 'test')
+  assert set(rainy[0]) == {'name', 'rainy'}
+  assert rainy.encoded(0) == ((source / '1.jpg').read_bytes(),)
+  clean = open_partial('synthetic', source, 'train')
+  assert set(clean[0]) == {'name', 'clean'}
+  arguments = {'source': '', 'data_dir': str(tmp_path / 'data')}
+  with pytest.raises(ValueError, match='rid has no clean images'):
+    datasets.open_split('rid', **arguments, split='test')
+  with pytest.raises(ValueError, match='synthetic has no rainy images'):
+    datasets.open_split('synthetic', **arguments, split='train')
+
+
+def test_says_how_to_prepare(tmp_path):
+  with pytest.raises(
+    FileNotFoundError, match='mixdtp_jax prepare ddn --source'
+  ):
+    datasets.prepare('ddn', source='', data_dir=str(tmp_path))
+
+
+def test_large_sets_are_sorted_in_small_parts(source, monkeypatch):
+  for number in range(20):
+    for side in ('rainy', 'clean'):
+      save(source / f'train/{side}/{number}.png', seed=number)
+  monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 20_000)
+  parts, read = [], shuffle._Bucket.read_values
+  monkeypatch.setattr(
+    shuffle._Bucket,
+    'read_values',
+    lambda bucket: parts.append(len(bucket)) or read(bucket),
+  )
+  pairs = open_split(source, 'train')
+  names = [pairs[i]['name'] for i in range(len(pairs))]
+  assert names == [*map(str, range(20)), 'a', 'b', 'c']
+  assert max(parts) == 1
+
+
+def test_warns_of_what_a_killed_process_left(source, caplog):
+  left = source.parent / 'data/pairs/incomplete.ABC_1.0.0'
+  left.mkdir(parents=True)
+  assert len(open_split(source, 'train')) == 3
+  assert f'{left} was left by a process' in caplog.text
+
+
+def test_rain100l_pairs_the_published_files(real_data, tmp_path):
+  builder = datasets.Rain100L(source='', data_dir=str(tmp_path))
+  found = builder.find_pairs(real_data / 'rain100l')
+  sizes = {split: len(pairs) for split, pairs in found.items()}
+  assert sizes == {'train': 200, 'test': 100}
+  assert not builder.unlike_published(sizes)
   for pairs in found.values():
     for pair in (pairs[0], pairs[9], pairs[-1]):
-      rainy = folders.read_image(pair.rainy).astype(int)
       # Rain only brightens: a wrong partner would not be darker everywhere.
-      assert (rainy - folders.read_image(pair.clean) >= -3).mean() > 0.99
+      assert (brightening(pair) >= -3).mean() > 0.99
+
+
+def test_rain800_pairs_the_published_halves(real_data, tmp_path):
+  builder = datasets.Rain800(source='', data_dir=str(tmp_path), partial=True)
+  found = builder.find_pairs(real_data / 'rain800')
+  assert len(found['train']) in builder.counts['train']
+  # In one of six the rainy half is darker, and those look as published.
+  assert np.median([brightening(p).mean() for p in found['train'][::50]]) > 5
+
+
+def brightening(pair):
+  rainy = folders.read_image(pair.rainy).astype(int)
+  return rainy - folders.read_image(pair.clean)
 
 
 def test_photographs(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from clu import metric_writers
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.compat.proto import event_pb2
 
-from mixdtp_jax.event_log import read_scalars
+from mixdtp_jax.compare.event_log import read_scalars
 
 
 def _write_start(workdir, *logged):

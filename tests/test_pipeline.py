@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mixdtp_jax import mesh as mesh_lib
-from mixdtp_jax.data import datasets, pipeline
+from mixdtp_jax.data import datasets, mixture, pipeline
 from mixdtp_jax.growth import stages
 
 CROP = 16
@@ -26,6 +26,7 @@ def make_config(**data):
         'name': 'pairs',
         'source': '',
         'data_dir': '',
+        'mixture': (),
         'crop': CROP,
         'crops': 'random',
         'transpose_landscape': False,
@@ -61,8 +62,9 @@ def open_pairs(data_dir, split='train'):
 
 def take(config, data_dir, count, start_step=0, rows=range(8)):
   (stage,) = stages(config)
+  pairs = mixture.Mixture([open_pairs(data_dir)], [1])
   batches = pipeline.local_batches(
-    config, open_pairs(data_dir), stage, start_step=start_step, rows=rows
+    config, pairs, stage, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 

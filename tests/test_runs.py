@@ -16,14 +16,20 @@ import pytest
 import tiny
 from clu import metric_writers
 
-from mixdtp_jax import checkpoints, report, runs
+from mixdtp_jax import checkpoints, report
+from mixdtp_jax.compare import runs
+from mixdtp_jax.compare.event_log import Point
+from mixdtp_jax.compare.run_folder import read_run
+from mixdtp_jax.compare.runs import (
+  compare_runs,
+  data_note,
+  differences,
+  format_runs,
+)
 from mixdtp_jax.evaluate import Row, mean_row
-from mixdtp_jax.event_log import Point
 from mixdtp_jax.metrics import PROTOCOLS, Score
 from mixdtp_jax.model.architectures import abstract_params
 from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.run_folder import read_run
-from mixdtp_jax.runs import compare_runs, data_note, differences, format_runs
 from mixdtp_jax.state import TrainState
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -99,7 +105,7 @@ def test_a_finished_run(finished):
   assert set(run.restored) == set(PROTOCOLS)
   cfg = make_model_config(tiny.get_config().model)
   with checkpoints.make_manager(finished) as manager:
-    params = checkpoints.restore_params(manager, abstract_params(cfg))
+    params = checkpoints.restore_params(manager, 20, abstract_params(cfg))
   assert run.parameters == sum(map(np.size, jax.tree.leaves(params)))
   assert run.config['model.encoder_blocks'] == [1, 1, 1, 1]
   rainy, points = run.curve('rgb')

@@ -15,8 +15,9 @@ torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from mixdtp_jax.interop.torch_network import TorchMixDTP  # noqa: E402
 from mixdtp_jax.interop.torch_weights import to_torch  # noqa: E402
+from mixdtp_jax.model.architectures import abstract_params  # noqa: E402
 from mixdtp_jax.model.config import ModelConfig  # noqa: E402
-from mixdtp_jax.model.network import MixDTP, abstract_params  # noqa: E402
+from mixdtp_jax.model.network import MixDTP  # noqa: E402
 
 # PyTorch's threads wait for one another in a busy loop: two of them on cores
 # that other processes use too take 30 times as long as one.

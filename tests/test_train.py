@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import tiny
 from PIL import Image
 
 from mixdtp_jax import checkpoints
+from mixdtp_jax.data import datasets
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
 from mixdtp_jax.model.config import make_model_config
@@ -219,6 +221,29 @@ def test_places_the_results_among_published_ones(
   results = json.loads((tmp_path / 'results' / 'results.json').read_text())
   assert set(results['published']['ranked']) == {'rgb', 'prenet'}
   assert '2.  this run' in printed
+
+
+def test_without_test_images_it_stops_before_training(
+  tiny_run, tiny_pairs, tmp_path
+):
+  source, workdir = tmp_path / 'source', tmp_path / 'run'
+  for ours, theirs in (('input', 'rainy'), ('target', 'clean')):
+    shutil.copytree(tiny_pairs / 'train' / theirs, source / 'train' / ours)
+  config = tiny.get_config()
+  config.data.name, config.data.source = 'rain200l', str(source)
+  config.num_train_steps = 24
+  datasets.prepare(
+    'rain200l',
+    source=str(source),
+    data_dir=str(workdir / 'data'),
+    partial=True,
+  )
+  with checkpoints.make_manager(workdir) as manager:
+    checkpoints.save(manager, tiny_run.state, config)
+  with pytest.raises(ValueError, match="rain200l has no split 'test'"):
+    train_and_evaluate(config, str(workdir))
+  with checkpoints.make_manager(workdir) as manager:
+    assert manager.latest_step() == 20
 
 
 def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):

@@ -82,6 +82,39 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
     assert (workdir / 'results' / name).read_bytes() == straight
 
 
+def test_sigterm_saves_and_is_a_good_end(tiny_run, environment, tmp_path):
+  workdir = tmp_path / 'run'
+  with open(tmp_path / 'output.txt', 'w+') as output:
+    process = subprocess.Popen(
+      _command(
+        f'--workdir={workdir}',
+        f'--config.data.source={tiny_run.config.data.source}',
+        f'--config.data.data_dir={tiny_run.workdir / "data"}',
+        '--config.num_train_steps=100000',
+        '--config.checkpoint_every_steps=3',
+        '--config.eval_every_steps=0',
+      ),
+      env=environment,
+      stdout=output,
+      stderr=subprocess.STDOUT,
+    )
+    try:
+      deadline = time.monotonic() + 500
+      while not any(p.name.isdigit() for p in workdir.glob('checkpoints/*')):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+      process.terminate()
+      assert process.wait(60) == 0
+    finally:
+      process.kill()
+    output.seek(0)
+    text = output.read()
+  (step,) = re.findall(r'Stopped by SIGTERM after update (\d+) of', text)
+  assert (workdir / 'checkpoints' / step).is_dir()
+  assert 'Traceback' not in text
+
+
 def test_an_unknown_key_is_refused(tmp_path):
   workdir = tmp_path / 'run'
   result = subprocess.run(

@@ -20,7 +20,6 @@ from PIL import Image
 from configs.default import get_config as get_default_config
 from mixdtp_jax import train
 from mixdtp_jax.data import pipeline
-from mixdtp_jax.data.datasets import rain100l
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.model.architectures import make_network
 from mixdtp_jax.model.config import make_model_config
@@ -99,8 +98,12 @@ def tiny_pairs(tmp_path_factory):
 def tiny_rain100l(tiny_pairs, tmp_path_factory):
   """A data.source for 'rain100l', laid out as published: one pair, often."""
   folder = tmp_path_factory.mktemp('tiny_rain100l')
-  for split, (*names, count) in rain100l.LAYOUT.items():
-    for side, name in zip(('rainy', 'clean'), names, strict=True):
+  names = {
+    'train': ('rain/norain-{}x2.png', 'norain/norain-{}.png', 200),
+    'test': ('rain/rain-{:03d}.png', 'norain/norain-{:03d}.png', 100),
+  }
+  for split, (*sides, count) in names.items():
+    for side, name in zip(('rainy', 'clean'), sides, strict=True):
       image = (tiny_pairs / split / side / '0.png').read_bytes()
       for number in range(1, count + 1):
         path = folder / split / name.format(number)

@@ -6,7 +6,8 @@ Images come out as (H, W, 3) uint8.
 """
 
 import io
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,16 +19,33 @@ from PIL import Image
 FOLDER_NAMES = (('rainy', 'clean'), ('input', 'target'), ('rain', 'norain'))
 
 
+class Half(NamedTuple):
+  """One half of a file that shows a pair side by side."""
+
+  path: Path
+  side: str  # 'left' or 'right'
+
+
+# A file, the encoded bytes of a PNG or JPEG, or half a file.
+ImageFile = Path | bytes | Half
+
+
 class PairFiles(NamedTuple):
-  """A pair; each side is a file, or the encoded bytes of a PNG or JPEG."""
+  """A pair; a side that the data set does not have is None."""
 
   name: str
-  rainy: Path | bytes
-  clean: Path | bytes
+  rainy: ImageFile | None
+  clean: ImageFile | None
 
 
 class Pairs(Protocol):
-  """Random access to decoded pairs; what evaluation reads."""
+  """Random access to decoded pairs; what evaluation reads.
+
+  Attributes:
+    name: of the data set; '' where it has none.
+  """
+
+  name: str
 
   def __len__(self) -> int:
     """Number of pairs."""
@@ -41,6 +59,8 @@ class Pairs(Protocol):
 
 class FolderPairs:
   """The pairs of `files`, decoded when they are asked for."""
+
+  name = ''
 
   def __init__(self, files: list[PairFiles]):
     """Reads every header.
@@ -91,6 +111,7 @@ class CroppedPairs:
     """
     if multiple < 1:
       raise ValueError(f'images cut to multiples of {multiple}: needs >= 1')
+    self.name = pairs.name
     self._pairs = pairs
     self._shapes = []
     for index in range(len(pairs)):
@@ -157,6 +178,8 @@ def find_pairs(folder: Path) -> list[PairFiles]:
 def by_stem(folder: Path) -> dict[str, Path]:
   """The files of a folder by their names without suffix, hidden ones aside.
 
+  In natural order: 2 is before 10.
+
   Raises:
     FileNotFoundError: `folder` does not exist.
     ValueError: two files have one stem.
@@ -166,7 +189,7 @@ def by_stem(folder: Path) -> dict[str, Path]:
       f'{folder} is not a folder; {folder.parent} has {content(folder.parent)}'
     )
   files: dict[str, Path] = {}
-  for path in sorted(folder.iterdir()):
+  for path in sorted(folder.iterdir(), key=_natural):
     if path.name.startswith('.'):
       continue
     if path.stem in files:
@@ -179,15 +202,24 @@ def by_stem(folder: Path) -> dict[str, Path]:
 
 
 def match(
-  rainy: Mapping[str, Path], clean: Mapping[str, Path]
+  rainy: Mapping[Hashable, Path],
+  clean: Mapping[Hashable, Path],
+  clean_key: Callable[[Hashable], Hashable] = lambda key: key,
 ) -> list[PairFiles]:
   """Pairs the files of equal keys, in the order of `rainy`.
+
+  Args:
+    rainy: files by key.
+    clean: the same.
+    clean_key: a rainy file's key to its clean one's, which several may share.
 
   Raises:
     ValueError: a file has no partner, or there is no file at all.
   """
-  lonely = [path for key, path in rainy.items() if key not in clean]
-  widowed = [path for key, path in clean.items() if key not in rainy]
+  partners = {key: clean_key(key) for key in rainy}
+  wanted = set(partners.values())
+  lonely = [path for key, path in rainy.items() if partners[key] not in clean]
+  widowed = [path for key, path in clean.items() if key not in wanted]
   problems = [
     f'without a {partner} image: {_some(paths)}'
     for partner, paths in (('clean', lonely), ('rainy', widowed))
@@ -197,7 +229,10 @@ def match(
     raise ValueError('; '.join(problems) + ' (add the partner or remove these)')
   if not rainy:
     raise ValueError('no image pairs: the rainy and clean folders are empty')
-  return [PairFiles(path.stem, path, clean[k]) for k, path in rainy.items()]
+  return [
+    PairFiles(path.stem, path, clean[partners[key]])
+    for key, path in rainy.items()
+  ]
 
 
 def content(folder: Path) -> str:
@@ -212,28 +247,55 @@ def content(folder: Path) -> str:
   return _some(names) if names else 'nothing in it'
 
 
-def image_shape(image: Path | bytes, label: str = '') -> tuple[int, int]:
+def image_shape(image: ImageFile, label: str = '') -> tuple[int, int]:
   """(H, W) from the header.
 
   Args:
-    image: file or encoded bytes.
+    image: file, encoded bytes, or half a file.
     label: names the image in errors, where it is no file.
 
   Raises:
-    ValueError: not a PNG or JPEG, or not RGB.
+    ValueError: not a PNG or JPEG, not RGB, or half of an odd width.
   """
+  if isinstance(image, Half):
+    height, width = image_shape(image.path)
+    return height, _half_width(image.path, width)
   with _opened(image, label) as opened:
     return opened.height, opened.width
 
 
-def read_image(image: Path | bytes, label: str = '') -> np.ndarray:
+def read_image(image: ImageFile, label: str = '') -> np.ndarray:
   """Decodes to (H, W, 3) uint8; arguments and errors as `image_shape`'s.
 
   Raises:
     ValueError: as there, or the data is cut short or damaged.
   """
+  if isinstance(image, Half):
+    both = read_image(image.path)
+    middle = _half_width(image.path, both.shape[1])
+    return both[:, :middle] if image.side == 'left' else both[:, middle:]
   with _opened(image, label) as opened:
     return np.asarray(opened.convert('RGB'))
+
+
+def encoded(image: ImageFile) -> bytes:
+  """The bytes of a file as they are, and those of half a file as a PNG.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: half a file, and it cannot be decoded.
+  """
+  if isinstance(image, Half):
+    return encode_png(read_image(image))
+  return image.read_bytes() if isinstance(image, Path) else image
+
+
+def encode_png(image: np.ndarray) -> bytes:
+  """(H, W, 3) uint8 as a PNG."""
+  buffer = io.BytesIO()
+  # On photographs the usual level 6 takes twice as long for the same size.
+  Image.fromarray(image).save(buffer, format='PNG', compress_level=3)
+  return buffer.getvalue()
 
 
 def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
@@ -244,6 +306,15 @@ def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
       f'{name}: the rainy image is {sizes[0]}, the clean one {sizes[1]} '
       'pixels; a pair needs equal sizes'
     )
+
+
+def _half_width(path: Path, width: int) -> int:
+  if width % 2:
+    raise ValueError(
+      f'{path} is {width} pixels wide, which is odd: it does not hold two '
+      'images side by side'
+    )
+  return width // 2
 
 
 @contextmanager
@@ -265,6 +336,12 @@ def _opened(image: Path | bytes, label: str) -> Iterator[Image.Image]:
     raise ValueError(
       f'{label} cannot be decoded as PNG or JPEG ({error}): replace the file'
     ) from error
+
+
+def _natural(path: Path) -> tuple[list, str]:
+  """Sorts the numbers in a name by their value."""
+  parts = re.split(r'(\d+)', path.name)
+  return [int(p) if p.isdecimal() else p for p in parts], path.name
 
 
 def _some(things: list, most: int = 10) -> str:

@@ -3,8 +3,9 @@
 A training batch is a pure function of (config.seed, step). Its rows have the
 counters k = images of all batches before + row; counter k shows image k % N of
 epoch k // N, in that epoch's own order, and what is random about its crop, flip
-and turn is drawn from (seed, k). So a run resumes without any iterator state,
-and every host reads only its own rows of the global batch.
+and turn is drawn from (seed, k). Of several data sets, each counts its own
+crops. So a run resumes without any iterator state, and every host reads only
+its own rows of the global batch.
 
 Images are NHWC float32 in [0, 1].
 """
@@ -18,9 +19,9 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax import mesh as mesh_lib
-from mixdtp_jax.data.datasets import open_split
-from mixdtp_jax.data.datasets.base import PreparedPairs, tf
+from mixdtp_jax.data.datasets.base import tf
 from mixdtp_jax.data.folders import Pairs
+from mixdtp_jax.data.mixture import Mixture, open_mixture
 from mixdtp_jax.growth import Stage, stages
 
 # Values of config.data.crops.
@@ -57,18 +58,12 @@ def train_batches(
 
   Raises:
     ValueError: the devices cannot share a batch, see `check_split`.
-    FileNotFoundError, ValueError: see `datasets.prepare`, `local_batches`.
+    FileNotFoundError, ValueError: see `mixture.open_mixture`.
   """
   data, parts = config.data, stages(config)
   for stage in parts:
     check_split(stage, config, mesh)
-  pairs = open_split(
-    data.name,
-    source=data.source,
-    data_dir=data.data_dir,
-    split='train',
-    crop=max(stage.crop for stage in parts),
-  )
+  pairs = open_mixture(data, max(stage.crop for stage in parts))
   for stage in parts:
     _check_crops(pairs, data, stage.crop)
   left = (s for s in parts if s.end > start_step)
@@ -119,7 +114,7 @@ def _global_batches(config, pairs, stage, start_step, mesh):
 
 def local_batches(
   config: ml_collections.ConfigDict,
-  pairs: PreparedPairs,
+  pairs: Mixture,
   stage: Stage,
   *,
   start_step: int,
@@ -143,7 +138,7 @@ def local_batches(
   def crop_pair(n):
     step, row = n // len(rows), tf.gather(rows, n % len(rows))
     k = stage.images_before(step) + row
-    index = _image_index(k, len(pairs), config.seed)
+    index = _mixed_index(k, pairs, config.seed)
     encoded = tf.numpy_function(pairs.encoded, [index], (tf.string, tf.string))
     images = tf.concat([_decode(image) for image in encoded], axis=-1)
     return _augment(images, k, config.seed, config.data, stage.crop)
@@ -190,7 +185,7 @@ def _eval_batch(images: list[dict], batch_size: int) -> EvalBatch:
 
 
 def _check_crops(
-  pairs: PreparedPairs, data: ml_collections.ConfigDict, crop: int
+  pairs: Mixture, data: ml_collections.ConfigDict, crop: int
 ) -> None:
   if data.crops not in CROPS:
     raise ValueError(
@@ -212,6 +207,25 @@ def _image_index(k: tf.Tensor, size: int, seed: int) -> tf.Tensor:
   """Which image counter k shows: a permutation of 0..size-1 in each epoch."""
   order = tf.cast(tf.stack([seed, k // size]), tf.uint32)
   return tf.random.experimental.index_shuffle(k % size, order, size - 1)
+
+
+def _mixed_index(k: tf.Tensor, pairs: Mixture, seed: int) -> tf.Tensor:
+  """Which image of a mixture counter k shows.
+
+  Each round of sum(weights) counters has weight[s] places for set s, in an
+  order of its own; so any set's own counter follows from k alone.
+  """
+  cycle, start = sum(pairs.weights), np.cumsum((0, *pairs.weights))
+  order = tf.cast(tf.stack([seed, k // cycle]), tf.uint32)
+  place = tf.random.experimental.index_shuffle(k % cycle, order, cycle - 1)
+  part = tf.searchsorted(start, place[None], side='right')[0] - 1
+
+  def of(numbers):
+    return tf.gather(tf.constant(numbers, tf.int64), part)
+
+  own = k // cycle * of(pairs.weights) + place - of(start[:-1])
+  first = np.cumsum((0, *pairs.sizes))[:-1]
+  return of(first) + _image_index(own, of(pairs.sizes), seed)
 
 
 def _decode(encoded: tf.Tensor) -> tf.Tensor:

@@ -27,7 +27,7 @@ class Slot(NamedTuple):
 
 
 # The module of each transformer stage, by its path in the parameter tree.
-_MIXDTP_STAGES = {
+MIXDTP_STAGES = {
   'conv1_2': ('mfe', 'stage1'),
   'conv2_3': ('mfe', 'stage2'),
   'conv3_4': ('mfe', 'stage3'),
@@ -37,7 +37,7 @@ _MIXDTP_STAGES = {
   'conv2_1_HSI': ('mhs', 'stage1'),
   'outc': ('mhs', 'refinement'),
 }
-_RESTORMER_STAGES = {
+RESTORMER_STAGES = {
   'encoder_level1': ('mfe', 'stage1'),
   'encoder_level2': ('mfe', 'stage2'),
   'encoder_level3': ('mfe', 'stage3'),
@@ -83,7 +83,7 @@ def _mixdtp_slots(cfg: ModelConfig) -> dict[str, Slot]:
   for i in (1, 2, 3):
     whole |= _resize_slots(i, ('mhs',))
     whole[f'reduce_chan_level{i}'] = ('mhs', f'reduce{i}')
-  found = _kernels(whole) | _stage_slots(cfg, _MIXDTP_STAGES)
+  found = _kernels(whole) | _stage_slots(cfg, MIXDTP_STAGES)
   if cfg.steps:
     found |= _progressive_slots(cfg.recurrent_width)
   return found
@@ -95,7 +95,7 @@ def _restormer_slots(cfg: RestormerConfig) -> dict[str, Slot]:
     whole |= _resize_slots(i, ())
     if i > 1:
       whole[f'reduce_chan_level{i}'] = (f'reduce{i}',)
-  return _kernels(whole) | _stage_slots(cfg, _RESTORMER_STAGES)
+  return _kernels(whole) | _stage_slots(cfg, RESTORMER_STAGES)
 
 
 def _resize_slots(i: int, decoder: tuple[str, ...]) -> dict:
@@ -169,10 +169,10 @@ def infer_config(
     recurrent |= {} if steps is None else {'steps': steps}
   if 'output.weight' in shapes:
     width = shapes['output.weight'][1] // 2
-    return RestormerConfig(**_unet_fields(shapes, width, _RESTORMER_STAGES))
+    return RestormerConfig(**_unet_fields(shapes, width, RESTORMER_STAGES))
   if 'conv_final.weight' in shapes:
     return ModelConfig(
-      **_unet_fields(shapes, shapes['conv_final.weight'][1], _MIXDTP_STAGES),
+      **_unet_fields(shapes, shapes['conv_final.weight'][1], MIXDTP_STAGES),
       **(recurrent or {'steps': 0}),
       detail_dilation='patch_embed.proj.weight' not in shapes,
     )

@@ -6,27 +6,37 @@ file only says how its pairs are found.
 """
 
 import abc
+import collections
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mixdtp_jax.data import folders
+from mixdtp_jax.console import progress
+from mixdtp_jax.data import folders, layouts
 from mixdtp_jax.data.folders import PairFiles
 
 # TensorFlow takes a GPU's whole memory when it starts; that is for JAX.
 tf.config.set_visible_devices([], 'GPU')
+# Our own lines tell the progress.
+tfds.disable_progress_bar()
 
 
 class PairsBuilder(
   tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
 ):
-  """Base of all data sets; features name, rainy, clean, height, width.
+  """Base of all data sets; features name, height, width and the sides.
 
   The prepared copy records its source folder and its smallest training side,
   so that it is not taken for another one.
+
+  Attributes:
+    sides: what the set has, of 'rainy' and 'clean'.
+    counts: the numbers of pairs of published versions, by split.
+    reads_source: whether there is a folder of files that it is made from.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -34,38 +44,43 @@ class PairsBuilder(
   # none, and the look-up needs a package that TFDS does not bring.
   code_path = None
 
-  def __init__(self, *, source: str, data_dir: str, crop: int = 0):
+  sides: tuple[str, ...] = ('rainy', 'clean')
+  counts: dict[str, tuple[int, ...]] = {}
+  reads_source = True
+
+  def __init__(
+    self, *, source: str, data_dir: str, crop: int = 0, partial: bool = False
+  ):
     """Writes and reads nothing but what TFDS finds already prepared.
 
     Args:
       source: the folder of the files as published.
       data_dir: where prepared copies are, each in a folder of its name.
       crop: side that every training image must have at least, in pixels.
+      partial: take what is there of a published set, not only all of it.
     """
     self._source = source
+    self._data_dir_given = data_dir
     self._crop = crop
+    self._partial = partial
     super().__init__(data_dir=data_dir, file_format='array_record')
 
   @abc.abstractmethod
-  def find_pairs(self, source: Path) -> dict[str, Iterable[PairFiles]]:
-    """The pairs of 'train' and 'test'.
+  def find_pairs(self, source: Path) -> dict[str, Sequence[PairFiles]]:
+    """The pairs of each split, by the files' names: no image is opened.
 
     Raises:
       FileNotFoundError, ValueError: `source` is not laid out as expected.
     """
 
   def _info(self) -> tfds.core.DatasetInfo:
+    images = {s: tfds.features.Image(shape=(None, None, 3)) for s in self.sides}
     return tfds.core.DatasetInfo(
       builder=self,
       description=type(self).__doc__,
       features=tfds.features.FeaturesDict(
-        {
-          'name': tfds.features.Text(),
-          'rainy': tfds.features.Image(shape=(None, None, 3)),
-          'clean': tfds.features.Image(shape=(None, None, 3)),
-          'height': tf.int32,
-          'width': tf.int32,
-        }
+        {'name': tfds.features.Text(), 'height': tf.int32, 'width': tf.int32}
+        | images
       ),
       # Evaluation lists images in the published order; training has its own.
       disable_shuffling=True,
@@ -76,33 +91,79 @@ class PairsBuilder(
     del dl_manager  # nothing is downloaded
     self.info.metadata['source'] = source_id(self._source)
     splits = self.find_pairs(Path(self._source))
+    sizes = {split: len(pairs) for split, pairs in splits.items()}
+    if not self._partial and (differing := self.unlike_published(sizes)):
+      raise ValueError(
+        f'{self._source} is not {self.name} as published: {differing}; '
+        'complete it, or prepare what is there by python -m mixdtp_jax prepare '
+        f'{self.name} --source {self._source} --data_dir '
+        f'{self._data_dir_given} --partial'
+      )
     return {
       split: self._generate_examples(split, pairs)
       for split, pairs in splits.items()
     }
 
-  def _generate_examples(self, split: str, pairs: Iterable[PairFiles]):
-    for number, pair in enumerate(pairs):
-      example = _checked(pair)
+  def unlike_published(self, sizes: dict[str, int]) -> str:
+    """How numbers of pairs differ from the published ones; '' if they do not.
+
+    Args:
+      sizes: number of pairs by split.
+    """
+    return ', '.join(
+      f'{sizes.get(split, 0):,} {split} pairs instead of '
+      + ' or '.join(f'{count:,}' for count in counts)
+      for split, counts in self.counts.items()
+      if sizes.get(split, 0) not in counts
+    )
+
+  def _generate_examples(self, split: str, pairs: Sequence[PairFiles]):
+    report = progress(f'{self.name}: checked {split}', len(pairs))
+    checked = _map_in_threads(_checked, pairs)
+    for number, (pair, example) in enumerate(zip(pairs, checked, strict=True)):
       side = min(example['height'], example['width'])
       if split == 'train':
         self._note_training_side(pair, side)
-      yield number, example
+      # TFDS sorts by key in a thousand parts of the range of 128 bits, each in
+      # memory: from 0 on, all would be in one part.
+      yield (number << 128) // len(pairs), example
+      report(number + 1)
 
   def _note_training_side(self, pair: PairFiles, side: int) -> None:
     if side < self._crop:
-      file = f' ({pair.rainy})' if isinstance(pair.rainy, Path) else ''
       raise ValueError(
-        f'{pair.name}{file} has a side of {side} pixels, smaller than '
-        f'data.crop = {self._crop}: take a smaller crop or remove the pair'
+        f'{_label(pair, self.sides[0])} has a side of {side} pixels, smaller '
+        f'than data.crop = {self._crop}: take a smaller crop or remove the pair'
       )
     metadata = self.info.metadata
     smallest = metadata.get('smallest_training_side', side)
     metadata['smallest_training_side'] = min(smallest, side)
 
 
+class PublishedPairs(PairsBuilder, skip_registration=True):
+  """Base of the data sets that are found by the layouts of their files."""
+
+  SPLITS: dict[str, layouts.Split]
+
+  def __init_subclass__(cls, **kwargs):
+    """Takes the counts from the splits."""
+    super().__init_subclass__(**kwargs)
+    cls.counts = {name: split.counts for name, split in cls.SPLITS.items()}
+
+  def find_pairs(self, source: Path) -> dict[str, Sequence[PairFiles]]:
+    """See the base class."""
+    wanted = self.SPLITS
+    if self._partial:  # with nothing there, the error says what is expected
+      wanted = {n: s for n, s in wanted.items() if s.places(source)} or wanted
+    return {n: layouts.find_pairs(source, s) for n, s in wanted.items()}
+
+
 class PreparedPairs:
-  """One split of a prepared data set; a `folders.Pairs`."""
+  """One split of a prepared data set; a `folders.Pairs`.
+
+  Attributes:
+    name: of the data set, or 'part of' it where pairs of the split are missing.
+  """
 
   def __init__(self, builder: PairsBuilder, split: str):
     """Opens a split.
@@ -115,9 +176,12 @@ class PreparedPairs:
         f'{builder.name} has no split {split!r}, only '
         f'{", ".join(sorted(builder.info.splits))}'
       )
-    skip = tfds.decode.SkipDecoding()
+    size = builder.info.splits[split].num_examples
+    whole = size in builder.counts.get(split, (size,))
+    self.name = builder.name if whole else f'part of {builder.name}'
+    self._sides = builder.sides
     self._records = builder.as_data_source(
-      split, decoders={'rainy': skip, 'clean': skip}
+      split, decoders=dict.fromkeys(self._sides, tfds.decode.SkipDecoding())
     )
 
   def __len__(self) -> int:
@@ -125,24 +189,21 @@ class PreparedPairs:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict:
-    """The decoded pair; see `folders.Pairs`."""
+    """The decoded pair, or the side that there is; see `folders.Pairs`."""
     record = self._records[index]
     name = record['name'].decode()
-    return {
-      'name': name,
-      'rainy': folders.read_image(record['rainy'], name),
-      'clean': folders.read_image(record['clean'], name),
-    }
+    images = {s: folders.read_image(record[s], name) for s in self._sides}
+    return {'name': name} | images
 
   def shape(self, index: int) -> tuple[int, int]:
     """(H, W), as stored beside the image."""
     record = self._records[index]
     return int(record['height']), int(record['width'])
 
-  def encoded(self, index: int) -> tuple[bytes, bytes]:
-    """The rainy and the clean image as PNG or JPEG."""
+  def encoded(self, index: int) -> tuple[bytes, ...]:
+    """The rainy and the clean image, or the one there is, as PNG or JPEG."""
     record = self._records[index]
-    return record['rainy'], record['clean']
+    return tuple(record[side] for side in self._sides)
 
 
 def source_id(source: str) -> str:
@@ -152,12 +213,32 @@ def source_id(source: str) -> str:
 
 def _checked(pair: PairFiles) -> dict:
   """The example of a pair whose images were decoded in full."""
-  encoded, shapes = {}, []
-  for side in ('rainy', 'clean'):
-    image = getattr(pair, side)
-    shapes.append(folders.read_image(image, f'{pair.name} ({side})').shape)
-    is_file = isinstance(image, Path)
-    encoded[side] = image.read_bytes() if is_file else image
-  folders.check_same_size(pair.name, *shapes)
+  sides = {s: getattr(pair, s) for s in ('rainy', 'clean')}
+  sides = {side: image for side, image in sides.items() if image is not None}
+  encoded = {side: folders.encoded(image) for side, image in sides.items()}
+  shapes = [
+    folders.read_image(image, _label(pair, side)).shape
+    for side, image in encoded.items()
+  ]
+  folders.check_same_size(pair.name, shapes[0], shapes[-1])
   height, width, _ = shapes[0]
   return {'name': pair.name, 'height': height, 'width': width, **encoded}
+
+
+def _label(pair: PairFiles, side: str) -> str:
+  """What to call an image in an error: its file, where it is one."""
+  image = getattr(pair, side)
+  return str(image) if isinstance(image, Path) else f'{pair.name} ({side})'
+
+
+def _map_in_threads(function, items: Sequence) -> Iterator:
+  """map() in threads, a few items ahead: results are in order, errors too."""
+  workers = os.cpu_count() or 1
+  with futures.ThreadPoolExecutor(workers) as pool:
+    running = collections.deque()
+    for item in items:
+      running.append(pool.submit(function, item))
+      if len(running) > 2 * workers:
+        yield running.popleft().result()
+    while running:
+      yield running.popleft().result()

@@ -4,13 +4,11 @@ Five scenes are no benchmark. They are enough to see a network learn, and to
 try every command before a data set is at hand.
 """
 
-import io
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mixdtp_jax.data import folders, rain
 from mixdtp_jax.data.datasets.base import PairsBuilder
@@ -26,13 +24,14 @@ class Photographs(PairsBuilder, skip_registration=True):
   """Three photographs for training and two for testing, with drawn rain."""
 
   name = 'photographs'
+  reads_source = False
 
-  def find_pairs(self, source: Path) -> dict[str, Iterator[folders.PairFiles]]:
+  def find_pairs(self, source: Path) -> dict[str, list[folders.PairFiles]]:
     """See the base class; `source` is not read."""
     del source
     return {
-      'train': _draw(TRAIN, TRAIN_VERSIONS, seed=0),
-      'test': _draw(TEST, TEST_VERSIONS, seed=1),
+      'train': list(_draw(TRAIN, TRAIN_VERSIONS, seed=0)),
+      'test': list(_draw(TEST, TEST_VERSIONS, seed=1)),
     }
 
 
@@ -42,19 +41,13 @@ def _draw(
   for number, name in enumerate(names):
     file = resources.files('skimage') / 'data' / name
     clean = folders.read_image(file.read_bytes(), name)
-    clean_png = _png(clean)
+    clean_png = folders.encode_png(clean)
     for version in range(versions):
       rainy = rain.add_rain(
         clean.astype(np.float32) / 255, (seed, number * versions + version)
       )
       yield folders.PairFiles(
         f'{Path(name).stem}-{version + 1:02d}',
-        _png(np.round(rainy.numpy() * 255).astype(np.uint8)),
+        folders.encode_png(np.round(rainy.numpy() * 255).astype(np.uint8)),
         clean_png,
       )
-
-
-def _png(image: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, format='PNG')
-  return buffer.getvalue()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from mixdtp_jax import page, report
-from mixdtp_jax.event_log import Point
+from mixdtp_jax.compare.event_log import Point
+from mixdtp_jax.compare.run_folder import Run, read_run, same_score
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.run_folder import Run, read_run, same_score
 
 _PROTOCOL = 'rgb'  # of the short table and the curves; the network's own
 _PATHS = ('data.data_dir', 'data.source')  # where data lie, not what they are

@@ -1,0 +1,18 @@
+"""Rain800 with the paper's network, its loss and the shape of its schedule.
+
+The rate falls at 30, 50 and 80 % of 105,000 updates, which are 40 epochs of 15
+crops of 96 pixels of each of 700 images. published.csv has no figure of it; as
+Test100 its test pairs are scored after training on Rain13K.
+"""
+
+import ml_collections
+
+from configs.default import get_config as get_default_config
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = get_default_config()
+  config.data.name = 'rain800'
+  config.num_train_steps = 105_000
+  config.schedule.boundaries = (31_500, 52_500, 84_000)
+  return config

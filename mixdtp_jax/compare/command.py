@@ -1,0 +1,208 @@
+"""The command: opens what it is told to compare, compares, and reports."""
+
+import contextlib
+import os
+import pathlib
+import runpy
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+import mixdtp_jax
+from mixdtp_jax.compare import report
+from mixdtp_jax.compare.networks import make_networks
+from mixdtp_jax.compare.study import study
+from mixdtp_jax.compare.training import crop_batches
+from mixdtp_jax.console import set_up_logging
+from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.data.folders import Pairs, open_folder
+from mixdtp_jax.model.architectures import make_network
+from mixdtp_jax.model.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.state import init_state, make_optimizer
+from mixdtp_jax.weights import load_run_config, load_weights
+
+_DEFAULT_CONFIG = (
+  pathlib.Path(mixdtp_jax.__file__).parents[1] / 'configs' / 'default.py'
+)
+
+
+class CentreCrops:
+  """The first pairs of others, cut to their centres; a `folders.Pairs`."""
+
+  def __init__(self, pairs: Pairs, *, count: int, size: int):
+    """Decodes them.
+
+    Args:
+      pairs: to take from.
+      count: how many, at most.
+      size: longest side of a cut image in pixels; 0 leaves it whole.
+    """
+    self.name = pairs.name
+    self._pairs = [
+      _centre(pairs[i], size) for i in range(min(count, len(pairs)))
+    ]
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self._pairs)
+
+  def __getitem__(self, index: int) -> dict:
+    """The cut pair."""
+    return self._pairs[index]
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W) of the cut pair."""
+    return self._pairs[index]['rainy'].shape[:2]
+
+
+def _centre(pair: dict, size: int) -> dict:
+  height, width = pair['rainy'].shape[:2]
+  tall, wide = (min(side, size or side) for side in (height, width))
+  top, left = (height - tall) // 2, (width - wide) // 2
+  cut = np.s_[top : top + tall, left : left + wide]
+  return pair | {side: pair[side][cut] for side in ('rainy', 'clean')}
+
+
+def compare_frameworks(
+  *,
+  weights: str | None,
+  random: int | None,
+  steps: int | None,
+  folder: str | None,
+  data: str | None,
+  data_dir: str | None,
+  source: str | None,
+  split: str | None,
+  num_images: int,
+  size: int,
+  config: str | None,
+  train_steps: int,
+  batch_size: int,
+  crop: int,
+  repeats: int,
+  out: str,
+) -> None:
+  """Compares a network in JAX and in PyTorch; prints and writes the result.
+
+  Args:
+    weights: see `weights.load_weights`; None draws them.
+    random: seed to draw the weights of the recipe's model from.
+    steps: iterations of the progressive refinement; with `weights` alone.
+    folder: of pairs; see `folders.open_folder`.
+    data: key of `datasets.DATASETS`, where there is no folder; None is
+      'photographs'.
+    data_dir: its prepared copy; None prepares the photographs for this once.
+    source: its files as published, where they are not prepared yet.
+    split: 'train' or 'test'; None is 'test'.
+    num_images: how many images are compared, at most.
+    size: their longest side in pixels (the centre is cut out); 0 takes them
+      whole.
+    config: file of the recipe; None is the run's own where `weights` is a run,
+      else configs/default.py.
+    train_steps: updates.
+    batch_size: images an update.
+    crop: side of the training crops in pixels, a multiple of what the network
+      needs.
+    repeats: runs of each that are timed.
+    out: folder for compare.json and compare.html.
+
+  Raises:
+    FileNotFoundError, ValueError: a setting does not fit, or what it names is
+      not there.
+  """
+  # For checks and the record: what was not left open, under the flags' names.
+  settings = {k: v for k, v in locals().items() if v is not None}
+  _check(settings)
+  set_up_logging()
+  # JAX takes most of a GPU's memory when it starts; PyTorch needs some too.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  recipe = _load_recipe(config, weights)
+  recipe.batch_size, recipe.data.crop = batch_size, crop
+  with _opened(folder, data, data_dir, source, split) as pairs:
+    images = CentreCrops(pairs, count=num_images, size=size)
+  batches = crop_batches(
+    images,
+    steps=train_steps,
+    batch_size=batch_size,
+    crop=crop,
+    seed=recipe.seed,
+  )
+  cfg, params = _load_network(recipe, weights, random, steps)
+  recipe.model = ml_collections.ConfigDict(as_mapping(cfg))
+  if crop % make_network(cfg).multiple:
+    raise ValueError(
+      f'--crop {crop}: the network needs a multiple of '
+      f'{make_network(cfg).multiple}'
+    )
+  found = study(make_networks(cfg, params), recipe, images, batches, repeats)
+  print(report.format_tables(found))
+  for path in report.write_study(out, found, settings, recipe.to_dict()):
+    print(path)
+
+
+def _check(settings: dict[str, Any]) -> None:
+  """Raises ValueError for settings that do not fit."""
+  for name in ('num_images', 'train_steps', 'batch_size', 'repeats', 'crop'):
+    if settings[name] < 1:
+      raise ValueError(f'--{name} {settings[name]}: needs at least 1')
+  if settings['size'] < 0:
+    raise ValueError(f'--size {settings["size"]}: needs 0 or more')
+  if ('weights' in settings) == ('random' in settings):
+    raise ValueError('needs either --weights, or --random with a seed')
+  if 'random' in settings and 'steps' in settings:
+    raise ValueError(
+      '--steps goes with --weights; random ones have the model.steps of '
+      '--config'
+    )
+  others = [n for n in ('data', 'data_dir', 'source', 'split') if n in settings]
+  if 'folder' in settings and others:
+    raise ValueError(
+      f'--folder needs no --{others[0]}: drop the one or the other'
+    )
+
+
+def _load_recipe(
+  file: str | None, weights: str | None
+) -> ml_collections.ConfigDict:
+  if file is None and weights is not None:
+    with contextlib.suppress(FileNotFoundError):  # weights that are no run
+      return load_run_config(weights)
+  file = file or str(_DEFAULT_CONFIG)
+  get_config = runpy.run_path(file).get('get_config')
+  if get_config is None:
+    raise ValueError(f'{file} defines no get_config(), as configs/ do')
+  return get_config()
+
+
+def _load_network(recipe, weights, random, steps) -> tuple[AnyConfig, dict]:
+  if weights is not None:
+    return load_weights(weights, steps=steps)
+  cfg = make_model_config(recipe.model)
+  network, optimizer = make_network(cfg), make_optimizer(recipe)
+  init = jax.jit(lambda: init_state(random, network, optimizer).params)
+  return cfg, init()
+
+
+@contextlib.contextmanager
+def _opened(folder, data, data_dir, source, split) -> Iterator[Pairs]:
+  """The pairs that the settings name."""
+  if folder is not None:
+    yield open_folder(folder)
+    return
+  name = data or 'photographs'
+  if data_dir is None and name != 'photographs':
+    raise ValueError(
+      f'--data {name} needs --data_dir, the folder of its prepared copy; or '
+      'compare on a plain folder of pairs with --folder'
+    )
+  with tempfile.TemporaryDirectory() as once:
+    yield open_split(
+      name,
+      source=source or '',
+      data_dir=data_dir or once,
+      split=split or 'test',
+    )

@@ -1,0 +1,90 @@
+"""SPA-Data: real rain; the clean images are made from videos.
+
+Wang et al., Spatial Attentive Single-Image Deraining with a High Quality Real
+Rain Dataset, CVPR 2019. Its training pairs are crops of 256 pixels, listed in
+a file of lines 'rainy clean'.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixdtp_jax.data.datasets.base import PublishedPairs
+from mixdtp_jax.data.folders import PairFiles
+from mixdtp_jax.data.layouts import Split, TwoFiles
+
+
+class Listed(Sequence):
+  """The pairs of a list of two paths a line, made when they are asked for.
+
+  The list is 80 MB in memory; 638,492 pairs of Path objects are 390 MB or more.
+  """
+
+  def __init__(self, file: Path):
+    """Reads the list; paths are relative to its folder.
+
+    Raises:
+      ValueError: a line has not two paths.
+    """
+    self._folder = file.parent
+    self._lines = file.read_text().splitlines()
+    for number, line in enumerate(self._lines, 1):
+      if len(line.split()) != 2:
+        raise ValueError(
+          f'{file}, line {number}: {line!r} is not a rainy and a clean path '
+          'with a space between them'
+        )
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self._lines)
+
+  def __getitem__(self, index: int) -> PairFiles:
+    """The pair of a line."""
+    # The published list has a slash before each path.
+    rainy, clean = (p.lstrip('/') for p in self._lines[index].split())
+    name = str(Path(rainy).with_suffix(''))
+    return PairFiles(name, self._folder / rainy, self._folder / clean)
+
+
+class ListFile:
+  """The published layout of the training pairs; a `layouts.Layout`."""
+
+  def __str__(self) -> str:
+    """As errors show it."""
+    return 'real_world.txt with lines of a rainy and a clean path beside it'
+
+  def patterns(self) -> tuple[str, ...]:
+    """See `layouts.Layout`."""
+    return ('real_world',)
+
+  def pairs(self, folder: Path) -> Sequence[PairFiles]:
+    """See `layouts.Layout`."""
+    file = folder / 'real_world.txt'
+    return Listed(file) if file.is_file() else ()
+
+
+RENAMED = TwoFiles('input/{name}', 'target/{name}')
+
+
+class Spa(PublishedPairs, skip_registration=True):
+  """SPA-Data: 638,492 training crops of 256x256 pixels and 1000 test pairs."""
+
+  name = 'spa'
+  SPLITS = {
+    'train': Split(
+      ('.', 'train', 'training', 'Training'),
+      (ListFile(), RENAMED),
+      (638_492,),
+    ),
+    'test': Split(
+      ('test', 'testing', 'Testing', 'real_test_1000'),
+      (
+        TwoFiles('rain/{i}', 'gt/{i}'),
+        TwoFiles('rain/{i}', 'gt/{i}gt'),
+        TwoFiles('real_test_1000/rain/{i}', 'real_test_1000/gt/{i}'),
+        TwoFiles('real_test_1000/rain/{i}', 'real_test_1000/gt/{i}gt'),
+        RENAMED,
+      ),
+      (1000,),
+    ),
+  }

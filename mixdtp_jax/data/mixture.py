@@ -1,0 +1,87 @@
+"""Several data sets as one to train on, as the field uses Rain13K."""
+
+from collections.abc import Sequence
+
+import ml_collections
+
+from mixdtp_jax.data.datasets import open_split
+from mixdtp_jax.data.datasets.base import PreparedPairs
+
+
+class Mixture:
+  """Training pairs of several sets, one set after the other.
+
+  Attributes:
+    sizes: number of pairs of each set.
+    weights: crops of each set in a round of sum(weights) crops.
+  """
+
+  def __init__(self, parts: Sequence[PreparedPairs], weights: Sequence[int]):
+    """Takes opened sets, and as many positive whole weights."""
+    self._parts = tuple(parts)
+    self.sizes = tuple(map(len, parts))
+    self.weights = tuple(weights)
+
+  def __len__(self) -> int:
+    """Number of pairs of all sets."""
+    return sum(self.sizes)
+
+  def __getitem__(self, index: int) -> dict:
+    """The decoded pair; see `folders.Pairs`."""
+    part, index = self._locate(index)
+    return part[index]
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W), without decoding an image."""
+    part, index = self._locate(index)
+    return part.shape(index)
+
+  def encoded(self, index: int) -> tuple[bytes, ...]:
+    """The rainy and the clean image as PNG or JPEG."""
+    part, index = self._locate(index)
+    return part.encoded(index)
+
+  def _locate(self, index: int) -> tuple[PreparedPairs, int]:
+    for part, size in zip(self._parts, self.sizes, strict=True):
+      if index < size:
+        return part, index
+      index -= size
+    raise IndexError(f'no pair {index} after the last of {len(self)}')
+
+
+def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
+  """The training pairs that config.data asks for.
+
+  Args:
+    data: config.data.
+    crop: side that every image must have at least, in pixels.
+
+  Raises:
+    ValueError: a set comes twice, a weight is no positive whole number, or
+      see `datasets.prepare`.
+    FileNotFoundError: a set other than data.name is not prepared.
+  """
+  named = tuple(data.mixture) or ((data.name, 1),)
+  names = [name for name, _ in named]
+  if len(set(names)) < len(names):
+    raise ValueError(
+      f'data.mixture = {named} has a set twice: add its weights, or merge the '
+      'folders'
+    )
+  for name, weight in named:
+    if not isinstance(weight, int) or weight < 1:
+      raise ValueError(
+        f'data.mixture: the weight {weight!r} of {name} is no whole number '
+        'from 1 on'
+      )
+  parts = [
+    open_split(
+      name,
+      source=data.source if name == data.name else '',
+      data_dir=data.data_dir,
+      split='train',
+      crop=crop,
+    )
+    for name in names
+  ]
+  return Mixture(parts, [weight for _, weight in named])

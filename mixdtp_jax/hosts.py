@@ -1,0 +1,162 @@
+"""Several processes, on one host or on many, that work as one.
+
+Every process runs the same program; each sees its own devices and all of them
+share one mesh. "Host" stands for such a process here, as in JAX.
+"""
+
+import collections
+import glob
+import importlib.util
+import os
+import zlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+
+T = TypeVar('T')
+
+_FLAGS = '--coordinator, --num_processes and --process_id'
+
+
+def define_flags() -> Callable[[], None]:
+  """Defines the flags of an entry point; what it returns does as they say."""
+  coordinator = flags.DEFINE_string(
+    'coordinator',
+    None,
+    'HOST:PORT of process 0, of several that no cluster started; not needed on '
+    'a TPU slice or under srun or mpirun.',
+  )
+  num_processes = flags.DEFINE_integer(
+    'num_processes', None, 'Processes in all; goes with --coordinator.'
+  )
+  process_id = flags.DEFINE_integer(
+    'process_id', None, 'This process, from 0 on; goes with --coordinator.'
+  )
+  return lambda: initialize(
+    coordinator.value, num_processes.value, process_id.value
+  )
+
+
+def initialize(
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> None:
+  """Joins the other processes, before anything else is asked of JAX.
+
+  Without arguments, JAX asks the cluster: a TPU slice, Slurm (`srun`), Open MPI
+  (`mpirun`). Slurm and Open MPI start one process for each GPU. Where there is
+  no cluster, or one process alone, nothing is done.
+
+  Args:
+    coordinator: HOST:PORT of process 0, on a port that is free there.
+    num_processes: of all hosts together.
+    process_id: of this one, from 0 on.
+
+  Raises:
+    ValueError: some arguments are missing, the cluster does not tell enough,
+      or the processes have different numbers of devices.
+    RuntimeError: JAX was used before, or not all processes came.
+  """
+  given = (coordinator, num_processes, process_id)
+  if any(value is not None for value in given):
+    if None in given:
+      raise ValueError(f'{_FLAGS} belong together: give all three')
+    # The flags say it all: a process has every device that it sees.
+    jax.distributed.initialize(*given, cluster_detection_method='deactivate')
+  elif cluster := _cluster():
+    try:
+      jax.distributed.initialize()
+    except ValueError as error:
+      raise ValueError(
+        f'{cluster} does not tell JAX who the other processes are ({error}): '
+        f'give {_FLAGS}'
+      ) from error
+  else:
+    return
+  _check_devices()
+
+
+def _cluster() -> str | None:
+  """The cluster that started this process beside others, if one did."""
+  # Set by srun alone: a script that sbatch starts has no other processes.
+  if int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1:
+    return 'Slurm'
+  if int(os.environ.get('OMPI_COMM_WORLD_SIZE', '1')) > 1:
+    return 'Open MPI'
+  names = ('TPU_PROCESS_ADDRESSES', 'TPU_WORKER_HOSTNAMES')
+  if any(',' in os.environ.get(name, '') for name in names):
+    return 'the TPU slice'
+  # On a virtual machine only the metadata server knows the slice. JAX itself
+  # sets the variable where it finds no TPU.
+  chips = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
+  if (
+    chips
+    and importlib.util.find_spec('libtpu')
+    and 'TPU_SKIP_MDS_QUERY' not in os.environ
+    and 'tpu' in os.environ.get('JAX_PLATFORMS', 'tpu')
+  ):
+    return 'the TPU'
+  return None
+
+
+def _check_devices() -> None:
+  counts = collections.Counter(d.process_index for d in jax.devices())
+  if len(set(counts.values())) > 1:
+    found = ', '.join(f'{i} has {counts[i]}' for i in sorted(counts))
+    raise ValueError(
+      f'the processes have different numbers of devices ({found}): start each '
+      'with as many'
+    )
+
+
+def is_first() -> bool:
+  """Whether this process is the one that writes files and prints."""
+  return jax.process_index() == 0
+
+
+def in_turn(work: Callable[[], T]) -> T:
+  """Does `work` on the first host, and when it is done there, on the others.
+
+  What the first one wrote into a shared folder is found there by the others;
+  where each has a folder of its own, each writes it.
+
+  Raises:
+    RuntimeError: on the others, when `work` failed on the first; that one
+      raises what `work` does.
+  """
+  if not is_first():
+    if not _from_first(0):
+      raise RuntimeError('stopped as process 0 did: see its messages')
+    return work()
+  try:
+    result = work()
+  except BaseException:
+    _from_first(0)
+    raise
+  _from_first(1)
+  return result
+
+
+def check_same(what: str, text: str) -> None:
+  """Compares a text between all hosts.
+
+  Raises:
+    ValueError: on all of them, where it is not the same on all.
+  """
+  number = np.int32(zlib.crc32(text.encode()) >> 1)
+  numbers = np.ravel(multihost_utils.process_allgather(number))
+  if others := np.flatnonzero(numbers != numbers[0]).tolist():
+    raise ValueError(
+      f'{what} is not the same in process {", ".join(map(str, others))} as in '
+      'process 0: start all with the same command and the same files'
+    )
+
+
+def _from_first(number: int) -> int:
+  """The first host's number, on every host."""
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
