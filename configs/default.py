@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
   data.cache_mb = 2_048  # MiB of decoded images kept by a process; 0: none
-  data.crop = 96  # pixels, a multiple of 8
+  data.crop = 96  # pixels, a multiple of 8 and of mesh_space
   data.crops = 'random'  # random or second_cell, the published one
   data.transpose_landscape = False  # before the crop: every image upright
   data.flip = True  # mirror half of the crops left to right
@@ -41,7 +41,11 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.init_from = ''  # run, weights folder or .pth; '' draws from the seed
   config.batch_size = 4  # images an update, over all devices and hosts
+  config.accumulate_steps = 1  # equal parts of a batch, one after another
+  # Later stages, each (its first update, data.crop, batch_size); () has none.
+  config.growth = ()
   config.num_train_steps = 300_000  # updates
+  config.ema_decay = 0.0  # an update, of the averaged weights; 0 has none
 
   config.loss = loss = ml_collections.ConfigDict()
   loss.final = 'negative_ssim'  # a key of mixdtp_jax.losses.LOSSES
@@ -64,7 +68,11 @@ def get_config() -> ml_collections.ConfigDict:
   schedule.warmup_steps = 0  # updates of linear growth from 0, either name
   schedule.final_rate = 1e-6  # cosine: the rate at the last update
 
+  config.mesh_space = 1  # devices that share the rows of each image
+  config.compilation_cache_dir = ''  # '' is WORKDIR/compiled
+
   config.log_every_steps = 50  # updates
+  config.collapse_patience = 200  # updates of SSIM 0 that end a run; 0: never
   config.eval_every_steps = 5_000  # updates; 0: only at the end
   config.eval_images = 20  # of the test split, while training; 0: all of them
   config.eval_batch_size = 8  # images of equal size at once, over all devices

@@ -7,6 +7,7 @@ from PIL import Image
 from configs.default import get_config
 from mixdtp_jax import mesh as mesh_lib
 from mixdtp_jax.data import datasets, mixture, pipeline
+from mixdtp_jax.growth import stages
 
 SIZES = {'pairs': 3, 'rain200l': 5, 'rain800': 2}
 
@@ -47,9 +48,11 @@ def make_config(data_dir, **data):
 
 def shown(config, count, start_step=0, rows=range(4)):
   """(set, image) of every row of `count` batches."""
+  (stage,) = stages(config)
   batches = pipeline.local_batches(
     config,
-    mixture.open_mixture(config.data),
+    mixture.open_mixture(config.data, config.data.crop),
+    stage,
     start_step=start_step,
     rows=rows,
   )
@@ -111,7 +114,7 @@ def test_training_batches_are_of_the_mixture(data_dir):
 
 
 def test_is_a_sequence_of_all_pairs(data_dir):
-  pairs = mixture.open_mixture(make_config(data_dir).data)
+  pairs = mixture.open_mixture(make_config(data_dir).data, 16)
   assert len(pairs) == 10
   assert [int(pairs[i]['clean'][0, 0, 0]) for i in range(10)] == [
     *(0, 10, 20),
@@ -134,4 +137,4 @@ def test_is_a_sequence_of_all_pairs(data_dir):
 )
 def test_refuses_what_is_no_mixture(data_dir, named, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    mixture.open_mixture(make_config(data_dir, mixture=named).data)
+    mixture.open_mixture(make_config(data_dir, mixture=named).data, 16)

@@ -13,6 +13,7 @@ from configs.default import get_config
 from mixdtp_jax import mesh as mesh_lib
 from mixdtp_jax.data import datasets, mixture, pipeline, rain
 from mixdtp_jax.data.rain_ranges import PRESETS, as_mapping
+from mixdtp_jax.growth import stages
 
 CROP = 16
 
@@ -48,9 +49,10 @@ def open_pairs(data_dir, split='train'):
 
 
 def take(config, data_dir, count, start_step=0, rows=range(8)):
+  (stage,) = stages(config)
   pairs = mixture.Mixture([open_pairs(data_dir)], [1])
   batches = pipeline.local_batches(
-    config, pairs, start_step=start_step, rows=rows
+    config, pairs, stage, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 
@@ -124,9 +126,11 @@ class Decoder:
 @pytest.mark.parametrize('cache_mb', [0, 1])
 def test_the_cache_is_alive(data_dir, cache_mb):
   pairs = Decoder(open_pairs(data_dir))
+  config = make_config(cache_mb=cache_mb)
   batches = pipeline.local_batches(
-    make_config(cache_mb=cache_mb),
+    config,
     mixture.Mixture([pairs], [1]),
+    *stages(config),
     start_step=0,
     rows=range(8),
   )
@@ -299,15 +303,15 @@ def test_transposing_comes_before_a_random_crop(published_dir):
 
 
 def test_an_image_without_a_second_cell_is_named(data_dir):
-  config = make_config(crops='second_cell')
+  config = make_config(crops='second_cell', data_dir=data_dir)
   with pytest.raises(ValueError, match=r'^0 has 30x24 pixels, .*crop = 16'):
-    take(config, data_dir, 1)
+    pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
 
 
 def test_unknown_crops_list_the_choices(data_dir):
-  config = make_config(crops='first')
+  config = make_config(crops='first', data_dir=data_dir)
   with pytest.raises(ValueError, match="crops = 'first': .* random, second_ce"):
-    take(config, data_dir, 1)
+    pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
 
 
 def test_train_batches_are_split_over_the_mesh(data_dir):
@@ -327,6 +331,63 @@ def test_refuses_a_batch_that_devices_cannot_share(data_dir):
   config = make_config(data_dir=data_dir)
   config.batch_size = 12
   with pytest.raises(ValueError, match=r'batch_size = 12 .* 8 devices'):
+    pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
+
+
+def _growing(data_dir):
+  """Three batches of 8 crops of 16 pixels, then 24 pixels and 4 images."""
+  config = make_config(data_dir=data_dir)
+  config.growth, config.num_train_steps = ((3, 24, 4),), 6
+  return config
+
+
+def test_growing_crops_go_through_the_images_without_a_gap(data_dir):
+  config, mesh = _growing(data_dir), mesh_lib.make_mesh(jax.devices()[:4])
+  grown = list(pipeline.train_batches(config, start_step=0, mesh=mesh))
+  shapes = [batch['rainy'].shape for batch in grown]
+  assert shapes == [(8, 16, 16, 3)] * 3 + [(4, 24, 24, 3)] * 3
+  # Images 24 to 35 come next: in batches of 4, those are batches 6 to 8.
+  constant = make_config(data_dir=data_dir, crop=24)
+  constant.batch_size = 4
+  later = take(constant, data_dir, 3, start_step=6, rows=range(4))
+  assert_equal(grown[3:], later)
+
+
+@pytest.mark.parametrize('start', [2, 3, 4, 6])
+def test_growing_crops_resume_at_any_step(data_dir, start):
+  config, mesh = _growing(data_dir), mesh_lib.make_mesh(jax.devices()[:4])
+  whole = list(pipeline.train_batches(config, start_step=0, mesh=mesh))
+  rest = list(pipeline.train_batches(config, start_step=start, mesh=mesh))
+  assert len(rest) == 6 - start
+  assert_equal(rest, whole[start:])
+
+
+def test_every_stage_is_checked_before_the_first_batch(data_dir):
+  config, mesh = _growing(data_dir), mesh_lib.make_mesh()
+  with pytest.raises(ValueError, match=r'batch_size = 4 .* 8 devices'):
+    pipeline.train_batches(config, start_step=0, mesh=mesh)
+  config.growth = ((3, 32, 8),)
+  with pytest.raises(ValueError, match='smaller than data.crop = 32'):
+    pipeline.train_batches(config, start_step=0, mesh=mesh)
+
+
+def test_rows_of_images_are_split_along_space(published_dir):
+  config = make_config(data_dir=published_dir, crop=32)
+  mesh = mesh_lib.make_mesh(space=4)
+  batch = next(pipeline.train_batches(config, start_step=0, mesh=mesh))
+  shape = batch['rainy'].sharding.shard_shape(batch['rainy'].shape)
+  assert shape == (4, 8, 32, 3)
+  assert_equal([batch], take(config, published_dir, 1))
+  for crop in (16, 38):
+    config.data.crop = crop
+    with pytest.raises(ValueError, match=f'crop = {crop} .* mesh_space = 4'):
+      pipeline.train_batches(config, start_step=0, mesh=mesh)
+
+
+def test_refuses_a_batch_that_does_not_split_into_parts(data_dir):
+  config = make_config(data_dir=data_dir)
+  config.accumulate_steps = 2
+  with pytest.raises(ValueError, match='8 devices .* accumulate_steps = 2'):
     pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
 
 
@@ -371,8 +432,10 @@ def take_drawn(clean_dir, count=1, start_step=0, rows=range(8), preset='light'):
   pairs = datasets.open_split(
     'synthetic', source='', data_dir=clean_dir, split='train'
   )
+  (stage,) = stages(config)
+  pairs = mixture.Mixture([pairs], [1])
   batches = pipeline.local_batches(
-    config, mixture.Mixture([pairs], [1]), start_step=start_step, rows=rows
+    config, pairs, stage, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 
