@@ -122,7 +122,7 @@ def test_training_batches_are_of_the_mixture(data_dir):
 
 
 def test_is_a_sequence_of_all_pairs(data_dir):
-  pairs = mixture.open_mixture(make_config(data_dir).data, 16)
+  pairs = mixture.open_mixture(make_config(data_dir).data, 8)
   assert len(pairs) == 10
   assert [int(pairs[i]['clean'][0, 0, 0]) for i in range(10)] == [
     *(0, 10, 20),
@@ -145,4 +145,4 @@ def test_is_a_sequence_of_all_pairs(data_dir):
 )
 def test_refuses_what_is_no_mixture(data_dir, named, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    mixture.open_mixture(make_config(data_dir, mixture=named).data, 16)
+    mixture.open_mixture(make_config(data_dir, mixture=named).data, 8)
