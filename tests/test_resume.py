@@ -39,7 +39,9 @@ def _end_of(workdir, config):
   with checkpoints.make_manager(workdir) as manager:
     state = start_state(manager, config, replicated(mesh))
   step = int(state.step)
-  batch = next(pipeline.train_batches(config, start_step=step, mesh=mesh))
+  longer = config.copy_and_resolve_references()
+  longer.num_train_steps = step + 1
+  batch = next(pipeline.train_batches(longer, start_step=step, mesh=mesh))
   return jax.tree.map(np.asarray, (state, batch))
 
 

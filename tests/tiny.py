@@ -171,9 +171,9 @@ def tiny_run(tiny_pairs, compiler, tmp_path_factory):
     real_init, real_train = train.init_state, pipeline.train_batches
     real_eval = pipeline.eval_batches
 
-    def init(seed, *args):
+    def init(seed, *args, **kwargs):
       run.seeds.append(seed)
-      return real_init(seed, *args)
+      return real_init(seed, *args, **kwargs)
 
     def train_batches(*args, **kwargs):
       for batch in real_train(*args, **kwargs):
