@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   _JOIN_HOSTS()
   set_up_logging()
-  pairs, source = hosts.in_turn(_open_pairs)
+  pairs, source = _open_pairs()
   pairs = CroppedPairs(pairs, _CROP_MULTIPLE.value)
   cfg, params = load_weights(_WEIGHTS.value, steps=_STEPS.value)
   panels = report.Panels(pairs, _OUT.value)
@@ -137,7 +137,11 @@ def _open_pairs() -> tuple[Pairs, dict[str, str]]:
       f'--data={name} needs --data_dir, the folder of its prepared copy; or '
       'evaluate a plain folder of pairs with --folder'
     )
-  pairs = open_split(name, source=source, data_dir=data_dir, split=_SPLIT.value)
+  pairs = hosts.in_turn(
+    lambda: open_split(
+      name, source=source, data_dir=data_dir, split=_SPLIT.value
+    )
+  )
   return pairs, {'name': pairs.name, 'source': source, 'split': _SPLIT.value}
 
 

@@ -6,6 +6,7 @@ exist, and `train.py` refuses an unknown key.
 
 import ml_collections
 
+from mixdtp_jax.data import rain_ranges
 from mixdtp_jax.model.config import ModelConfig, as_mapping
 
 
@@ -26,15 +27,25 @@ def get_config() -> ml_collections.ConfigDict:
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
   data.cache_mb = 2_048  # MiB of decoded images kept by a process; 0: none
-  data.crop = 96  # pixels, a multiple of 8
+  data.crop = 96  # pixels, a multiple of 8 and of mesh_space
   data.crops = 'random'  # random or second_cell, the published one
   data.transpose_landscape = False  # before the crop: every image upright
   data.flip = True  # mirror half of the crops left to right
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
 
+  # Rain that is drawn on clean photographs: (low, high) of each field of
+  # RainRanges in mixdtp_jax/data/rain_ranges.py, which has their units.
+  data.rain = ml_collections.ConfigDict(
+    rain_ranges.as_mapping(rain_ranges.PRESETS['mixed'])
+  )
+
   config.init_from = ''  # run, weights folder or .pth; '' draws from the seed
   config.batch_size = 4  # images an update, over all devices and hosts
+  config.accumulate_steps = 1  # equal parts of a batch, one after another
+  # Later stages, each (its first update, data.crop, batch_size); () has none.
+  config.growth = ()
   config.num_train_steps = 300_000  # updates
+  config.ema_decay = 0.0  # an update, of the averaged weights; 0 has none
 
   config.loss = loss = ml_collections.ConfigDict()
   loss.final = 'negative_ssim'  # a key of mixdtp_jax.losses.LOSSES
@@ -57,7 +68,11 @@ def get_config() -> ml_collections.ConfigDict:
   schedule.warmup_steps = 0  # updates of linear growth from 0, either name
   schedule.final_rate = 1e-6  # cosine: the rate at the last update
 
+  config.mesh_space = 1  # devices that share the rows of each image
+  config.compilation_cache_dir = ''  # '' is WORKDIR/compiled
+
   config.log_every_steps = 50  # updates
+  config.collapse_patience = 200  # updates of SSIM 0 that end a run; 0: never
   config.eval_every_steps = 5_000  # updates; 0: only at the end
   config.eval_images = 20  # of the test split, while training; 0: all of them
   config.eval_batch_size = 8  # images of equal size at once, over all devices

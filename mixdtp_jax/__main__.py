@@ -6,9 +6,11 @@ import signal
 import sys
 
 import jax
+import numpy as np
 
-from mixdtp_jax import console, weights
+from mixdtp_jax import console, report, weights
 from mixdtp_jax.compare.runs import compare_runs
+from mixdtp_jax.data import folders
 from mixdtp_jax.interop import torch_weights
 
 
@@ -38,7 +40,9 @@ def convert(source: str, target: str, steps: int | None) -> None:
   print(f'{source} -> {path}: {count:,} parameters of {cfg}')
 
 
-def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
+def prepare(
+  name: str, source: str, data_dir: str, partial: bool, exclude: str
+) -> None:
   """Checks a data set and writes its prepared copy; see `datasets.prepare`.
 
   What was made by a run that was stopped is made again.
@@ -48,6 +52,7 @@ def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
     source: the folder of the files as published.
     data_dir: the folder of prepared copies.
     partial: take what is there of a published set, not only all of it.
+    exclude: an audit's JSON file, whose findings are left out; '' for none.
   """
   # TensorFlow takes seconds to import, which the other commands do without.
   from mixdtp_jax.data import datasets
@@ -56,13 +61,38 @@ def prepare(name: str, source: str, data_dir: str, partial: bool) -> None:
   # Unwinds, which removes what is half-written.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped'))
   builder = datasets.prepare(
-    name, source=source, data_dir=data_dir, partial=partial
+    name, source=source, data_dir=data_dir, partial=partial, exclude=exclude
   )
   counts = ', '.join(
     f'{split} {info.num_examples:,}'
     for split, info in builder.info.splits.items()
   )
   print(f'{name}: {counts}, in {builder.data_path}')
+
+
+def rain(photograph: str, target: str, seed: int) -> None:
+  """Draws the rain of every preset on a photograph, in one labelled picture.
+
+  Args:
+    photograph: a PNG or JPEG file.
+    target: the PNG file to write, a square of panels.
+    seed: of the rain.
+
+  Raises:
+    OSError, ValueError: the photograph cannot be read.
+  """
+  # TensorFlow takes seconds to import, and the other commands do without.
+  from mixdtp_jax.data.rain import add_rain
+  from mixdtp_jax.data.rain_ranges import PRESETS
+
+  clean = folders.read_image(pathlib.Path(photograph))
+  panels = [
+    (name, add_rain(clean.astype(np.float32) / 255, (seed, 0), ranges).numpy())
+    for name, ranges in PRESETS.items()
+  ]
+  rows = [report.side_by_side(panels[i : i + 2]) for i in (0, 2)]
+  report.write_png(np.concatenate(rows), target)
+  print(f'{photograph} -> {target}: {", ".join(PRESETS)}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_compare(commands)
   _add_bench(commands)
   _add_prepare(commands)
+  _add_rain(commands)
   return parser
 
 
@@ -165,27 +196,77 @@ def _compare(args: argparse.Namespace) -> None:
   compare_runs(runs, args.out)
 
 
+def audit(sources: list[str], path: str) -> None:
+  """Audits data sets; see `mixdtp_jax.data.audit.command.run`."""
+  # TensorFlow takes seconds to import, which the other commands do without.
+  from mixdtp_jax.data.audit import command
+
+  console.set_up_logging()
+  command.run(sources, path)
+
+
+def _add_rain(commands: argparse._SubParsersAction) -> None:
+  command = commands.add_parser(
+    'rain', help='draw the rain of every preset on a photograph'
+  )
+  command.add_argument('photograph', help='a PNG or JPEG file')
+  command.add_argument(
+    '--to', required=True, metavar='TARGET', help='PNG file to write'
+  )
+  command.add_argument('--seed', type=int, default=0, help='of the rain')
+  command.set_defaults(
+    run=lambda args: rain(args.photograph, args.to, args.seed)
+  )
+
+
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
   command = commands.add_parser(
     'prepare', help='check a data set and write the copy that training reads'
   )
-  command.add_argument('name', help='rain100l, rain800, pairs, ...; see README')
+  command.add_argument(
+    'name', nargs='?', help='rain100l, rain800, pairs, ...; see README'
+  )
   command.add_argument(
     '--source', default='', help='folder of the files as published'
   )
-  command.add_argument(
-    '--data_dir', required=True, help='folder of prepared copies'
-  )
+  command.add_argument('--data_dir', help='folder of prepared copies')
   command.add_argument(
     '--partial',
     action='store_true',
     help='take what is there of a published set, not only all of it',
   )
-  command.set_defaults(
-    run=lambda args: prepare(
-      args.name, args.source, args.data_dir, args.partial
-    )
+  command.add_argument(
+    '--exclude',
+    default='',
+    metavar='FILE',
+    help='leave out of training what an audit found; FILE is its JSON',
   )
+  command.add_argument(
+    '--audit',
+    nargs='+',
+    metavar='NAME=FOLDER',
+    help='prepare nothing, but look for what is wrong in these data sets and '
+    'leaks between them; findings are a report, the exit status is 0',
+  )
+  command.add_argument(
+    '--json',
+    default='audit.json',
+    metavar='FILE',
+    help='--audit writes it (default: audit.json)',
+  )
+
+  command.set_defaults(run=lambda args: _prepare_or_audit(command, args))
+
+
+def _prepare_or_audit(
+  command: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
+  if args.audit and not args.name:
+    audit(args.audit, args.json)
+  elif args.name and args.data_dir and not args.audit:
+    prepare(args.name, args.source, args.data_dir, args.partial, args.exclude)
+  else:
+    command.error('give NAME and --data_dir, or --audit alone')
 
 
 def _add_bench(commands) -> None:

@@ -75,7 +75,7 @@ def bench_data(
   load = os.getloadavg()[0]
   with tempfile.TemporaryDirectory() as once:
     recipe.data.data_dir = data_dir or recipe.data.data_dir or once
-    images = len(open_mixture(recipe.data))
+    images = len(open_mixture(recipe.data, recipe.data.crop))
     rates = [
       measure_data(recipe, limit, images, seconds)
       for limit in dict.fromkeys((recipe.data.cache_mb, 0))
@@ -112,6 +112,8 @@ def measure_data(
   """
   config = config.copy_and_resolve_references()
   config.data.cache_mb = cache_mb
+  # Batches of the first stage without an end.
+  config.growth, config.num_train_steps = (), np.iinfo(np.int32).max
   steps = -(-min(images, _FIRST) // config.batch_size)
   start = time.perf_counter()
   batches = train_batches(config, start_step=0, mesh=make_mesh())

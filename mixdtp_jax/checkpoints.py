@@ -1,8 +1,9 @@
 """Checkpoints of a training run: WORKDIR/checkpoints/STEP, by orbax.
 
-Each holds the parameters, the optimizer's state and the run's whole
-configuration, and is complete or not there at all. Its arrays have checksums,
-so that one which was damaged later cannot be read; then the one before is.
+Each holds the parameters, their moving average where the run has one, the
+optimizer's state and the run's whole configuration, and is complete or not
+there at all. Its arrays have checksums, so that one which was damaged later
+cannot be read; then the one before is.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
@@ -20,9 +22,12 @@ from absl import logging
 
 from mixdtp_jax import hosts
 from mixdtp_jax.mesh import place
+from mixdtp_jax.model.config import EXECUTION
 from mixdtp_jax.state import TrainState
 
 T = TypeVar('T')
+
+_EMA = 'ema_params'  # an item that only runs with ema_decay have
 
 
 class OtherNetworkError(ValueError):
@@ -72,16 +77,16 @@ def save(
   step = int(state.step)
   if step == manager.latest_step():
     return
+  items = {
+    'params': ocp.args.StandardSave(state.params),
+    'opt_state': ocp.args.StandardSave(state.opt_state),
+    'config': ocp.args.JsonSave(config.to_dict()),
+  }
+  if state.ema_params is not None:
+    items[_EMA] = ocp.args.StandardSave(state.ema_params)
   wait(manager)
   with _named_failure(manager, step):
-    manager.save(
-      step,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params),
-        opt_state=ocp.args.StandardSave(state.opt_state),
-        config=ocp.args.JsonSave(config.to_dict()),
-      ),
-    )
+    manager.save(step, args=ocp.args.Composite(**items))
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
@@ -109,12 +114,14 @@ def _named_failure(manager, step) -> Iterator[None]:
     ) from error
 
 
-def last_good(manager: ocp.CheckpointManager) -> str:
-  """Names the newest checkpoint, for a message."""
-  last = manager.latest_step()
-  if last is None:
+def last_good(
+  manager: ocp.CheckpointManager, *, before: int | None = None
+) -> str:
+  """Names the newest checkpoint (of a step before that), for a message."""
+  steps = [s for s in manager.all_steps() if before is None or s < before]
+  if not steps:
     return 'no checkpoint was saved before'
-  return f'the last good checkpoint is {manager.directory / str(last)}'
+  return f'the last good checkpoint is {manager.directory / str(max(steps))}'
 
 
 def _reason(error: Exception) -> str:
@@ -152,16 +159,21 @@ def restore_or_init(
   )
 
   def read(step: int) -> TrainState:
-    _refuse_other_run(manager, step, restore_config(manager, step), config)
-    restored = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardRestore(abstract.params),
-        opt_state=ocp.args.StandardRestore(abstract.opt_state),
-      ),
-    )
+    saved = restore_config(manager, step)
+    _refuse_other_run(manager, step, saved, config)
+    items = {
+      'params': ocp.args.StandardRestore(abstract.params),
+      'opt_state': ocp.args.StandardRestore(abstract.opt_state),
+    }
+    if abstract.ema_params is not None and _has_ema(saved):
+      items[_EMA] = ocp.args.StandardRestore(abstract.ema_params)
+    restored = manager.restore(step, args=ocp.args.Composite(**items))
+    average = restored.get(_EMA)
+    if abstract.ema_params is not None and average is None:
+      # The run had no average so far: it begins here.
+      average = jax.tree.map(jnp.copy, restored.params)
     number = place(np.asarray(step, abstract.step.dtype), sharding)
-    return TrainState(number, restored.params, restored.opt_state)
+    return TrainState(number, restored.params, restored.opt_state, average)
 
   state, damaged = newest_readable(manager, read)
   _set_aside(manager, damaged)
@@ -228,6 +240,11 @@ def _set_aside(manager, steps) -> None:
   manager.reload()
 
 
+def _has_ema(saved: dict) -> bool:
+  # Checkpoints that are older than the knob do not have it.
+  return saved.get('ema_decay', 0) > 0
+
+
 def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
   """The configuration that the checkpoint of a step was saved with."""
   args = ocp.args.Composite(config=ocp.args.JsonRestore())
@@ -237,11 +254,13 @@ def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
 def restore_params(
   manager: ocp.CheckpointManager, step: int, abstract: dict
 ) -> dict:
-  """The parameters of the checkpoint of a step, on one device of this host."""
-  args = ocp.args.Composite(
-    params=ocp.args.StandardRestore(on_one_device(abstract))
-  )
-  return manager.restore(step, args=args).params
+  """The parameters of the checkpoint of a step, on one device of this host.
+
+  Their moving average, where the run has one.
+  """
+  item = _EMA if _has_ema(restore_config(manager, step)) else 'params'
+  args = ocp.args.StandardRestore(on_one_device(abstract))
+  return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
 
 
 def on_one_device(abstract: dict) -> dict:
@@ -258,8 +277,7 @@ def _refuse_other_run(manager, step, saved, config) -> None:
   fixed, changed = [], []
   for name, now in flat_config(config).items():
     then = flat_config(saved).get(name)
-    # Unrolling changes neither parameters nor results.
-    if then == now or name == 'model.scan_unroll':
+    if then == now or name.removeprefix('model.') in EXECUTION:
       continue
     difference = f'{name}: saved {then}, now {now}'
     if name.startswith('model.') or name == 'optimizer.name':
@@ -283,7 +301,11 @@ def flat_config(config: ml_collections.ConfigDict, prefix: str = '') -> dict:
     if isinstance(value, ml_collections.ConfigDict):
       flat |= flat_config(value, f'{prefix}{name}.')
     else:
-      flat[prefix + name] = (
-        list(value) if isinstance(value, tuple | list) else value
-      )
+      flat[prefix + name] = _with_lists(value)
   return flat
+
+
+def _with_lists(value):
+  if isinstance(value, tuple | list):
+    return [_with_lists(part) for part in value]
+  return value

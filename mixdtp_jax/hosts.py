@@ -123,7 +123,8 @@ def in_turn(work: Callable[[], T]) -> T:
   """Does `work` on the first host, and when it is done there, on the others.
 
   What the first one wrote into a shared folder is found there by the others;
-  where each has a folder of its own, each writes it.
+  where each has a folder of its own, each writes it. `work` must not wait for
+  other hosts, as reading a checkpoint does: they are not there yet.
 
   Raises:
     RuntimeError: on the others, when `work` failed on the first; that one

@@ -7,8 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from mixdtp_jax.mesh import batch_sharding, make_mesh, place, replicated
+from mixdtp_jax.mesh import (
+  MIN_SHARED_ROWS,
+  batch_sharding,
+  make_mesh,
+  place,
+  replicated,
+)
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Restore = Callable[[np.ndarray], np.ndarray]
@@ -20,6 +27,9 @@ Restore = Callable[[np.ndarray], np.ndarray]
 def _apply_and_clamp(
   apply: Apply, mesh: jax.sharding.Mesh, params: Any, images: jax.Array
 ) -> jax.Array:
+  if images.shape[1] >= MIN_SHARED_ROWS:
+    # Here the compiler splits heights that the devices do not divide, too.
+    images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
   restored = jnp.clip(apply(params, images).astype(jnp.float32), 0, 1)
   # Every host gets the whole batch, and so every host can score it.
   return jax.lax.with_sharding_constraint(restored, replicated(mesh))
@@ -40,7 +50,8 @@ def make_restore(
       shape; pass the same function object again to reuse what is compiled.
     params: any tree of arrays; an argument of the compiled code.
     multiple: what `apply` needs, in pixels; 1 for any size.
-    mesh: the devices that share a batch; None takes all.
+    mesh: the devices that share a batch, and along 'space' the rows of each
+      image; None takes all, each for whole images.
 
   Returns:
     restore(images (B, H, W, 3) float in [0, 1]) -> float32 of that shape in
@@ -51,6 +62,7 @@ def make_restore(
   """
   mesh = make_mesh() if mesh is None else mesh
   params = place(params, replicated(mesh))
+  by_image = NamedSharding(mesh, PartitionSpec('data'))
 
   def restore(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float32)
@@ -59,7 +71,7 @@ def make_restore(
         f'images of shape {images.shape}: restore needs (B, H, W, 3)'
       )
     batch, height, width, _ = images.shape
-    padded = place(pad(images, multiple, mesh.size), batch_sharding(mesh))
+    padded = place(pad(images, multiple, mesh.shape['data']), by_image)
     restored = _apply_and_clamp(apply, mesh, params, padded)
     return np.asarray(restored)[:batch, :height, :width]
 

@@ -38,6 +38,15 @@ def charbonnier(restored: jax.Array, clean: jax.Array) -> jax.Array:
   return jnp.sqrt(jnp.square(restored - clean) + 1e-6).mean()
 
 
+def ssim_l1(restored: jax.Array, clean: jax.Array) -> jax.Array:
+  """-0.84 SSIM + 0.16 l1, weighted as in arXiv:1511.08861.
+
+  There SSIM is of several scales. The l1 part pulls images back from where
+  SSIM is 0 and has no gradient.
+  """
+  return 0.84 * negative_ssim(restored, clean) + 0.16 * l1(restored, clean)
+
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 LOSSES: dict[str, Loss] = {
@@ -46,6 +55,7 @@ LOSSES: dict[str, Loss] = {
   'mse': mse,
   'l1': l1,
   'charbonnier': charbonnier,
+  'ssim_l1': ssim_l1,
 }
 
 

@@ -18,11 +18,18 @@ class TrainState:
       the name of the checkpoint.
     params: the network's parameters, float32.
     opt_state: the optimizer's state.
+    ema_params: the exponential moving average of params; None without one.
   """
 
   step: jax.Array
   params: dict
   opt_state: optax.OptState
+  ema_params: dict | None = None
+
+  @property
+  def eval_params(self) -> dict:
+    """What is evaluated and exported: the average where there is one."""
+    return self.params if self.ema_params is None else self.ema_params
 
 
 def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -100,9 +107,21 @@ def make_optimizer(
 
 
 def init_state(
-  seed: int, network: Network, optimizer: optax.GradientTransformation
+  seed: int,
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  *,
+  ema: bool = False,
 ) -> TrainState:
-  """A fresh state at step 0; its weights depend on the seed alone."""
+  """A fresh state at step 0; its weights depend on the seed alone.
+
+  With `ema` their average begins at them.
+  """
   image = jnp.zeros((1, network.multiple, network.multiple, 3))
   params = network.init(jax.random.key(seed), image)['params']
-  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+  return TrainState(
+    jnp.zeros((), jnp.int32),
+    params,
+    optimizer.init(params),
+    params if ema else None,
+  )

@@ -1,4 +1,4 @@
-"""Training: one jitted update, and the loop around it on one page."""
+"""Training: the loop around the update, on one page."""
 
 import contextlib
 import functools
@@ -8,10 +8,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 import orbax.checkpoint as ocp
 from absl import logging
 from clu import metric_writers
+from jax.experimental.compilation_cache import compilation_cache
 
 from mixdtp_jax import (
   checkpoints,
@@ -26,107 +26,15 @@ from mixdtp_jax.data import pipeline
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.folders import CroppedPairs, Pairs
 from mixdtp_jax.evaluate import evaluate, mean_row
-from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh, place, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.architectures import (
-  Network,
-  final_image,
-  make_network,
-)
+from mixdtp_jax.model.architectures import final_image, make_network
 from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.model.network import Outputs
 from mixdtp_jax.run_lock import only_run
-from mixdtp_jax.state import (
-  TrainState,
-  init_state,
-  make_optimizer,
-  make_schedule,
-)
+from mixdtp_jax.state import TrainState, init_state, make_optimizer
 from mixdtp_jax.training_log import TrainingLog
+from mixdtp_jax.update import compile_ahead, make_train_step
 from mixdtp_jax.weights import load_params
-
-Batch = dict[str, jax.Array]
-Scalars = dict[str, jax.Array]
-LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
-
-
-def loss_and_gradients(
-  params: dict, batch: Batch, *, network: Network, loss: LossFn
-) -> tuple[Scalars, dict]:
-  """Scalars and gradients of a batch {'rainy', 'clean'} (B, H, W, 3).
-
-  All are means over the images, so the mean over equal parts of a batch is
-  that of the whole: this is the per-device function of data parallelism.
-  """
-
-  def loss_fn(params):
-    outputs = network.apply({'params': params}, batch['rainy'])
-    total, terms = loss(outputs, batch['clean'])
-    return total, (outputs.final, terms)
-
-  (total, (final, terms)), gradients = jax.value_and_grad(
-    loss_fn, has_aux=True
-  )(params)
-  error = jnp.square(jnp.clip(final, 0, 1) - batch['clean']).mean((1, 2, 3))
-  # An exact image has no finite PSNR; 100 dB stands for it.
-  psnr = -10 * jnp.log10(jnp.maximum(error, 1e-10)).mean()
-  scalars = {'loss': total, 'psnr': psnr}
-  return scalars | {f'loss_{k}': v for k, v in terms.items()}, gradients
-
-
-def apply_gradients(
-  state: TrainState,
-  gradients: dict,
-  optimizer: optax.GradientTransformation,
-) -> TrainState:
-  """One update of the optimizer."""
-  updates, opt_state = optimizer.update(
-    gradients, state.opt_state, state.params
-  )
-  params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, opt_state)
-
-
-def train_step(
-  state: TrainState,
-  batch: Batch,
-  *,
-  network: Network,
-  loss: LossFn,
-  optimizer: optax.GradientTransformation,
-  schedule: optax.Schedule,
-) -> tuple[TrainState, Scalars]:
-  """One update: a pure function of state and batch.
-
-  Under jit with the batch split over a mesh, the compiler adds the exchange
-  of gradients between devices.
-
-  Returns:
-    The next state and float32 scalars: loss, its terms before weighting,
-    psnr (rgb, of the batch's final images), learning_rate, and grad_norm,
-    the global norm before clipping.
-  """
-  scalars, gradients = loss_and_gradients(
-    state.params, batch, network=network, loss=loss
-  )
-  scalars['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
-  scalars['grad_norm'] = optax.tree.norm(gradients)
-  return apply_gradients(state, gradients, optimizer), scalars
-
-
-def make_train_step(
-  config: ml_collections.ConfigDict,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
-  """The compiled `train_step` of a configuration; it consumes its state."""
-  step = functools.partial(
-    train_step,
-    network=make_network(make_model_config(config.model)),
-    loss=make_loss(**config.loss),
-    optimizer=make_optimizer(config),
-    schedule=make_schedule(config),
-  )
-  return jax.jit(step, donate_argnums=0)
 
 
 def train_and_evaluate(
@@ -154,13 +62,15 @@ def train_and_evaluate(
     RuntimeError: another run is going on in `workdir`.
     OSError: a checkpoint could not be saved.
     FloatingPointError: loss or gradient is not finite any more.
+    CollapseError: the SSIM of the restored images stays at 0.
   """
   config = _with_data_dir(config, workdir)
-  mesh = make_mesh()
-  step_fn = make_train_step(config)
+  mesh = make_mesh(space=config.mesh_space)
+  step_fn = make_train_step(config, mesh)
   hosts.check_same('the configuration', config.to_json_best_effort())
   with (
     only_run(workdir),
+    _compiled_kept(config, workdir),
     _closing(
       checkpoints.make_manager(workdir, keep=config.keep_checkpoints)
     ) as manager,
@@ -172,6 +82,7 @@ def train_and_evaluate(
     batches, pairs = hosts.in_turn(
       lambda: _open_data(config, start_step=start, mesh=mesh)
     )
+    step_fn = compile_ahead(step_fn, state, config, mesh)
     log = TrainingLog(config, writer, manager, start_step=start)
     score = functools.partial(
       evaluate_state,
@@ -247,6 +158,29 @@ def _due(step: int, every: int, end: int) -> bool:
   return step == end or (every > 0 and step % every == 0)
 
 
+def _compiled_kept(config, workdir):
+  """Within it, compiled programs are kept for the run's next start.
+
+  In the folder of JAX's own settings, if they name one and the knob does not.
+  """
+  usual = jax.config.jax_compilation_cache_dir
+  folder = config.compilation_cache_dir or usual
+  return _compiling_into(folder or str(pathlib.Path(workdir, 'compiled')))
+
+
+@contextlib.contextmanager
+def _compiling_into(folder):
+  usual = jax.config.jax_compilation_cache_dir
+  try:
+    jax.config.update('jax_compilation_cache_dir', folder)
+    # JAX looks at the setting once, unless it is told to look again.
+    compilation_cache.reset_cache()
+    yield
+  finally:
+    jax.config.update('jax_compilation_cache_dir', usual)
+    compilation_cache.reset_cache()
+
+
 def _with_data_dir(config, workdir):
   """A copy whose data_dir names a folder."""
   config = config.copy_and_resolve_references()  # ConfigDict(...) shares parts
@@ -278,13 +212,18 @@ def start_state(
   cfg = make_model_config(config.model)
   optimizer = make_optimizer(config)
   init = functools.partial(
-    init_state, config.seed, make_network(cfg), optimizer
+    init_state,
+    config.seed,
+    make_network(cfg),
+    optimizer,
+    ema=config.ema_decay > 0,
   )
   state = checkpoints.restore_or_init(manager, config, init, sharding)
   if config.init_from and manager.latest_step() is None:
     # The optimizer's fresh state, zeros, is the same for any weights.
     params = place(load_params(config.init_from, cfg), sharding)
-    state = TrainState(state.step, params, state.opt_state)
+    average = state.ema_params and jax.tree.map(jnp.copy, params)
+    state = state.replace(params=params, ema_params=average)
   if state.step > config.num_train_steps:
     raise ValueError(
       f'{manager.directory.parent} has made {state.step} updates already, more '
@@ -306,7 +245,7 @@ def evaluate_state(
   """Scores a state on test images, and writes the means and some images.
 
   Args:
-    state: its parameters are evaluated.
+    state: its parameters are evaluated, the averaged ones where it has them.
     pairs: the test images, as they are to be scored.
     config: names the network, and how many of the images count while
       training.
@@ -320,7 +259,7 @@ def evaluate_state(
   step, cfg = int(state.step), make_model_config(config.model)
   restore = inference.make_restore(
     final_image(cfg),
-    state.params,
+    state.eval_params,
     multiple=make_network(cfg).multiple,
     mesh=mesh,
   )

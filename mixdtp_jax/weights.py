@@ -13,7 +13,12 @@ import orbax.checkpoint as ocp
 from mixdtp_jax import checkpoints
 from mixdtp_jax.interop import torch_names, torch_weights
 from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.model.config import (
+  EXECUTION,
+  AnyConfig,
+  as_mapping,
+  make_model_config,
+)
 
 _CONFIG = 'model.json'  # marks a weights folder
 _PARAMS = 'params'
@@ -52,7 +57,8 @@ def load_weights(
 
   Args:
     path: the workdir of a training run (its newest readable checkpoint is
-      taken), a folder that `save_weights` wrote, or a PyTorch .pth file.
+      taken, of a run with ema_decay the averaged weights), a folder that
+      `save_weights` wrote, or a PyTorch .pth file.
     steps: iterations of the progressive refinement; None is what the weights
       were trained with, or for a .pth, which does not say, the published 3
       (of PReNet 6).
@@ -113,8 +119,7 @@ def load_params(path: str | os.PathLike, cfg: AnyConfig) -> dict:
 
 def _parameter_fields(cfg: AnyConfig) -> dict:
   """The fields on which the parameters depend."""
-  fields = as_mapping(cfg)
-  fields.pop('scan_unroll', None)
+  fields = {k: v for k, v in as_mapping(cfg).items() if k not in EXECUTION}
   # The recurrent steps share their parameters; only without any are there none.
   if 'steps' in fields:
     fields['steps'] = 'some' if cfg.steps else 0

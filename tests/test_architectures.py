@@ -13,6 +13,7 @@ from mixdtp_jax.model.architectures import (
 )
 from mixdtp_jax.model.baselines import PReNet, Restormer
 from mixdtp_jax.model.config import (
+  EXECUTION,
   ModelConfig,
   PReNetConfig,
   RestormerConfig,
@@ -52,6 +53,9 @@ def test_a_mapping_needs_exactly_the_fields_of_its_network():
     make_model_config(mapping | {'steps': 3})
   with pytest.raises(ValueError, match='missing fields .* mixdtp: .*steps'):
     make_model_config(mapping | {'name': 'mixdtp'})
+  for field in EXECUTION:  # older weights lack them
+    del listed[field]
+  assert make_model_config(listed) == RestormerConfig()
   with pytest.raises(ValueError, match="'mprnet': choose from mixdtp"):
     make_model_config(mapping | {'name': 'mprnet'})
   del mapping['name']

@@ -11,6 +11,7 @@ import pytest
 from configs.default import get_config
 from mixdtp_jax import checkpoints
 from mixdtp_jax.mesh import make_mesh, replicated
+from mixdtp_jax.model.config import EXECUTION
 from mixdtp_jax.state import TrainState, make_optimizer
 
 
@@ -125,11 +126,21 @@ def test_another_network_is_refused(tmp_path, changes, fields):
   assert 'batch_size' not in str(error.value)
 
 
+# None of these is worth a word.
+_EXECUTION = {
+  'model.scan_unroll': 2,
+  'model.dtype': 'bfloat16',
+  'model.remat': 'full',
+}
+
+
+def test_every_field_of_execution_is_tested():
+  assert set(_EXECUTION) == {f'model.{name}' for name in EXECUTION}
+
+
 def test_other_changes_are_told(tmp_path, caplog):
   _save(tmp_path, 6)
-  config = _config(
-    **{'model.scan_unroll': 2, 'batch_size': 16, 'schedule.factor': 0.5}
-  )
+  config = _config(**{**_EXECUTION, 'batch_size': 16, 'schedule.factor': 0.5})
   with caplog.at_level(logging.WARNING, 'absl'):
     state = _restore(tmp_path, config)
   assert state.step == 6
@@ -141,10 +152,47 @@ def test_other_changes_are_told(tmp_path, caplog):
 
 
 def test_the_same_configuration_is_silent(tmp_path, caplog):
-  _save(tmp_path, 6)
+  config = _config(growth=((3, 128, 2), (6, 160, 1)))
+  _save(tmp_path, 6, config=config)
   with caplog.at_level(logging.WARNING, 'absl'):
-    _restore(tmp_path, ml_collections.ConfigDict(_config()))
+    _restore(tmp_path, ml_collections.ConfigDict(config))
   assert not [r for r in caplog.records if 'Changed' in r.msg]
+
+
+def _averaged():
+  state = _init()
+  return state.replace(ema_params=jax.tree.map(jnp.copy, state.params))
+
+
+@pytest.mark.parametrize('saved', [False, True])
+@pytest.mark.parametrize('wanted', [False, True])
+def test_the_average_comes_back_or_begins(tmp_path, saved, wanted):
+  state = _state(5)
+  if saved:
+    state = state.replace(
+      ema_params=jax.tree.map(lambda x: 2 * x, state.params)
+    )
+  with checkpoints.make_manager(tmp_path) as manager:
+    config = _config(ema_decay=0.9 if saved else 0.0)
+    checkpoints.save(manager, state, config)
+  with checkpoints.make_manager(tmp_path) as manager:
+    init = _averaged if wanted else _init
+    sharding = replicated(make_mesh())
+    found = checkpoints.restore_or_init(manager, _config(), init, sharding)
+    exported = checkpoints.restore_params(
+      manager, 5, jax.eval_shape(_init).params
+    )
+  # A run that had none so far begins with the weights that it has.
+  average = state.eval_params if wanted else None
+  want = state.replace(ema_params=average)
+  assert jax.tree.structure(found) == jax.tree.structure(want)
+  jax.tree.map(np.testing.assert_array_equal, found, want)
+  jax.tree.map(np.testing.assert_array_equal, exported, state.eval_params)
+  # An update consumes both: they may not share memory.
+  assert (
+    not wanted
+    or found.ema_params['box']['bias'] is not found.params['box']['bias']
+  )
 
 
 def _largest(step_folder):

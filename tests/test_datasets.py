@@ -222,7 +222,9 @@ def test_a_set_of_one_side(tmp_path):
   with pytest.raises(ValueError, match='rid has no clean images'):
     datasets.open_split('rid', **arguments, split='test')
   with pytest.raises(ValueError, match='synthetic has no rainy images'):
-    datasets.open_split('synthetic', **arguments, split='train')
+    datasets.open_split('synthetic', **arguments, split='test')
+  training = datasets.open_split('synthetic', **arguments, split='train')
+  assert set(training[0]) == {'name', 'clean'}  # to draw rain on
 
 
 def test_says_how_to_prepare(tmp_path):

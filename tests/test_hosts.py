@@ -1,10 +1,14 @@
 """Several processes on this machine train and stop as one."""
 
 import contextlib
+import json
 import os
+import pathlib
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -94,6 +98,46 @@ def test_several_processes_train_what_one_does(
     for x, y in zip(one.split(','), other.split(','), strict=True):
       if re.fullmatch(r'[\d.]+', x):
         assert float(x) == pytest.approx(float(y), rel=1e-4)
+
+
+def test_eval_on_two_hosts(children, tiny_pairs, environment, tmp_path):
+  """eval.py as a user starts it, by flags, on the weights of a run."""
+  workdir, out = tmp_path / 'run', tmp_path / 'out'
+  children.finish(_config(tiny_pairs, workdir), workdir)
+  address = _address()
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        'eval.py',
+        f'--weights={workdir}',
+        f'--out={out}',
+        '--crop_multiple=16',
+        f'--coordinator={address}',
+        '--num_processes=2',
+        f'--process_id={i}',
+      ],
+      cwd=pathlib.Path(__file__).parents[1],
+      env=environment | {'XLA_FLAGS': ''},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  try:
+    texts = [process.communicate(timeout=300)[0] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  assert [process.returncode for process in processes] == [0, 0], texts
+  assert 'mean over 3 images' in texts[0]
+  assert 'mean over' not in texts[1]
+  one, two = (
+    json.loads((folder / 'results.json').read_text())['mean']['restored']
+    for folder in (workdir / 'results', out)
+  )
+  assert two['y']['psnr'] == pytest.approx(one['y']['psnr'], abs=1e-3)
 
 
 @pytest.mark.parametrize('signalled', [0, 1])

@@ -9,6 +9,7 @@ import pytest
 
 from mixdtp_jax import inference
 from mixdtp_jax.mesh import make_mesh
+from mixdtp_jax.model import ops
 
 make_restore = functools.partial(inference.make_restore, multiple=8)
 
@@ -96,6 +97,28 @@ def test_the_batch_is_spread_over_the_mesh():
 
   make_restore(apply, {}, mesh=make_mesh())(_images(3, 8, 8, 3))
   assert seen[0].shard_shape((8, 8, 8, 3)) == (1, 8, 8, 3)
+
+
+@pytest.mark.parametrize('height', [9, 35, 40])
+def test_devices_that_share_the_rows_agree(height):
+  shapes = []
+
+  def apply(params, images):
+    jax.debug.inspect_array_sharding(
+      images, callback=lambda s: shapes.append(s.shard_shape((2, 40, 8, 3)))
+    )
+    mean = images.mean((1, 2), keepdims=True)
+    return ops.conv3x3(images, params['kernel']) * mean
+
+  kernel = np.random.default_rng(0).random((3, 3, 3, 3), np.float32)
+  images = _images(2, height, 8, 3)
+  one, shared = (
+    make_restore(apply, {'kernel': kernel}, mesh=mesh)(images)
+    for mesh in (make_mesh(jax.devices()[:1]), make_mesh(space=4))
+  )
+  np.testing.assert_allclose(one, shared, atol=1e-6)
+  # Small images are not split (mesh.MIN_SHARED_ROWS says why).
+  assert shapes[-1] == ((1, 40, 8, 3) if height < 32 else (1, 10, 8, 3))
 
 
 def test_new_parameters_and_padded_sizes_reuse_the_compiled_code():

@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import re
+import types
 
 import jax
 import numpy as np
@@ -10,10 +12,10 @@ import tiny
 
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
-from mixdtp_jax.model.architectures import make_network
-from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.model.architectures import abstract_params, make_network
+from mixdtp_jax.model.config import PReNetConfig, make_model_config
 from mixdtp_jax.state import make_optimizer
-from mixdtp_jax.train import (
+from mixdtp_jax.update import (
   apply_gradients,
   loss_and_gradients,
   make_train_step,
@@ -36,13 +38,15 @@ def _batch(step):
 
 
 def _train(devices):
-  """The states on the host after each update, and their scalars."""
+  """The program, and the states on the host after updates with scalars."""
   mesh = make_mesh(devices)
   # A copy of its own: the step consumes what it is given.
   state = jax.device_put(
     jax.tree.map(np.copy, tiny.initial_state()), replicated(mesh)
   )
-  step_fn = make_train_step(tiny.get_config())
+  batch = jax.device_put(_batch(0), batch_sharding(mesh))
+  step_fn = make_train_step(tiny.get_config(), mesh)
+  step_fn = step_fn.lower(state, batch).compile()
   history = []
   for step in range(_UPDATES):
     batch = jax.device_put(_batch(step), batch_sharding(mesh))
@@ -54,7 +58,7 @@ def _train(devices):
       x.sharding.is_equivalent_to(replicated(mesh), x.ndim)
       for x in jax.tree.leaves((state, scalars))
     )
-  return history
+  return types.SimpleNamespace(history=history, program=step_fn.as_text())
 
 
 @pytest.fixture(scope='module')
@@ -62,32 +66,98 @@ def on_eight():
   return _train(jax.devices()[:8])
 
 
-def _assert_close(tree, other):
+def _assert_close(tree, other, tolerance=2e-5):
   """Equal but for rounding, which is relative to a tensor's largest value."""
 
   def compare(x, y):
-    np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
+    np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * np.abs(y).max())
 
   jax.tree.map(compare, tree, other)
 
 
-def test_the_mesh_has_all_devices_along_data():
+def test_the_mesh_has_all_devices():
   mesh = make_mesh()
-  assert dict(mesh.shape) == {'data': 8}
-  assert batch_sharding(mesh).shard_shape((16, 3)) == (2, 3)
-  assert replicated(mesh).shard_shape((16, 3)) == (16, 3)
-  assert dict(make_mesh(jax.devices()[:1]).shape) == {'data': 1}
+  assert dict(mesh.shape) == {'data': 8, 'space': 1}
+  assert batch_sharding(mesh).shard_shape((16, 8, 3)) == (2, 8, 3)
+  assert replicated(mesh).shard_shape((16, 8, 3)) == (16, 8, 3)
+  one = make_mesh(jax.devices()[:1])
+  assert dict(one.shape) == {'data': 1, 'space': 1}
+
+
+def test_neighbours_share_the_rows_of_an_image():
+  mesh = make_mesh(space=2)
+  assert dict(mesh.shape) == {'data': 4, 'space': 2}
+  assert mesh.devices.tolist()[0] == jax.devices()[:2]
+  assert batch_sharding(mesh).shard_shape((16, 8, 3)) == (4, 4, 3)
+
+
+@pytest.mark.parametrize('space', [0, 3, 16])
+def test_devices_that_cannot_be_split_are_refused(space):
+  with pytest.raises(ValueError, match='does not divide the 8 devices'):
+    make_mesh(space=space)
 
 
 def test_one_device_makes_the_updates_of_eight(on_eight):
   on_one = _train(jax.devices()[:1])
-  for (state, scalars), (other, others) in zip(on_eight, on_one, strict=True):
+  for (state, scalars), (other, others) in zip(
+    on_eight.history, on_one.history, strict=True
+  ):
     _assert_close(scalars, others)
     _assert_close(state.params, other.params)
     # Adam's averages hold the gradients.
     _assert_close(state.opt_state, other.opt_state)
     assert state.step == other.step
-  assert on_one[-1][0].step == _UPDATES
+  assert on_one.history[-1][0].step == _UPDATES
+
+
+def _loss_and_gradients(cfg, devices, space):
+  """Of a batch of 8 images of 32 pixels, on the host."""
+  mesh = make_mesh(devices, space=space)
+  random = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda leaf: random.normal(0, 0.2, leaf.shape), abstract_params(cfg)
+  )
+  images = random.random((2, 8, 32, 32, 3))
+  batch = dict(zip(('rainy', 'clean'), images, strict=True))
+  function = functools.partial(
+    loss_and_gradients,
+    network=make_network(cfg),
+    loss=make_loss(**tiny.get_config().loss),
+  )
+  found = jax.jit(function)(
+    jax.device_put(params, replicated(mesh)),
+    jax.device_put(batch, batch_sharding(mesh)),
+  )
+  return jax.tree.map(np.asarray, found)
+
+
+@pytest.mark.parametrize(
+  ('cfg', 'splits'),
+  [
+    (
+      PReNetConfig(recurrent_width=4, steps=2),
+      [(2, 2), (8, 2), (8, 4), (8, 8)],
+    ),
+    (make_model_config(tiny.get_config().model), [(8, 4)]),
+  ],
+  ids=['prenet', 'mixdtp'],
+)
+def test_any_split_has_the_loss_and_gradients_of_one_device(cfg, splits):
+  # In float64: some gradients are sums that nearly cancel.
+  with jax.enable_x64(True):
+    want = _loss_and_gradients(cfg, jax.devices()[:1], 1)
+    for count, space in splits:
+      found = _loss_and_gradients(cfg, jax.devices()[:count], space)
+      _assert_close(found, want, 1e-9)
+
+
+def test_data_parallelism_needs_sums_over_devices_alone(on_eight):
+  collectives = re.findall(
+    r'(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|'
+    r'collective-broadcast)(?:-start)?\(',
+    on_eight.program,
+  )
+  assert set(collectives) == {'all-reduce'}
 
 
 @pytest.mark.filterwarnings('ignore:.*pmap.*:DeprecationWarning')
@@ -102,9 +172,11 @@ def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
     result = loss_and_gradients(params, batch, network=network, loss=loss)
     return jax.lax.pmean(result, 'data')
 
-  update = jax.jit(functools.partial(apply_gradients, optimizer=optimizer))
+  update = jax.jit(
+    functools.partial(apply_gradients, optimizer=optimizer, ema_decay=0)
+  )
   state = tiny.initial_state()
-  for step, (other, others) in enumerate(on_eight):
+  for step, (other, others) in enumerate(on_eight.history):
     batch = {
       side: images.reshape(8, -1, *images.shape[1:])
       for side, images in _batch(step).items()
@@ -119,7 +191,7 @@ def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
 
 
 def test_the_updates_are_no_trifle(on_eight):
-  states = [state for state, _ in on_eight]
+  states = [state for state, _ in on_eight.history]
   # The first rate is 0; after it every tensor moves by far more than rounding.
   for before, after in itertools.pairwise(states):
     moved = jax.tree.map(
@@ -131,7 +203,7 @@ def test_the_updates_are_no_trifle(on_eight):
 def test_scalars_are_of_the_batch(on_eight):
   """The loss is the weighted terms; psnr and grad_norm are what they say."""
   config = tiny.get_config()
-  for state, scalars in on_eight:
+  for state, scalars in on_eight.history:
     terms = scalars['loss_final'] + 0.5 * scalars['loss_coarse']
     np.testing.assert_allclose(scalars['loss'], terms, rtol=1e-6)
     assert 0 < scalars['psnr'] < 60

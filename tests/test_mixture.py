@@ -1,12 +1,13 @@
 import itertools
 
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs.default import get_config
 from mixdtp_jax import mesh as mesh_lib
 from mixdtp_jax.data import datasets, mixture, pipeline
+from mixdtp_jax.growth import stages
 
 SIZES = {'pairs': 3, 'rain200l': 5, 'rain800': 2}
 
@@ -30,26 +31,28 @@ def data_dir(tmp_path_factory):
 
 
 def make_config(data_dir, **data):
-  data = {
-    'name': 'pairs',
-    'source': '',
-    'mixture': (('pairs', 1), ('rain200l', 4), ('rain800', 2)),
-    'data_dir': data_dir,
-    'cache_mb': 1,
-    'crop': 8,
-    'flip': False,
-    'rotate': False,
-    'crops': 'random',
-    'transpose_landscape': False,
-  } | data
-  return ml_collections.ConfigDict({'seed': 1, 'batch_size': 4, 'data': data})
+  config = get_config()
+  config.seed, config.batch_size = 1, 4
+  config.data.update(
+    {
+      'mixture': (('pairs', 1), ('rain200l', 4), ('rain800', 2)),
+      'data_dir': data_dir,
+      'crop': 8,
+      'flip': False,
+      'rotate': False,
+      **data,
+    }
+  )
+  return config
 
 
 def shown(config, count, start_step=0, rows=range(4)):
   """(set, image) of every row of `count` batches."""
+  (stage,) = stages(config)
   batches = pipeline.local_batches(
     config,
-    mixture.open_mixture(config.data),
+    mixture.open_mixture(config.data, config.data.crop),
+    stage,
     start_step=start_step,
     rows=rows,
   )
@@ -111,7 +114,7 @@ def test_training_batches_are_of_the_mixture(data_dir):
 
 
 def test_is_a_sequence_of_all_pairs(data_dir):
-  pairs = mixture.open_mixture(make_config(data_dir).data)
+  pairs = mixture.open_mixture(make_config(data_dir).data, 8)
   assert len(pairs) == 10
   assert [int(pairs[i]['clean'][0, 0, 0]) for i in range(10)] == [
     *(0, 10, 20),
@@ -134,4 +137,4 @@ def test_is_a_sequence_of_all_pairs(data_dir):
 )
 def test_refuses_what_is_no_mixture(data_dir, named, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    mixture.open_mixture(make_config(data_dir, mixture=named).data)
+    mixture.open_mixture(make_config(data_dir, mixture=named).data, 8)

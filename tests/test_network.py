@@ -10,7 +10,8 @@ import pytest
 
 from mixdtp_jax.model import layers
 from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.model.baselines import PReNet, Restormer
+from mixdtp_jax.model.config import ModelConfig, PReNetConfig, RestormerConfig
 from mixdtp_jax.model.network import MixDTP, Outputs
 from mixdtp_jax.model.transformer import ChannelAttention, TransformerStage
 
@@ -101,35 +102,132 @@ def test_every_knob_is_in_one_of_these_tests():
     'steps',
     'coupling',
     'scan_unroll',
+    'dtype',
+    'remat',
   }
   assert {field.name for field in dataclasses.fields(ModelConfig)} == tested
 
 
-def stage_gradients(unroll):
-  """Loss and gradients of a stage of two blocks."""
-  cfg = dataclasses.replace(BASE, scan_unroll=unroll)
+def stage_gradients(**changes):
+  """Loss and gradients of a stage of two blocks, and what is kept for them."""
+  cfg = dataclasses.replace(BASE, **changes)
   stage = TransformerStage(cfg, 0, blocks=2)
   x = np.random.default_rng(2).normal(size=(1, 4, 6, 4)).astype(np.float32)
   params = params_of(BASE)['mfe']['stage1']
 
   def loss(params, x):
-    return jnp.sum(jnp.square(stage.apply({'params': params}, x)))
+    x = layers.to_compute(x, cfg.dtype)
+    out = stage.apply({'params': params}, x)
+    assert out.dtype == cfg.dtype
+    return jnp.sum(jnp.square(out.astype(jnp.float32)))
 
   return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
 
 
 def test_unrolling_changes_neither_parameters_nor_results():
   assert shapes_of(dataclasses.replace(BASE, scan_unroll=2)) == shapes_of(BASE)
-  looped, unrolled = stage_gradients(1), stage_gradients(2)
+  looped, unrolled = stage_gradients(), stage_gradients(scan_unroll=2)
   for x, y in zip(
     jax.tree.leaves(looped), jax.tree.leaves(unrolled), strict=True
   ):
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * np.abs(x).max())
   # Fewer blocks than the knob asks for are unrolled as far as they go.
-  jax.tree.map(np.testing.assert_array_equal, unrolled, stage_gradients(5))
+  jax.tree.map(
+    np.testing.assert_array_equal, unrolled, stage_gradients(scan_unroll=5)
+  )
   # Alive: two blocks are one trip of the loop, or none.
   assert trips(1) == 2
   assert trips(2) == 1
+
+
+def _kept(function, *args):
+  """Numbers that the gradient of a function keeps."""
+  _, backward = jax.eval_shape(lambda *args: jax.vjp(function, *args), *args)
+  return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+
+@pytest.mark.parametrize('remat', ['blocks', 'full'])
+def test_rematerialising_changes_no_gradient(remat):
+  changed = dataclasses.replace(BASE, remat=remat)
+  assert shapes_of(changed) == shapes_of(BASE)
+  for x, y in zip(
+    jax.tree.leaves(stage_gradients(remat=remat)),
+    jax.tree.leaves(stage_gradients()),
+    strict=True,
+  ):
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * np.abs(y).max())
+
+
+def test_rematerialising_more_keeps_less():
+  x = jnp.zeros((1, 16, 16, 4))
+
+  def kept(remat):
+    stage = TransformerStage(dataclasses.replace(BASE, remat=remat), 0, 2)
+    params = {'params': params_of(BASE)['mfe']['stage1']}
+    return _kept(stage.apply, params, x)
+
+  none, blocks, full = map(kept, ('none', 'blocks', 'full'))
+  assert none > 5 * blocks
+  # The inputs of the stage, but not those of its second block.
+  assert blocks - full >= x.size
+
+
+def test_rematerialised_recurrent_steps_keep_less_for_the_same_gradient():
+  def gradients(remat):
+    cfg = PReNetConfig(recurrent_width=4, steps=2, remat=remat)
+
+    def loss(params, rainy):
+      return jnp.square(
+        PReNet(cfg).apply({'params': params}, rainy).final
+      ).sum()
+
+    args = (params_of(cfg), IMAGES)
+    return jax.jit(jax.grad(loss))(*args), _kept(loss, *args)
+
+  (plain, most), (again, least) = gradients('none'), gradients('blocks')
+  assert most > 3 * least
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(
+      x, y, rtol=0, atol=1e-5 * np.abs(y).max()
+    ),
+    again,
+    plain,
+  )
+
+
+def _psnr(x, y):
+  return -10 * np.log10(np.square(x - y).mean())
+
+
+@pytest.mark.parametrize('kind', [MixDTP, PReNet, Restormer])
+def test_bfloat16_is_close_to_float32(kind):
+  cfg = {
+    MixDTP: BASE,
+    PReNet: PReNetConfig(recurrent_width=16, steps=2),
+    Restormer: RestormerConfig(
+      width=4,
+      encoder_blocks=(1, 1, 1, 1),
+      decoder_blocks=(1, 1, 1),
+      refinement_blocks=1,
+      heads=(1, 1, 2, 2),
+    ),
+  }[kind]
+  params = jax.jit(kind(cfg).init)(jax.random.key(0), IMAGES)
+  narrow = kind(dataclasses.replace(cfg, dtype='bfloat16'))
+  found = jax.jit(narrow.apply)(params, IMAGES)
+  want = jax.jit(kind(cfg).apply)(params, IMAGES)
+  for x, y in zip(found, want, strict=True):
+    assert x.dtype == jnp.float32
+    assert 50 < _psnr(x, y) < 100  # alive: rounding shows
+
+
+def test_gradients_in_bfloat16_are_float32_and_close():
+  narrow = stage_gradients(dtype='bfloat16')
+  for found, want in zip(
+    jax.tree.leaves(narrow), jax.tree.leaves(stage_gradients()), strict=True
+  ):
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, want, atol=0.03 * np.abs(want).max())
 
 
 def trips(unroll):
@@ -173,8 +271,8 @@ def test_weights_start_as_in_pytorch():
   torch = pytest.importorskip('torch', reason='PyTorch is not installed')
   torch.manual_seed(0)
   for layer, inputs, theirs in (
-    (layers.conv3x3(64), 3, torch.nn.Conv2d(3, 64, 3, bias=False)),
-    (layers.conv3x3_bias(128, 64), 64, torch.nn.Conv2d(64, 128, 3)),
+    (layers.Conv3x3(64), 3, torch.nn.Conv2d(3, 64, 3, bias=False)),
+    (layers.Conv3x3(128, use_bias=True), 64, torch.nn.Conv2d(64, 128, 3)),
     (layers.Conv1x1(192), 64, torch.nn.Conv2d(64, 192, 1, bias=False)),
     (
       layers.DepthwiseConv(),
@@ -206,6 +304,8 @@ def test_weights_start_as_in_pytorch():
     ({'decoder_blocks': (1, 1)}, '3 positive'),
     ({'steps': -1}, '>= 0'),
     ({'scan_unroll': 0}, '>= 1'),
+    ({'dtype': 'float16'}, 'choose from float32, bfloat16'),
+    ({'remat': 'all'}, 'choose from none, blocks, full'),
   ],
 )
 def test_a_network_that_cannot_be_is_refused(change, message):

@@ -9,32 +9,21 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from configs.default import get_config
 from mixdtp_jax import mesh as mesh_lib
-from mixdtp_jax.data import datasets, mixture, pipeline
+from mixdtp_jax.data import datasets, mixture, pipeline, rain
+from mixdtp_jax.data.rain_ranges import PRESETS, as_mapping
+from mixdtp_jax.growth import stages
 
 CROP = 16
 
 
 def make_config(**data):
-  return ml_collections.ConfigDict(
-    {
-      'seed': 3,
-      'batch_size': 8,
-      'data': {
-        'name': 'pairs',
-        'source': '',
-        'data_dir': '',
-        'cache_mb': 1,
-        'mixture': (),
-        'crop': CROP,
-        'crops': 'random',
-        'transpose_landscape': False,
-        'flip': True,
-        'rotate': True,
-      }
-      | data,
-    }
-  )
+  config = get_config()
+  config.seed, config.batch_size = 3, 8
+  with config.ignore_type():  # a part of a MiB
+    config.data.update({'crop': CROP, 'cache_mb': 1, **data})
+  return config
 
 
 @pytest.fixture(scope='module')
@@ -60,9 +49,10 @@ def open_pairs(data_dir, split='train'):
 
 
 def take(config, data_dir, count, start_step=0, rows=range(8)):
+  (stage,) = stages(config)
   pairs = mixture.Mixture([open_pairs(data_dir)], [1])
   batches = pipeline.local_batches(
-    config, pairs, start_step=start_step, rows=rows
+    config, pairs, stage, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 
@@ -136,9 +126,11 @@ class Decoder:
 @pytest.mark.parametrize('cache_mb', [0, 1])
 def test_the_cache_is_alive(data_dir, cache_mb):
   pairs = Decoder(open_pairs(data_dir))
+  config = make_config(cache_mb=cache_mb)
   batches = pipeline.local_batches(
-    make_config(cache_mb=cache_mb),
+    config,
     mixture.Mixture([pairs], [1]),
+    *stages(config),
     start_step=0,
     rows=range(8),
   )
@@ -311,15 +303,15 @@ def test_transposing_comes_before_a_random_crop(published_dir):
 
 
 def test_an_image_without_a_second_cell_is_named(data_dir):
-  config = make_config(crops='second_cell')
+  config = make_config(crops='second_cell', data_dir=data_dir)
   with pytest.raises(ValueError, match=r'^0 has 30x24 pixels, .*crop = 16'):
-    take(config, data_dir, 1)
+    pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
 
 
 def test_unknown_crops_list_the_choices(data_dir):
-  config = make_config(crops='first')
+  config = make_config(crops='first', data_dir=data_dir)
   with pytest.raises(ValueError, match="crops = 'first': .* random, second_ce"):
-    take(config, data_dir, 1)
+    pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
 
 
 def test_train_batches_are_split_over_the_mesh(data_dir):
@@ -342,6 +334,63 @@ def test_refuses_a_batch_that_devices_cannot_share(data_dir):
     pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
 
 
+def _growing(data_dir):
+  """Three batches of 8 crops of 16 pixels, then 24 pixels and 4 images."""
+  config = make_config(data_dir=data_dir)
+  config.growth, config.num_train_steps = ((3, 24, 4),), 6
+  return config
+
+
+def test_growing_crops_go_through_the_images_without_a_gap(data_dir):
+  config, mesh = _growing(data_dir), mesh_lib.make_mesh(jax.devices()[:4])
+  grown = list(pipeline.train_batches(config, start_step=0, mesh=mesh))
+  shapes = [batch['rainy'].shape for batch in grown]
+  assert shapes == [(8, 16, 16, 3)] * 3 + [(4, 24, 24, 3)] * 3
+  # Images 24 to 35 come next: in batches of 4, those are batches 6 to 8.
+  constant = make_config(data_dir=data_dir, crop=24)
+  constant.batch_size = 4
+  later = take(constant, data_dir, 3, start_step=6, rows=range(4))
+  assert_equal(grown[3:], later)
+
+
+@pytest.mark.parametrize('start', [2, 3, 4, 6])
+def test_growing_crops_resume_at_any_step(data_dir, start):
+  config, mesh = _growing(data_dir), mesh_lib.make_mesh(jax.devices()[:4])
+  whole = list(pipeline.train_batches(config, start_step=0, mesh=mesh))
+  rest = list(pipeline.train_batches(config, start_step=start, mesh=mesh))
+  assert len(rest) == 6 - start
+  assert_equal(rest, whole[start:])
+
+
+def test_every_stage_is_checked_before_the_first_batch(data_dir):
+  config, mesh = _growing(data_dir), mesh_lib.make_mesh()
+  with pytest.raises(ValueError, match=r'batch_size = 4 .* 8 devices'):
+    pipeline.train_batches(config, start_step=0, mesh=mesh)
+  config.growth = ((3, 32, 8),)
+  with pytest.raises(ValueError, match='smaller than data.crop = 32'):
+    pipeline.train_batches(config, start_step=0, mesh=mesh)
+
+
+def test_rows_of_images_are_split_along_space(published_dir):
+  config = make_config(data_dir=published_dir, crop=32)
+  mesh = mesh_lib.make_mesh(space=4)
+  batch = next(pipeline.train_batches(config, start_step=0, mesh=mesh))
+  shape = batch['rainy'].sharding.shard_shape(batch['rainy'].shape)
+  assert shape == (4, 8, 32, 3)
+  assert_equal([batch], take(config, published_dir, 1))
+  for crop in (16, 38):
+    config.data.crop = crop
+    with pytest.raises(ValueError, match=f'crop = {crop} .* mesh_space = 4'):
+      pipeline.train_batches(config, start_step=0, mesh=mesh)
+
+
+def test_refuses_a_batch_that_does_not_split_into_parts(data_dir):
+  config = make_config(data_dir=data_dir)
+  config.accumulate_steps = 2
+  with pytest.raises(ValueError, match='8 devices .* accumulate_steps = 2'):
+    pipeline.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
+
+
 def test_eval_batches_group_by_shape(data_dir):
   pairs = open_pairs(data_dir, 'test')
   batches = list(pipeline.eval_batches(pairs, batch_size=2))
@@ -361,3 +410,51 @@ def test_eval_limit_takes_the_first(data_dir):
   pairs = open_pairs(data_dir, 'test')
   batches = pipeline.eval_batches(pairs, batch_size=4, limit=3)
   assert [b.names for b in batches] == [('0', '2'), ('1',)]
+
+
+@pytest.fixture(scope='module')
+def clean_dir(tmp_path_factory):
+  """Four clean photographs, prepared to have rain drawn on them."""
+  folder = tmp_path_factory.mktemp('clean')
+  (folder / 'source').mkdir()
+  for i in range(4):
+    image = np.full((40, 48, 3), 40 + 30 * i, np.uint8)
+    Image.fromarray(image).save(folder / 'source' / f'{i}.png')
+  datasets.prepare(
+    'synthetic', source=str(folder / 'source'), data_dir=str(folder / 'data')
+  )
+  return str(folder / 'data')
+
+
+def take_drawn(clean_dir, count=1, start_step=0, rows=range(8), preset='light'):
+  config = make_config(crop=32)
+  config.data.rain = ml_collections.ConfigDict(as_mapping(PRESETS[preset]))
+  pairs = datasets.open_split(
+    'synthetic', source='', data_dir=clean_dir, split='train'
+  )
+  (stage,) = stages(config)
+  pairs = mixture.Mixture([pairs], [1])
+  batches = pipeline.local_batches(
+    config, pairs, stage, start_step=start_step, rows=rows
+  )
+  return list(itertools.islice(batches, count))
+
+
+def test_rain_is_drawn_on_clean_photographs_by_the_counter(clean_dir):
+  second = take_drawn(clean_dir, 2)[1]
+  for row, (rainy, clean) in enumerate(
+    zip(second['rainy'], second['clean'], strict=True)
+  ):
+    seed = np.array([3, 8 + row])
+    expected = rain.add_rain(clean, seed, PRESETS['light']).numpy()
+    np.testing.assert_allclose(rainy, expected, atol=0.501 / 255)
+    # Whole gray levels, as those of stored images.
+    np.testing.assert_allclose(255 * rainy, np.round(255 * rainy), atol=1e-4)
+  assert np.abs(second['rainy'] - second['clean']).mean() > 1e-3
+  # A restart and another host draw the same, and so does no other preset.
+  assert_equal(take_drawn(clean_dir, start_step=1), [second])
+  part = take_drawn(clean_dir, start_step=1, rows=(2, 5))
+  assert_equal(part, [{k: v[[2, 5]] for k, v in second.items()}])
+  [heavy] = take_drawn(clean_dir, start_step=1, preset='heavy')
+  np.testing.assert_array_equal(heavy['clean'], second['clean'])
+  assert not np.array_equal(heavy['rainy'], second['rainy'])

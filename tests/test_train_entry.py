@@ -90,7 +90,6 @@ def test_sigterm_saves_and_is_a_good_end(tiny_run, environment, tmp_path):
         f'--workdir={workdir}',
         f'--config.data.source={tiny_run.config.data.source}',
         f'--config.data.data_dir={tiny_run.workdir / "data"}',
-        '--config.num_train_steps=100000',
         '--config.checkpoint_every_steps=3',
         '--config.eval_every_steps=0',
       ),

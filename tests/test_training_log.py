@@ -9,7 +9,7 @@ from clu import metric_writers
 from configs.default import get_config
 from mixdtp_jax import checkpoints
 from mixdtp_jax.state import TrainState
-from mixdtp_jax.training_log import TrainingLog
+from mixdtp_jax.training_log import CollapseError, TrainingLog
 
 
 class _Recorder(metric_writers.MetricWriter):
@@ -49,7 +49,10 @@ def _config(**changes) -> ml_collections.ConfigDict:
 
 def _scalars(step, **changes):
   return {
-    k: jnp.float32(v) for k, v in ({'loss': step, 'psnr': 1} | changes).items()
+    k: jnp.float32(v)
+    for k, v in (
+      {'loss': step, 'loss_final': -0.5, 'psnr': 1} | changes
+    ).items()
   }
 
 
@@ -155,3 +158,63 @@ def test_without_a_checkpoint_it_says_so(manager):
   log.add(1, _scalars(1, loss=math.nan))
   with pytest.raises(FloatingPointError, match='no checkpoint was saved'):
     log.check()
+
+
+def _collapse(manager, config, ssims):
+  """Logs updates 1, 2, ... of which the final images have these SSIMs."""
+  log = TrainingLog(config, _Recorder(), manager, start_step=0)
+  for step, ssim in enumerate(ssims, 1):
+    log.add(step, _scalars(step, loss_final=-ssim))
+  log.check()
+
+
+def _save(manager, *steps):
+  state = {'kernel': jnp.ones(3)}
+  for step in steps:
+    checkpoints.save(
+      manager, TrainState(jnp.int32(step), state, state), _config()
+    )
+
+
+def test_an_ssim_that_stays_at_zero_stops(manager):
+  _save(manager, 1, 2, 3)
+  config = _config(collapse_patience=4)
+  # Update 4 finds SSIM 0: state 3 has collapsed, state 2 has not.
+  ssims = [0.5, 0.4, 0.3, 1e-5, -1e-5, 9e-4, 0.0]
+  with pytest.raises(
+    CollapseError, match='^update 7: .* since update 4'
+  ) as error:
+    _collapse(manager, config, ssims)
+  message = str(error.value)
+  assert f'last good checkpoint is {manager.directory / "2"}.' in message
+  assert 'ssim_l1' in message
+  _collapse(manager, config, ssims[:-1])  # not yet
+
+
+@pytest.mark.parametrize(
+  ('changes', 'ssims'),
+  [
+    ({'collapse_patience': 0}, [0.0] * 9),
+    ({'collapse_patience': 3}, [0.0, 0.0, 0.1] * 3),
+    ({'collapse_patience': 3}, [2e-3] * 9),
+    ({'collapse_patience': 3, 'loss': {'final': 'l1'}}, [0.0] * 9),
+  ],
+  ids=str,
+)
+def test_other_runs_go_on(manager, changes, ssims):
+  _collapse(manager, _config(**changes), ssims)
+
+
+def test_speed_counts_the_images_of_each_stage(manager):
+  config = _config(log_every_steps=4, batch_size=8, growth=((2, 96, 4),))
+  writer = _Recorder()
+  log = TrainingLog(config, writer, manager, start_step=0)
+  log.add(1, _scalars(1))
+  log.check()
+  start = time.monotonic()
+  time.sleep(0.2)
+  log.add(4, _scalars(4))
+  log.check()
+  seconds = time.monotonic() - start
+  speed = writer.scalars[4]['images_per_second']
+  assert speed == pytest.approx((8 + 4 + 4) / seconds, rel=0.2)

@@ -97,7 +97,7 @@ def test_steps_need_a_refinement(tmp_path):
 
 
 def test_a_start_may_differ_in_what_parameters_do_not_depend_on(folder):
-  for changes in ({}, {'steps': 5}, {'scan_unroll': 2}):
+  for changes in ({}, {'steps': 5}, {'scan_unroll': 2, 'dtype': 'bfloat16'}):
     params = load_params(folder, dataclasses.replace(_CFG, **changes))
     jax.tree.map(np.testing.assert_array_equal, params, _params(_CFG))
 

@@ -16,8 +16,9 @@ from mixdtp_jax.console import progress
 from mixdtp_jax.data.folders import Pairs
 from mixdtp_jax.interop import torch_inference, torch_training
 from mixdtp_jax.interop.torch_weights import to_torch
+from mixdtp_jax.mesh import make_mesh
 from mixdtp_jax.state import TrainState, make_optimizer, make_schedule
-from mixdtp_jax.train import make_train_step
+from mixdtp_jax.update import make_train_step
 
 Batch = dict[str, np.ndarray]
 
@@ -136,7 +137,9 @@ def train_both(
   """
   first = jax.device_put(batches[0], networks.device)
   compiled = compile_timed(
-    make_train_step(config), _initial_state(networks, config), first
+    make_train_step(config, make_mesh([networks.device])),
+    _initial_state(networks, config),
+    first,
   )
   speed = _measure_step(networks, config, compiled, batches[0], repeats)
   jax_trainer = _JaxTrainer(compiled.run, _initial_state(networks, config))

@@ -49,7 +49,7 @@ class CachedPairs:
     return self._pairs.shape(index)
 
   def _keep(self, index: int, pair: dict) -> None:
-    size = pair['rainy'].nbytes + pair['clean'].nbytes
+    size = sum(pair[s].nbytes for s in ('rainy', 'clean') if s in pair)
     with self._lock:
       if index not in self._kept and size <= self._free:
         self._kept[index] = pair

@@ -44,8 +44,12 @@ class Mixture:
     raise IndexError(f'no pair {index} after the last of {len(self)}')
 
 
-def open_mixture(data: ml_collections.ConfigDict) -> Mixture:
+def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
   """The training pairs that config.data asks for.
+
+  Args:
+    data: config.data.
+    crop: side that every image must have at least, in pixels.
 
   Raises:
     ValueError: a set comes twice, a weight is no positive whole number, or
@@ -71,7 +75,7 @@ def open_mixture(data: ml_collections.ConfigDict) -> Mixture:
       source=data.source if name == data.name else '',
       data_dir=data.data_dir,
       split='train',
-      crop=data.crop,
+      crop=crop,
     )
     for name in names
   ]

@@ -1,16 +1,17 @@
 """Batches of training crops, and whole images for evaluation.
 
 A training batch is a pure function of (config.seed, step). Its rows have the
-counters k = step * batch_size + row; counter k shows image k % N of epoch
-k // N, in that epoch's own order, and what is random about its crop, flip and
-turn is drawn from (seed, k). Of several data sets, each counts its own crops.
-So a run resumes without any iterator state, and every host reads only its own
-rows of the global batch.
+counters k = images of all batches before + row; counter k shows image k % N of
+epoch k // N, in that epoch's own order, and what is random about its crop, flip
+and turn is drawn from (seed, k). Of several data sets, each counts its own
+crops. So a run resumes without any iterator state, and every host reads only
+its own rows of the global batch.
 
 Images are NHWC float32 in [0, 1].
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,11 +19,14 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax import mesh as mesh_lib
+from mixdtp_jax.data import rain
 from mixdtp_jax.data.cache import CachedPairs
 from mixdtp_jax.data.datasets.base import tf
 from mixdtp_jax.data.folders import Pairs
 from mixdtp_jax.data.mixture import Mixture, open_mixture
+from mixdtp_jax.data.rain_ranges import make_rain_ranges
 from mixdtp_jax.data.threads import map_in_threads
+from mixdtp_jax.growth import Stage, stages
 
 # Values of config.data.crops.
 CROPS = ('random', 'second_cell')
@@ -45,7 +49,7 @@ class EvalBatch(NamedTuple):
 def train_batches(
   config: ml_collections.ConfigDict, *, start_step: int, mesh: jax.sharding.Mesh
 ) -> Iterator[dict[str, jax.Array]]:
-  """Endless batches from step `start_step` on.
+  """The batches from step `start_step` to the last.
 
   Args:
     config: configs/default.py; the data set is prepared first if need be.
@@ -57,74 +61,110 @@ def train_batches(
     float32 in [0, 1], split over the mesh.
 
   Raises:
-    ValueError: batch_size is no multiple of the number of devices.
-    FileNotFoundError, ValueError: see `mixture.open_mixture` and
-      `local_batches`.
+    ValueError: the devices cannot share a batch, see `check_split`.
+    FileNotFoundError, ValueError: see `mixture.open_mixture`.
   """
-  batch_size, data = config.batch_size, config.data
-  if batch_size % mesh.size:
+  data, parts = config.data, stages(config)
+  for stage in parts:
+    check_split(stage, config, mesh)
+  pairs = open_mixture(data, max(stage.crop for stage in parts))
+  for stage in parts:
+    _check_crops(pairs, data, stage.crop)
+  left = (s for s in parts if s.end > start_step)
+  return itertools.chain.from_iterable(
+    _global_batches(config, pairs, stage, start_step, mesh) for stage in left
+  )
+
+
+def check_split(
+  stage: Stage, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
+) -> None:
+  """Refuses batches that cannot be split evenly.
+
+  Raises:
+    ValueError: the stage's batch_size is no multiple of accumulate_steps times
+      the devices along 'data', or its crop none of those along 'space', or
+      too small to be shared by them.
+  """
+  data, space = mesh.shape['data'], mesh.shape['space']
+  if stage.batch_size % (data * config.accumulate_steps):
     raise ValueError(
-      f'batch_size = {batch_size} is not a multiple of the {mesh.size} devices '
-      'that share each batch'
+      f'batch_size = {stage.batch_size} is not a multiple of the {data} '
+      'devices that share each batch times accumulate_steps = '
+      f'{config.accumulate_steps}'
     )
-  pairs = open_mixture(data)
+  least = mesh_lib.MIN_SHARED_ROWS
+  if space > 1 and (stage.crop % space or stage.crop < least):
+    raise ValueError(
+      f'data.crop = {stage.crop} is not a multiple of mesh_space = {space}, or '
+      f'is less than the {least} pixels that can be shared'
+    )
+
+
+def _global_batches(config, pairs, stage, start_step, mesh):
   sharding = mesh_lib.batch_sharding(mesh)
-  slices = sharding.addressable_devices_indices_map((batch_size,)).values()
-  rows = sorted({row for (s,) in slices for row in range(batch_size)[s]})
+  shape = (stage.batch_size, stage.crop, stage.crop, 3)
+  slices = sharding.addressable_devices_indices_map(shape).values()
+  rows = sorted({i for s in slices for i in range(stage.batch_size)[s[0]]})
 
   def to_global(rows_here: np.ndarray) -> jax.Array:
-    shape = (batch_size, *rows_here.shape[1:])
     return jax.make_array_from_process_local_data(sharding, rows_here, shape)
 
-  local = local_batches(config, pairs, start_step=start_step, rows=rows)
+  local = local_batches(
+    config, pairs, stage, start_step=max(start_step, stage.start), rows=rows
+  )
   return (jax.tree.map(to_global, batch) for batch in local)
 
 
 def local_batches(
   config: ml_collections.ConfigDict,
   pairs: Mixture,
+  stage: Stage,
   *,
   start_step: int,
   rows: Sequence[int],
 ) -> Iterator[dict[str, np.ndarray]]:
-  """The given rows of every batch from step `start_step` on.
+  """The given rows of a stage's batches from step `start_step` on.
 
   Args:
-    config: gives seed, batch_size and what data says of the crops.
-    pairs: the training images, none smaller than the crop.
-    start_step: index of the first batch.
+    config: gives seed and what data says of the crops.
+    pairs: the training images, each with room for the crops.
+    stage: gives crop, batch_size and the last step.
+    start_step: index of the first batch, one of the stage's.
     rows: ascending, from 0 to batch_size - 1.
 
   Returns:
-    Endless iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32
-    in [0, 1].
-
-  Raises:
-    ValueError: data.crops is unknown, or an image has no such crop.
+    Iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32 in
+    [0, 1].
   """
-  _check_crops(pairs, config.data)
   data, cached = config.data, CachedPairs(pairs, config.data.cache_mb)
-  shape = (len(rows), data.crop, data.crop, 3)
+  shape = (len(rows), stage.crop, stage.crop, 3)
+  draw_rain = _rain(config)
 
   def to_batch(drawn):
-    batch = {side: np.empty(shape, np.float32) for side in ('rainy', 'clean')}
-    for row, (index, numbers) in enumerate(zip(*drawn, strict=True)):
+    rainy, clean = np.empty((2, *shape), np.float32)
+    for row, (index, numbers, k) in enumerate(zip(*drawn, strict=True)):
       pair = cached[index]
-      for side, crops in batch.items():
-        crops[row] = _augment(pair[side], numbers, data)
-    return {side: crops / 255 for side, crops in batch.items()}
+      clean[row] = _augment(pair['clean'], numbers, data, stage.crop)
+      if 'rainy' in pair:
+        rainy[row] = _augment(pair['rainy'], numbers, data, stage.crop)
+      else:
+        rainy[row] = draw_rain(clean[row], k)
+    return {'rainy': rainy / 255, 'clean': clean / 255}
 
-  drawn = _drawn(config, pairs, start_step, np.asarray(rows, np.int64))
+  rows = np.asarray(rows, np.int64)
+  drawn = _drawn(config, pairs, stage, start_step, rows)
   return map_in_threads(to_batch, drawn)
 
 
 def _drawn(
   config: ml_collections.ConfigDict,
   pairs: Mixture,
+  stage: Stage,
   start_step: int,
   rows: np.ndarray,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Image indices (rows,) and random numbers (rows, 4) of every batch.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """Of every batch image indices (rows,), random numbers (rows, 4), counters.
 
   TensorFlow draws them and nothing more: tf.data that calls Python can hang
   when the interpreter ends, as each waits for the other's threads.
@@ -132,14 +172,27 @@ def _drawn(
 
   def draw(n):
     step, row = n // len(rows), tf.gather(rows, n % len(rows))
-    k = step * config.batch_size + row
-    return _mixed_index(k, pairs, config.seed), _draws(k, config.seed)
+    k = stage.images_before(step) + row
+    return _mixed_index(k, pairs, config.seed), _draws(k, config.seed), k
 
-  numbers = tf.data.Dataset.range(
-    start_step * len(rows), np.iinfo(np.int64).max
-  )
+  numbers = tf.data.Dataset.range(start_step * len(rows), stage.end * len(rows))
   drawn = numbers.map(draw).batch(len(rows)).prefetch(tf.data.AUTOTUNE)
   return drawn.as_numpy_iterator()
+
+
+def _rain(
+  config: ml_collections.ConfigDict,
+) -> Callable[[np.ndarray, int], tf.Tensor]:
+  """(clean crop, counter) -> the crop with rain; both in whole gray levels."""
+  ranges = make_rain_ranges(config.data.rain)
+
+  # Traced at the first clean image without a rainy one, if there is any.
+  @tf.function(reduce_retracing=True)
+  def draw(clean: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    seed = tf.stack([config.seed, k])
+    return tf.round(255 * rain.add_rain(clean / 255, seed, ranges))
+
+  return lambda clean, k: draw(tf.constant(clean), tf.constant(k, tf.int64))
 
 
 def eval_batches(
@@ -172,7 +225,9 @@ def _eval_batch(images: list[dict], batch_size: int) -> EvalBatch:
   return EvalBatch(stack['rainy'], stack['clean'], names)
 
 
-def _check_crops(pairs: Mixture, data: ml_collections.ConfigDict) -> None:
+def _check_crops(
+  pairs: Mixture, data: ml_collections.ConfigDict, crop: int
+) -> None:
   if data.crops not in CROPS:
     raise ValueError(
       f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
@@ -181,10 +236,10 @@ def _check_crops(pairs: Mixture, data: ml_collections.ConfigDict) -> None:
     return
   for index in range(len(pairs)):
     height, width = pairs.shape(index)
-    if (height // data.crop) * (width // data.crop) < 2:
+    if (height // crop) * (width // crop) < 2:
       raise ValueError(
         f'{pairs[index]["name"]} has {width}x{height} pixels, no room for two '
-        f"cells of data.crop = {data.crop}, of which data.crops = 'second_cell'"
+        f"cells of data.crop = {crop}, of which data.crops = 'second_cell'"
         " takes the second: take a smaller crop, or data.crops = 'random'"
       )
 
@@ -224,14 +279,16 @@ def _draws(k: tf.Tensor, seed: int) -> tf.Tensor:
 
 
 def _augment(
-  image: np.ndarray, draws: np.ndarray, data: ml_collections.ConfigDict
+  image: np.ndarray,
+  draws: np.ndarray,
+  data: ml_collections.ConfigDict,
+  crop: int,
 ) -> np.ndarray:
   """Crops, flips and turns (H, W, 3), by the numbers of `_draws`."""
   if data.transpose_landscape:
     image = _upright(image)
   top, left, flip, turns = draws
   height, width, _ = image.shape
-  crop = data.crop
   if data.crops == 'second_cell':
     top, left = _second_cell(width, crop)
   else:

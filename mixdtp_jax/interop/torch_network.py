@@ -202,8 +202,9 @@ class TorchPReNet(nn.Module):
 class TorchMixDTP(TorchPReNet):
   """`mixdtp_jax.model.network.MixDTP` as a PyTorch module.
 
-  `cfg.scan_unroll` has no meaning here. A new network is initialised by
-  PyTorch's defaults, from which the published training started too.
+  The fields of `config.EXECUTION` have no meaning here. A new network is
+  initialised by PyTorch's defaults, from which the published training started
+  too.
   """
 
   def __init__(self, cfg: ModelConfig):

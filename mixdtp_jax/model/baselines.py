@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import PReNetConfig, RestormerConfig
-from mixdtp_jax.model.layers import Conv1x1, conv3x3
+from mixdtp_jax.model.layers import Conv1x1, Conv3x3, to_compute
 from mixdtp_jax.model.mfe import MFE
 from mixdtp_jax.model.mhs import Upsample
 from mixdtp_jax.model.network import Outputs, check_images
@@ -55,7 +56,7 @@ class Restormer(nn.Module):
     """
     check_images(rainy, self.multiple)
     cfg = self.cfg
-    embedded = conv3x3(cfg.width, name='embed')(rainy)
+    embedded = to_compute(Conv3x3(cfg.width, name='embed')(rainy), cfg.dtype)
     features = MFE(cfg, name='mfe')(embedded)
     x = features.outputs[3]
     for level in (2, 1, 0):
@@ -66,5 +67,5 @@ class Restormer(nn.Module):
       blocks = cfg.decoder_blocks[level]
       x = TransformerStage(cfg, level, blocks, name=f'stage{level + 1}')(x)
     x = TransformerStage(cfg, 0, cfg.refinement_blocks, name='refinement')(x)
-    image = conv3x3(3, name='to_image')(x) + rainy
+    image = Conv3x3(3, name='to_image')(ops.at_least_float32(x)) + rainy
     return Outputs(image, image)

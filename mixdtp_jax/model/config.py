@@ -4,6 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+# The fields that say how a network is computed, not which one it is: weights
+# and checkpoints do not depend on them.
+EXECUTION = ('scan_unroll', 'dtype', 'remat')
+
+DTYPES = ('float32', 'bfloat16')
+
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
@@ -24,6 +30,11 @@ class UNetConfig:
       the level's channels (rounded down).
     scan_unroll: transformer blocks of a stage compiled as one loop body. It
       changes compile time and speed, neither parameters nor results.
+    dtype: of convolutions and products, float32 (wider for wider images) or
+      bfloat16. Parameters, images, norms and softmax are float32 in both.
+    remat: what the gradient computes anew instead of keeping it: none;
+      blocks: each transformer block and recurrent step, of which the inputs
+      are kept; full: whole stages too, of which the inputs alone are kept.
   """
 
   width: int
@@ -33,6 +44,8 @@ class UNetConfig:
   heads: tuple[int, int, int, int] = (1, 2, 4, 8)
   ffn_expansion: float = 2.66
   scan_unroll: int = 1
+  dtype: str = 'float32'
+  remat: str = 'none'
 
   def __post_init__(self):
     """Raises ValueError for a network that cannot be built."""
@@ -49,6 +62,8 @@ class UNetConfig:
           f'model.{name} = {value}: needs {length} positive numbers'
         )
     _at_least(1, self, 'width', 'refinement_blocks', 'scan_unroll')
+    _one_of(DTYPES, self, 'dtype')
+    _one_of(('none', 'blocks', 'full'), self, 'remat')
     if self.width % 2:
       raise ValueError(f'model.width = {self.width}: needs an even number')
     for level, heads in enumerate(self.heads):
@@ -110,16 +125,23 @@ class PReNetConfig:
   Attributes:
     recurrent_width: channels.
     steps: iterations, at least 1.
+    dtype: as of `UNetConfig`.
+    remat: what the gradient computes anew instead of keeping it: none, or
+      blocks: each iteration, of which the inputs are kept.
   """
 
   name: ClassVar[str] = 'prenet'
 
   recurrent_width: int = 32
   steps: int = 6
+  dtype: str = 'float32'
+  remat: str = 'none'
 
   def __post_init__(self):
     """Raises ValueError for a network that cannot be built."""
     _at_least(1, self, 'recurrent_width', 'steps')
+    _one_of(DTYPES, self, 'dtype')
+    _one_of(('none', 'blocks'), self, 'remat')
 
 
 AnyConfig = ModelConfig | RestormerConfig | PReNetConfig
@@ -133,6 +155,13 @@ def _at_least(minimum, cfg, *names):
       )
 
 
+def _one_of(choices, cfg, name):
+  if getattr(cfg, name) not in choices:
+    raise ValueError(
+      f'model.{name} = {getattr(cfg, name)!r}: choose from {", ".join(choices)}'
+    )
+
+
 def as_mapping(cfg: AnyConfig) -> dict[str, Any]:
   """The fields of a config and the network's name, as `config.model` has it."""
   return {'name': cfg.name, **dataclasses.asdict(cfg)}
@@ -140,6 +169,9 @@ def as_mapping(cfg: AnyConfig) -> dict[str, Any]:
 
 def make_model_config(mapping: Mapping[str, Any]) -> AnyConfig:
   """The config of a mapping: 'name', and exactly that network's fields.
+
+  Those of EXECUTION may be missing, as from weights that are older than they
+  are.
 
   Raises:
     ValueError: the name is unknown, a field is missing or unknown, or a value
@@ -153,6 +185,6 @@ def make_model_config(mapping: Mapping[str, Any]) -> AnyConfig:
   fields = {field.name for field in dataclasses.fields(classes[name])}
   if unknown := sorted(set(values) - fields):
     raise ValueError(f'unknown fields of model {name}: {", ".join(unknown)}')
-  if missing := sorted(fields - set(values)):
+  if missing := sorted(fields - set(values) - set(EXECUTION)):
     raise ValueError(f'missing fields of model {name}: {", ".join(missing)}')
   return classes[name](**values)

@@ -5,7 +5,7 @@ import jax
 
 from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import conv3x3
+from mixdtp_jax.model.layers import Conv3x3
 
 
 class DetailDilation(nn.Module):
@@ -20,11 +20,11 @@ class DetailDilation(nn.Module):
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
     """Embeds (B, H, W, 3) into (B, H, W, width)."""
-    zoomed = nn.relu(conv3x3(3, name='zoom')(image))
+    zoomed = nn.relu(Conv3x3(3, name='zoom')(image))
     half = ops.bilinear_half(zoomed)
     detail = half - ops.bilinear_double(ops.bilinear_half(half))
     # The original embeds the image and the detail with the same bias-free
     # convolution and subtracts: by linearity one convolution does.
-    return conv3x3(self.cfg.width, name='embed')(
+    return Conv3x3(self.cfg.width, name='embed')(
       image - ops.bilinear_double(detail)
     )

@@ -13,35 +13,44 @@ from mixdtp_jax.model import ops
 kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
-def conv3x3(features: int, *, name: str | None = None) -> nn.Conv:
-  """A 3x3 convolution without bias: stride 1, zero padding 1."""
-  return nn.Conv(
-    features,
-    (3, 3),
-    padding=1,
-    use_bias=False,
-    kernel_init=kernel_init,
-    name=name,
-  )
+def to_compute(x: jax.Array, dtype: str) -> jax.Array:
+  """What the convolutions are to compute in: bfloat16, or `x` as it is.
+
+  They compute in the dtype of their input.
+  """
+  return x.astype(jnp.bfloat16) if dtype == 'bfloat16' else x
 
 
-def conv3x3_bias(
-  features: int, inputs: int, *, name: str | None = None
-) -> nn.Conv:
-  """A 3x3 convolution of `inputs` channels with bias."""
+def _bias_init(inputs):
   bound = (9 * inputs) ** -0.5
 
-  def bias_init(key, shape, dtype=jnp.float32):
+  def init(key, shape, dtype):
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-  return nn.Conv(
-    features,
-    (3, 3),
-    padding=1,
-    kernel_init=kernel_init,
-    bias_init=bias_init,
-    name=name,
-  )
+  return init
+
+
+class Conv3x3(nn.Module):
+  """A 3x3 convolution: (B, H, W, C) to (B, H, W, features).
+
+  Stride 1, zero padding 1.
+  """
+
+  features: int
+  use_bias: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies `ops.conv3x3` with this module's kernel, and adds its bias."""
+    inputs = x.shape[-1]
+    shape = (3, 3, inputs, self.features)
+    kernel = self.param('kernel', kernel_init, shape, jnp.float32)
+    x = ops.conv3x3(x, kernel)
+    if self.use_bias:
+      shape = (self.features,)
+      bias = self.param('bias', _bias_init(inputs), shape, jnp.float32)
+      x += bias.astype(x.dtype)
+    return x
 
 
 class Conv1x1(nn.Module):

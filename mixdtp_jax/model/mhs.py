@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Conv1x1, conv3x3
+from mixdtp_jax.model.layers import Conv1x1, Conv3x3
 from mixdtp_jax.model.mfe import Features
 from mixdtp_jax.model.transformer import TransformerStage
 
@@ -17,7 +17,7 @@ class Upsample(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Doubles the channels, then moves four channels into 2x2 pixels."""
-    return ops.pixel_shuffle(conv3x3(x.shape[-1] * 2, name='conv')(x))
+    return ops.pixel_shuffle(Conv3x3(x.shape[-1] * 2, name='conv')(x))
 
 
 class MHS(nn.Module):
@@ -44,4 +44,4 @@ class MHS(nn.Module):
       if cfg.coupling:
         x += up(features.inputs[level])
     x = TransformerStage(cfg, 0, cfg.refinement_blocks, name='refinement')(x)
-    return conv3x3(3, name='to_image')(x)
+    return Conv3x3(3, name='to_image')(ops.at_least_float32(x))

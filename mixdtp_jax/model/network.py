@@ -11,7 +11,7 @@ import jax
 
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.detail_dilation import DetailDilation
-from mixdtp_jax.model.layers import conv3x3
+from mixdtp_jax.model.layers import Conv3x3, to_compute
 from mixdtp_jax.model.mfe import MFE
 from mixdtp_jax.model.mhs import MHS
 from mixdtp_jax.model.progressive import ProgressiveRefinement
@@ -61,7 +61,10 @@ class MixDTP(nn.Module):
     if cfg.detail_dilation:
       x = DetailDilation(cfg, name='detail_dilation')(rainy)
     else:
-      x = conv3x3(cfg.width, name='embed')(rainy)
+      x = Conv3x3(cfg.width, name='embed')(rainy)
+    # Images are embedded and predicted in float32: bfloat16 has too few levels
+    # for them.
+    x = to_compute(x, cfg.dtype)
     coarse = MHS(cfg, name='mhs')(MFE(cfg, name='mfe')(x))
     if not cfg.steps:
       return Outputs(coarse, coarse)

@@ -1,6 +1,8 @@
 """The network's pure functions: resizing, fast convolutions, the gelu gate.
 
-Arrays are NHWC. Nothing here has parameters or state.
+Arrays are NHWC. Nothing here has parameters or state. Results have the dtype of
+the images; kernels may be wider (float32 where images are bfloat16), are
+rounded at use, and have gradients of their own dtype, summed in it.
 """
 
 import math
@@ -8,6 +10,11 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """The array in float32, or as it is where it is wider."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pixel_unshuffle(x: jax.Array) -> jax.Array:
@@ -60,6 +67,27 @@ def _double_axis(x: jax.Array, axis: int) -> jax.Array:
   return pairs.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
 
 
+def conv3x3(x: jax.Array, kernel: jax.Array, *, groups: int = 1) -> jax.Array:
+  """A 3x3 cross-correlation, stride 1, zero padding 1.
+
+  Args:
+    x: (B, H, W, C).
+    kernel: (3, 3, C / groups, D).
+    groups: of channels, each convolved apart from the others.
+
+  Returns:
+    (B, H, W, D).
+  """
+  return lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    window_strides=(1, 1),
+    padding=((1, 1), (1, 1)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+  )
+
+
 @jax.custom_vjp
 def conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A 1x1 convolution as a matrix product.
@@ -74,9 +102,9 @@ def conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
     kernel: (C, D).
 
   Returns:
-    (B, H, W, D), of the dtype of `x`.
+    (B, H, W, D).
   """
-  return x @ kernel
+  return x @ kernel.astype(x.dtype)
 
 
 def _conv1x1_fwd(x, kernel):
@@ -87,7 +115,9 @@ def _conv1x1_bwd(residuals, g):
   x, kernel = residuals
   pixels_x, pixels_g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
   by_pixel = (((0,), (0,)), ((), ()))
-  return g @ kernel.T, lax.dot_general(pixels_x, pixels_g, by_pixel)
+  return g @ kernel.T.astype(g.dtype), lax.dot_general(
+    pixels_x, pixels_g, by_pixel, preferred_element_type=kernel.dtype
+  )
 
 
 conv1x1.defvjp(_conv1x1_fwd, _conv1x1_bwd)
@@ -97,12 +127,13 @@ conv1x1.defvjp(_conv1x1_fwd, _conv1x1_bwd)
 def gated_gelu(x: jax.Array) -> jax.Array:
   """gelu(a) * b of the halves a, b of the channels: (..., 2C) to (..., C).
 
-  The exact gelu, a times the normal distribution function of a. Written with
+  The exact gelu, a times the normal distribution function of a, in float32:
+  elementwise, it costs no more there than in bfloat16. Written with
   its gradient: XLA on a CPU computes anew what made `x` in each of the
   gradient's parts, and here these are fewer than in the automatic one.
   """
-  a, b = jnp.split(x, 2, axis=-1)
-  return a * _normal_cdf(a) * b
+  a, b = jnp.split(at_least_float32(x), 2, axis=-1)
+  return (a * _normal_cdf(a) * b).astype(x.dtype)
 
 
 def _normal_cdf(x):
@@ -114,11 +145,11 @@ def _gated_gelu_fwd(x):
 
 
 def _gated_gelu_bwd(x, g):
-  a, b = jnp.split(x, 2, axis=-1)
+  a, b = jnp.split(at_least_float32(x), 2, axis=-1)
   cdf = _normal_cdf(a)
   density = jnp.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
   grad_a, grad_b = g * b * (cdf + a * density), g * a * cdf
-  return (jnp.concatenate([grad_a, grad_b], axis=-1),)
+  return (jnp.concatenate([grad_a, grad_b], axis=-1).astype(x.dtype),)
 
 
 gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
@@ -137,7 +168,7 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     kernel: (3, 3, 1, C), the layout of `flax.linen.Conv`.
 
   Returns:
-    (B, H, W, C), of the dtype of `x`.
+    (B, H, W, C).
   """
   return lax.platform_dependent(
     x, kernel, cpu=_shifted_sum, default=_xla_depthwise
@@ -145,24 +176,18 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _xla_depthwise(x, kernel):
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(1, 1),
-    padding=((1, 1), (1, 1)),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=x.shape[-1],
-  )
+  return conv3x3(x, kernel, groups=x.shape[-1])
 
 
 def _shifted_sum(x, kernel):
   h, w = x.shape[1:3]
-  padded = _pad(x)
-  return sum(
+  padded = _pad(at_least_float32(x))
+  total = sum(
     padded[:, i : i + h, j : j + w] * kernel[i, j, 0]
     for i in range(3)
     for j in range(3)
   )
+  return total.astype(x.dtype)
 
 
 def _pad(x):
@@ -184,7 +209,8 @@ def _xla_gradients(x, kernel, g):
 
 
 def _shifted_gradients(x, kernel, g):
-  return _shifted_sum(g, kernel[::-1, ::-1]), _kernel_gradient(x, g)
+  grad_x = _shifted_sum(g, kernel[::-1, ::-1])
+  return grad_x, _kernel_gradient(x, g).astype(kernel.dtype)
 
 
 def _kernel_gradient(x, g):
@@ -198,8 +224,8 @@ def _kernel_gradient(x, g):
   """
   b, h, w, c = x.shape
   rows, columns = h // math.gcd(h, 4), w // math.gcd(w, 4)
-  padded = _pad(x)
-  ones = jnp.ones((1, b * rows * columns), x.dtype)
+  padded, g = _pad(at_least_float32(x)), at_least_float32(g)
+  ones = jnp.ones((1, b * rows * columns), g.dtype)
 
   def tap(i, j):
     folded = sum(

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import conv3x3_bias
+from mixdtp_jax.model.layers import Conv3x3, to_compute
 
 RESIDUAL_BLOCKS = 5
 
@@ -28,21 +29,22 @@ class RefinementStep(nn.Module):
     """Maps images (B, H, W, 3) and state (c, h) to the next image and state."""
     r = self.cfg.recurrent_width
     c, h = state
-    x = jnp.concatenate([rainy, image], axis=-1)
-    x = nn.relu(conv3x3_bias(r, 6, name='conv_in')(x))
+    x = to_compute(jnp.concatenate([rainy, image], axis=-1), self.cfg.dtype)
+    x = nn.relu(Conv3x3(r, use_bias=True, name='conv_in')(x))
     # One convolution for the four gates, in the order i, f, g, o.
-    gates = conv3x3_bias(4 * r, 2 * r, name='gates')(
+    gates = Conv3x3(4 * r, use_bias=True, name='gates')(
       jnp.concatenate([x, h], axis=-1)
     )
-    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    i, f, g, o = jnp.split(ops.at_least_float32(gates), 4, axis=-1)
     c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
-    h = nn.sigmoid(o) * nn.tanh(c)
+    h = to_compute(nn.sigmoid(o) * nn.tanh(c), self.cfg.dtype)
     x = h
     for block in range(1, RESIDUAL_BLOCKS + 1):
-      y = nn.relu(conv3x3_bias(r, r, name=f'residual{block}_1')(x))
-      y = nn.relu(conv3x3_bias(r, r, name=f'residual{block}_2')(y))
+      y = nn.relu(Conv3x3(r, use_bias=True, name=f'residual{block}_1')(x))
+      y = nn.relu(Conv3x3(r, use_bias=True, name=f'residual{block}_2')(y))
       x = nn.relu(y + x)
-    return conv3x3_bias(3, r, name='conv_out')(x) + rainy, (c, h)
+    to_image = Conv3x3(3, use_bias=True, name='conv_out')
+    return to_image(ops.at_least_float32(x)) + rainy, (c, h)
 
 
 class ProgressiveRefinement(nn.Module):
@@ -53,11 +55,13 @@ class ProgressiveRefinement(nn.Module):
   @nn.compact
   def __call__(self, rainy: jax.Array, image: jax.Array) -> jax.Array:
     """Refines `image` in sight of `rainy`; both and the result (B, H, W, 3)."""
-    step = RefinementStep(self.cfg, name='step')
-    zeros = jnp.zeros(
-      (*image.shape[:-1], self.cfg.recurrent_width), image.dtype
-    )
-    state = (zeros, zeros)
+    kind = RefinementStep
+    if self.cfg.remat != 'none':
+      kind = nn.remat(kind)
+    step = kind(self.cfg, name='step')
+    shape = (*image.shape[:-1], self.cfg.recurrent_width)
+    c = jnp.zeros(shape, image.dtype)
+    state = (c, to_compute(c, self.cfg.dtype))
     for _ in range(self.cfg.steps):
       image, state = step(rainy, image, state)
     return image

@@ -13,10 +13,15 @@ from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.layers import Conv1x1, DepthwiseConv
 
 
-def layer_norm(name: str) -> nn.LayerNorm:
-  """Layer norm over the channels of each pixel, with weight and bias."""
+def layer_norm(x: jax.Array, *, name: str) -> jax.Array:
+  """Layer norm over the channels of each pixel, with weight and bias.
+
+  Computed in float32 (or wider), the result is of the dtype of `x`.
+  """
   # The fast variance E[x^2] - E[x]^2 loses digits that parity needs.
-  return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+  return nn.LayerNorm(
+    epsilon=1e-5, use_fast_variance=False, dtype=x.dtype, name=name
+  )(x)
 
 
 class ChannelAttention(nn.Module):
@@ -37,11 +42,14 @@ class ChannelAttention(nn.Module):
     )
     # q and k are normalised over all pixels; scaling their small product
     # instead of the images is the same and cheaper.
-    similarity = jnp.einsum('bnhc,bnhd->bhcd', q, k)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    similarity = jnp.einsum(
+      'bnhc,bnhd->bhcd', q, k, preferred_element_type=wide
+    )
     similarity *= _inverse_norm(q)[..., :, None]
     similarity *= _inverse_norm(k)[..., None, :]
     attention = nn.softmax(similarity * temperature[:, None, None])
-    out = jnp.einsum('bhcd,bnhd->bnhc', attention, v)
+    out = jnp.einsum('bhcd,bnhd->bnhc', attention.astype(v.dtype), v)
     return Conv1x1(c, name='project_out')(out.reshape(b, h, w, c))
 
 
@@ -50,7 +58,8 @@ def _inverse_norm(x):
 
   The maximum is taken of the square, so that a black image has a gradient.
   """
-  return jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=1), 1e-24))
+  squares = jnp.sum(jnp.square(ops.at_least_float32(x)), axis=1)
+  return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 class FeedForward(nn.Module):
@@ -78,9 +87,9 @@ class TransformerBlock(nn.Module):
   def __call__(self, x: jax.Array, _) -> tuple[jax.Array, None]:
     """Maps (B, H, W, C) to (the same, None), as `flax.linen.scan` asks."""
     heads = self.cfg.heads[self.level]
-    x += ChannelAttention(heads, name='attention')(layer_norm('norm1')(x))
+    x += ChannelAttention(heads, name='attention')(layer_norm(x, name='norm1'))
     feed_forward = FeedForward(self.cfg.ffn_expansion, name='feed_forward')
-    return x + feed_forward(layer_norm('norm2')(x)), None
+    return x + feed_forward(layer_norm(x, name='norm2')), None
 
 
 class TransformerStage(nn.Module):
@@ -97,11 +106,17 @@ class TransformerStage(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies the blocks."""
+    block, remat = TransformerBlock, self.cfg.remat
+    if remat != 'none':
+      # A loop's body is not merged with its gradient's: no need to prevent it.
+      block = nn.remat(block, prevent_cse=False)
     stacked = nn.scan(
-      TransformerBlock,
+      block,
       variable_axes={'params': 0},
       split_rngs={'params': True},
       length=self.blocks,
       unroll=min(self.cfg.scan_unroll, self.blocks),
     )
+    if remat == 'full':
+      stacked = nn.remat(stacked)
     return stacked(self.cfg, self.level, name='blocks')(x, None)[0]

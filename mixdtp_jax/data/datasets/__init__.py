@@ -6,6 +6,7 @@ from absl import logging
 from mixdtp_jax.data.datasets.base import (
   PairsBuilder,
   PreparedPairs,
+  audit_id,
   source_id,
 )
 from mixdtp_jax.data.datasets.ddn import Ddn
@@ -44,6 +45,7 @@ def prepare(
   data_dir: str,
   crop: int = 0,
   partial: bool = False,
+  exclude: str = '',
 ) -> PairsBuilder:
   """Checks a data set and writes DATA_DIR/NAME/1.0.0, unless it is there.
 
@@ -54,10 +56,13 @@ def prepare(
     data_dir: the folder of prepared copies.
     crop: side that every training image must have at least, in pixels.
     partial: take what is there of a published set, not only all of it.
+    exclude: JSON file of an audit, whose findings are left out; '' leaves out
+      nothing, but takes a prepared copy whatever was left out.
 
   Raises:
     ValueError: an unknown name, files that do not fit, or a prepared copy
-      that was made from another source or has images smaller than `crop`.
+      that was made from another source or by another audit, or has images
+      smaller than `crop`.
     FileNotFoundError: `source` lacks files, or is '' without a prepared copy.
   """
   if name not in DATASETS:
@@ -67,7 +72,11 @@ def prepare(
 
   def make_builder() -> PairsBuilder:
     return DATASETS[name](
-      source=source, data_dir=data_dir, crop=crop, partial=partial
+      source=source,
+      data_dir=data_dir,
+      crop=crop,
+      partial=partial,
+      exclude=exclude,
     )
 
   builder = make_builder()
@@ -80,7 +89,7 @@ def prepare(
     _write(builder)
     # Written by another process or by this one, it is read the same way.
     builder = make_builder()
-  _check_prepared(builder, source, crop)
+  _check_prepared(builder, source, crop, exclude)
   return builder
 
 
@@ -95,7 +104,8 @@ def open_split(
     ValueError: also, the set has no such split, or not both sides.
   """
   builder = prepare(name, source=source, data_dir=data_dir, crop=crop)
-  for side in ('rainy', 'clean'):
+  # Training draws rain where there are clean images alone.
+  for side in ('clean',) if split == 'train' else ('rainy', 'clean'):
     if side not in builder.sides:
       raise ValueError(
         f'{name} has no {side} images: it is no set of pairs to train on or to '
@@ -121,13 +131,20 @@ def _write(builder: PairsBuilder) -> None:
       raise
 
 
-def _check_prepared(builder: PairsBuilder, source: str, crop: int) -> None:
+def _check_prepared(
+  builder: PairsBuilder, source: str, crop: int, exclude: str
+) -> None:
   metadata = builder.info.metadata
   if source and source_id(source) != metadata['source']:
     raise ValueError(
       f'{builder.data_path} was prepared from {metadata["source"]!r}, not from '
       f'data.source = {source!r}: choose another data_dir, delete that copy, '
       "or set data.source = '' to use it as it is"
+    )
+  if exclude and audit_id(exclude) != metadata.get('audit', ''):
+    raise ValueError(
+      f'{builder.data_path} was prepared without what {exclude} excludes: '
+      'choose another data_dir or delete that copy'
     )
   sizes = {n: split.num_examples for n, split in builder.info.splits.items()}
   if differing := builder.unlike_published(sizes):

@@ -6,6 +6,7 @@ file only says how its pairs are found.
 """
 
 import abc
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from mixdtp_jax.console import progress
 from mixdtp_jax.data import folders, layouts
+from mixdtp_jax.data.audit import findings
 from mixdtp_jax.data.folders import PairFiles
 from mixdtp_jax.data.threads import map_in_threads
 
@@ -48,7 +50,13 @@ class PairsBuilder(
   reads_source = True
 
   def __init__(
-    self, *, source: str, data_dir: str, crop: int = 0, partial: bool = False
+    self,
+    *,
+    source: str,
+    data_dir: str,
+    crop: int = 0,
+    partial: bool = False,
+    exclude: str = '',
   ):
     """Writes and reads nothing but what TFDS finds already prepared.
 
@@ -57,11 +65,13 @@ class PairsBuilder(
       data_dir: where prepared copies are, each in a folder of its name.
       crop: side that every training image must have at least, in pixels.
       partial: take what is there of a published set, not only all of it.
+      exclude: JSON file of an audit, whose findings are left out.
     """
     self._source = source
     self._data_dir_given = data_dir
     self._crop = crop
     self._partial = partial
+    self._exclude = exclude
     super().__init__(data_dir=data_dir, file_format='array_record')
 
   @abc.abstractmethod
@@ -89,6 +99,7 @@ class PairsBuilder(
   def _split_generators(self, dl_manager):
     del dl_manager  # nothing is downloaded
     self.info.metadata['source'] = source_id(self._source)
+    self.info.metadata['audit'] = audit_id(self._exclude)
     splits = self.find_pairs(Path(self._source))
     sizes = {split: len(pairs) for split, pairs in splits.items()}
     if not self._partial and (differing := self.unlike_published(sizes)):
@@ -98,6 +109,9 @@ class PairsBuilder(
         f'{self.name} --source {self._source} --data_dir '
         f'{self._data_dir_given} --partial'
       )
+    if self._exclude:
+      found = findings.read_audit(self._exclude)
+      splits = findings.leave_out(self.name, splits, found)
     return {
       split: self._generate_examples(split, pairs)
       for split, pairs in splits.items()
@@ -203,6 +217,11 @@ class PreparedPairs:
 def source_id(source: str) -> str:
   """How a prepared copy remembers its source folder."""
   return os.path.realpath(source) if source else ''
+
+
+def audit_id(path: str) -> str:
+  """How a prepared copy remembers the audit's file; '' where there is none."""
+  return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''
 
 
 def _checked(pair: PairFiles) -> dict:

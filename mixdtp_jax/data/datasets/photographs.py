@@ -12,6 +12,7 @@ import numpy as np
 
 from mixdtp_jax.data import folders, rain
 from mixdtp_jax.data.datasets.base import PairsBuilder
+from mixdtp_jax.data.rain_ranges import PRESETS
 
 # Read as files of the package: skimage.data may download what it lacks.
 TRAIN = ('astronaut.png', 'motorcycle_left.png', 'rocket.jpg')
@@ -44,7 +45,9 @@ def _draw(
     clean_png = folders.encode_png(clean)
     for version in range(versions):
       rainy = rain.add_rain(
-        clean.astype(np.float32) / 255, (seed, number * versions + version)
+        clean.astype(np.float32) / 255,
+        (seed, number * versions + version),
+        PRESETS['light'],
       )
       yield folders.PairFiles(
         f'{Path(name).stem}-{version + 1:02d}',

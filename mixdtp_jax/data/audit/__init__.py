@@ -1,0 +1,1 @@
+"""The audit of data sets: what is wrong in them, and what leaks."""
