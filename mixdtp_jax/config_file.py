@@ -7,13 +7,18 @@ import ml_collections
 
 
 def load_config_file(path: str | os.PathLike) -> ml_collections.ConfigDict:
-  """What get_config() of the Python file returns.
+  """What get_config() of a Python file returns.
+
+  Args:
+    path: of the file; FILE:NAME, as on train.py's command line, calls
+      get_config(NAME).
 
   Raises:
     FileNotFoundError: there is no such file.
     ValueError: it defines no get_config().
   """
-  get_config = runpy.run_path(str(path)).get('get_config')
+  file, *name = str(path).split(':', 1)
+  get_config = runpy.run_path(file).get('get_config')
   if get_config is None:
-    raise ValueError(f'{path} defines no get_config(), as configs/ do')
-  return get_config()
+    raise ValueError(f'{file} defines no get_config(), as configs/ do')
+  return get_config(*name)

@@ -2,7 +2,7 @@ import pathlib
 
 import pytest
 
-from configs import rain100l
+from configs import ablation, rain100l
 from mixdtp_jax.config_file import load_config_file
 
 
@@ -10,6 +10,11 @@ def test_loads_by_path():
   path = pathlib.Path(rain100l.__file__)
   assert load_config_file(path) == rain100l.get_config()
   assert load_config_file(str(path)) == rain100l.get_config()
+
+
+def test_passes_on_a_name():
+  config = load_config_file(f'{ablation.__file__}:steps6')
+  assert config == ablation.get_config('steps6') != ablation.get_config()
 
 
 def test_refuses_what_is_no_configuration(tmp_path):
