@@ -191,10 +191,13 @@ def test_what_differs_or_fails_stops_all(
   for process in processes:
     process.join(120)
   texts = _printed(workdir, 2)
-  assert [process.exitcode for process in processes] == [1, 1], texts
+  assert processes[0].exitcode == 1, texts
+  assert processes[1].exitcode, texts
   assert re.search(message, texts[0])
   other = 'stopped as process 0 did' if case == 'source' else message
-  assert re.search(other, texts[1])
+  # Process 0 serves the others: they may lose it before they have their say.
+  lost = 'distributed service detected fatal'
+  assert re.search(f'{other}|{lost}', texts[1])
   assert not list(tmp_path.glob('*/checkpoints/*'))
 
 

@@ -45,6 +45,7 @@ _EXPECTED = {
   'mse': lambda x, y: np.mean((x - y) ** 2),
   'l1': lambda x, y: np.mean(np.abs(x - y)),
   'charbonnier': lambda x, y: np.mean(np.sqrt((x - y) ** 2 + 0.001**2)),
+  'ssim_l1': lambda x, y: -0.84 * _ssim(x, y) + 0.16 * np.mean(np.abs(x - y)),
 }
 
 

@@ -65,7 +65,7 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
   assert 4 <= int(step) < 20
   # All that a run tells on stdout is its scores.
   assert re.search(r'^y +\d+\.\d+ / ', result.stdout, re.MULTILINE)
-  assert 'mean over 2 images' in result.stdout
+  assert 'mean over 3 images' in result.stdout
 
   with checkpoints.make_manager(workdir) as manager:
     continued = checkpoints.restore_or_init(

@@ -60,6 +60,9 @@ LOSSES: dict[str, Loss] = {
   'charbonnier': lambda restored, clean: (
     ((restored - clean) ** 2 + 1e-6).sqrt().mean()
   ),
+  'ssim_l1': lambda restored, clean: (
+    -0.84 * ssim(restored, clean) + 0.16 * F.l1_loss(restored, clean)
+  ),
 }
 
 
