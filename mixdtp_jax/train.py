@@ -282,19 +282,20 @@ def evaluate_state(
     save=panels.add,
     progress=after_batch,
   )
-  mean = mean_row(rows)
-  writer.write_scalars(
-    step,
-    {
-      f'eval/{which}_{protocol}_{field}': value
-      for which in ('input', 'restored')
-      for protocol, score in getattr(mean, which).items()
-      for field, value in score._asdict().items()
-    },
-  )
+  writer.write_scalars(step, _mean_scalars(rows))
   writer.write_images(step, {'eval/restored': panels.image[None]})
   if folder is not None and hosts.is_first():
     _conclude(folder, config, step, pairs.name, rows, panels.image)
+
+
+def _mean_scalars(rows) -> dict[str, float]:
+  mean = mean_row(rows)
+  return {
+    f'eval/{which}_{protocol}_{field}': value
+    for which in ('input', 'restored')
+    for protocol, score in getattr(mean, which).items()
+    for field, value in score._asdict().items()
+  }
 
 
 def _conclude(folder, config, step, dataset, rows, image) -> None:

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from mixdtp_jax import losses, metrics
+from mixdtp_jax.interop.torch_names import MIXDTP_STAGES
 from mixdtp_jax.interop.torch_weights import from_torch, to_torch
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.network import MixDTP
@@ -17,14 +18,7 @@ from mixdtp_jax.model.network import MixDTP
 # Golden stage (a PyTorch module) -> path of ours.
 STAGES = {
   'patch_embed': ('detail_dilation',),
-  'conv1_2': ('mfe', 'stage1'),
-  'conv2_3': ('mfe', 'stage2'),
-  'conv3_4': ('mfe', 'stage3'),
-  'conv4_L': ('mfe', 'stage4'),
-  'conv4_3_HSI': ('mhs', 'stage3'),
-  'conv3_2_HSI': ('mhs', 'stage2'),
-  'conv2_1_HSI': ('mhs', 'stage1'),
-  'outc': ('mhs', 'refinement'),
+  **MIXDTP_STAGES,
   'conv_final': ('mhs', 'to_image'),
 }
 CASES = {'reference_64x64': 3, 'reference_48x80_batch2_iter6': 6}
