@@ -30,6 +30,17 @@ def _bias_init(inputs):
   return init
 
 
+class Kernel(nn.Module):
+  """The kernel of a convolution without bias, for who applies it in parts."""
+
+  shape: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self) -> jax.Array:
+    """Returns the float32 kernel of `shape`, inputs and outputs last."""
+    return self.param('kernel', kernel_init, self.shape, jnp.float32)
+
+
 class Conv3x3(nn.Module):
   """A 3x3 convolution: (B, H, W, C) to (B, H, W, features).
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Conv1x1, DepthwiseConv
+from mixdtp_jax.model.layers import Conv1x1, DepthwiseConv, Kernel
 
 
 def layer_norm(x: jax.Array, *, name: str) -> jax.Array:
@@ -36,25 +36,49 @@ class ChannelAttention(nn.Module):
     temperature = self.param(
       'temperature', nn.initializers.ones, (self.heads,), jnp.float32
     )
-    qkv = DepthwiseConv(name='qkv_depthwise')(Conv1x1(3 * c, name='qkv')(x))
-    q, k, v = jnp.split(
-      qkv.reshape(b, h * w, 3 * self.heads, c // self.heads), 3, axis=2
+    # Three products of C channels: slices of one of 3 C would be copied.
+    pointwise = Kernel((c, 3 * c), name='qkv')()
+    depthwise = Kernel((3, 3, 1, 3 * c), name='qkv_depthwise')()
+    q, k, v = (
+      ops.depthwise_conv3x3(ops.conv1x1(x, p), d).reshape(b, h * w, c)
+      for p, d in zip(
+        jnp.split(pointwise, 3, -1), jnp.split(depthwise, 3, -1), strict=True
+      )
     )
+    similarity = _within_heads(_gram(q, k), self.heads)
     # q and k are normalised over all pixels; scaling their small product
     # instead of the images is the same and cheaper.
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    similarity = jnp.einsum(
-      'bnhc,bnhd->bhcd', q, k, preferred_element_type=wide
-    )
-    similarity *= _inverse_norm(q)[..., :, None]
-    similarity *= _inverse_norm(k)[..., None, :]
+    similarity *= _inverse_norm(q).reshape(b, self.heads, -1, 1)
+    similarity *= _inverse_norm(k).reshape(b, self.heads, 1, -1)
     attention = nn.softmax(similarity * temperature[:, None, None])
-    out = jnp.einsum('bhcd,bnhd->bnhc', attention.astype(v.dtype), v)
-    return Conv1x1(c, name='project_out')(out.reshape(b, h, w, c))
+    # Mixing the channels and projecting them are two small matrices, whose
+    # product serves every pixel.
+    project_out = Kernel((c, c), name='project_out')()
+    mix = jnp.einsum(
+      'bhcd,hce->bhde', attention, project_out.reshape(self.heads, -1, c)
+    ).reshape(b, c, c)
+    return jnp.einsum('bnd,bde->bne', v, mix.astype(v.dtype)).reshape(x.shape)
+
+
+def _gram(q, k):
+  """Inner products over the pixels, (B, N, C) to (B, C, C), in float32."""
+  wide = jnp.promote_types(q.dtype, jnp.float32)
+  return jnp.einsum('bnc,bnd->bcd', q, k, preferred_element_type=wide)
+
+
+def _within_heads(gram, heads):
+  """The blocks on the diagonal: (B, C, C) to (B, heads, C/heads, C/heads).
+
+  All of one product of C channels costs less than a copy of the images with
+  their heads first, which products per head would need.
+  """
+  b, c, _ = gram.shape
+  blocks = gram.reshape(b, heads, c // heads, heads, c // heads)
+  return jnp.moveaxis(jnp.diagonal(blocks, axis1=1, axis2=3), -1, 1)
 
 
 def _inverse_norm(x):
-  """1 / max(norm over pixels, 1e-12): (B, N, heads, C) to (B, heads, C).
+  """1 / max(norm over pixels, 1e-12): (B, N, C) to (B, C).
 
   The maximum is taken of the square, so that a black image has a gradient.
   """
