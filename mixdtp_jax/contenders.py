@@ -104,6 +104,16 @@ def make_inference(
   )
 
 
+def initial_state(
+  config: ml_collections.ConfigDict, params: dict
+) -> TrainState:
+  """The state at step 0 of a training that starts from parameters."""
+  # Copies: a step consumes its state, and the parameters are needed again.
+  params = jax.tree.map(jnp.array, params)
+  opt_state = make_optimizer(config).init(params)
+  return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
 class Trainer:
   """Training in JAX by a compiled step, from given parameters."""
 
@@ -122,10 +132,7 @@ class Trainer:
       mesh: the devices that share each batch.
       run: the step, where it is compiled already; see `compile_step`.
     """
-    # Copies: a step consumes its state, and the parameters are needed again.
-    params = jax.tree.map(jnp.array, params)
-    opt_state = make_optimizer(config).init(params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+    state = initial_state(config, params)
     self.state = jax.device_put(state, replicated(mesh))
     self._config, self._mesh, self._run = config, mesh, run
 

@@ -19,6 +19,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
   _add_data(benchmarks)
   _add_inference(benchmarks)
   _add_training(benchmarks)
+  _add_profile(benchmarks)
 
 
 def _add_data(benchmarks) -> None:
@@ -103,6 +104,25 @@ def _bench_training(args: argparse.Namespace) -> None:
   from mixdtp_jax.bench.training import bench_training
 
   _call(bench_training, args)
+
+
+def _add_profile(benchmarks) -> None:
+  profile = benchmarks.add_parser(
+    'profile', help="where an update's time goes, and the machine's bounds"
+  )
+  _add_crop(profile)
+  profile.add_argument(
+    '--batch', default='2', help='images of an update (default: 2)'
+  )
+  _add_network(profile)
+  _add_out(profile)
+  profile.set_defaults(run=_bench_profile)
+
+
+def _bench_profile(args: argparse.Namespace) -> None:
+  from mixdtp_jax.bench.profile import bench_profile
+
+  _call(bench_profile, args)
 
 
 def _add_network(parser) -> None:
