@@ -14,21 +14,27 @@ from typing import Any
 
 import mixdtp_jax
 
-_ROOT = str(pathlib.Path(mixdtp_jax.__file__).parents[1])
+# Of the package, and in the repository of train.py.
+ROOT = str(pathlib.Path(mixdtp_jax.__file__).parents[1])
 _DEVICES = '--xla_force_host_platform_device_count'
 # What XLA, PyTorch and Linux (which kills) say where memory is too small.
 _NO_MEMORY = ('RESOURCE_EXHAUSTED', 'OutOfMemory', 'MemoryError')
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-  """This process's, with the package to import and so many CPU devices."""
-  flags = os.environ.get('XLA_FLAGS', '').split()
-  flags = [flag for flag in flags if not flag.startswith(_DEVICES)]
-  paths = filter(None, [_ROOT, os.environ.get('PYTHONPATH')])
-  return os.environ | {
-    'XLA_FLAGS': ' '.join([*flags, f'{_DEVICES}={devices}']),
-    'PYTHONPATH': os.pathsep.join(paths),
-  }
+def environment(devices: int | None = None) -> dict[str, str]:
+  """This process's, with the package to import.
+
+  Args:
+    devices: that the CPU is to be shown as, where it is the device; None
+      leaves them as they are.
+  """
+  paths = filter(None, [ROOT, os.environ.get('PYTHONPATH')])
+  found = os.environ | {'PYTHONPATH': os.pathsep.join(paths)}
+  if devices is not None:
+    flags = found.get('XLA_FLAGS', '').split()
+    flags = [flag for flag in flags if not flag.startswith(_DEVICES)]
+    found['XLA_FLAGS'] = ' '.join([*flags, f'{_DEVICES}={devices}'])
+  return found
 
 
 def bench(what: str, flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +56,7 @@ def bench(what: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     command += [f'--{k}={v}' for k, v in flags.items() if v is not None]
     result = subprocess.run(
       command,
-      env=environment(flags.get('devices', 1)),
+      env=environment(flags.get('devices')),
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,

@@ -20,6 +20,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
   _add_inference(benchmarks)
   _add_training(benchmarks)
   _add_profile(benchmarks)
+  _add_start(benchmarks)
+  _add_growth(benchmarks)
 
 
 def _add_data(benchmarks) -> None:
@@ -125,10 +127,60 @@ def _bench_profile(args: argparse.Namespace) -> None:
   _call(bench_profile, args)
 
 
-def _add_network(parser) -> None:
+def _add_start(benchmarks) -> None:
+  start = benchmarks.add_parser(
+    'start', help='from train.py to the first completed update'
+  )
+  _add_config(start)
+  start.add_argument(
+    '--repeats',
+    type=int,
+    default=1,
+    help='starts without, and again with compiled programs (default: 1)',
+  )
+  _add_out(start)
+  start.set_defaults(run=_bench_start)
+
+
+def _bench_start(args: argparse.Namespace) -> None:
+  from mixdtp_jax.bench.start import bench_start
+
+  _call(bench_start, args)
+
+
+def _add_growth(benchmarks) -> None:
+  growth = benchmarks.add_parser(
+    'growth', help='time and memory against pixels, batch and devices'
+  )
+  for name, default, text in (
+    ('sizes', '64,128,256,512,1024', 'sides in pixels, of one image restored'),
+    ('batches', '1,2,4', 'images restored and trained on at once'),
+    ('devices', '1,2', 'that share an update'),
+  ):
+    growth.add_argument(
+      f'--{name}', default=default, help=f'{text} (default: {default})'
+    )
+  _add_crop(growth)
+  _add_network(growth)
+  _add_out(growth)
+  growth.add_argument('--plot', metavar='FILE', help='SVG file to write')
+  growth.set_defaults(run=_bench_growth)
+
+
+def _bench_growth(args: argparse.Namespace) -> None:
+  from mixdtp_jax.bench.growth import bench_growth
+
+  _call(bench_growth, args)
+
+
+def _add_config(parser) -> None:
   parser.add_argument(
     '--config', help='a file of configs/ (default: configs/default.py)'
   )
+
+
+def _add_network(parser) -> None:
+  _add_config(parser)
   parser.add_argument(
     '--dtype', choices=DTYPES, help="in the place of the file's model.dtype"
   )

@@ -39,13 +39,11 @@ def measure_roofline(repeats: int) -> Roofline:
   on_cpu = jax.devices()[0].platform == 'cpu'
   side = 1024 if on_cpu else 8192
   flops = {
-    dtype: _rates(
-      2 * side**3, functools.partial(_product, dtype, side), repeats
-    )
+    dtype: _rates(2 * side**3, _product(dtype, side), repeats)
     for dtype in ('float32', 'bfloat16')
   }
   count = 2 ** (26 if on_cpu else 28)  # float32 numbers: beyond any cache
-  return Roofline(flops, _rates(8 * count, lambda: _copy(count), repeats))
+  return Roofline(flops, _rates(8 * count, _copy(count), repeats))
 
 
 def _product(dtype, side):
