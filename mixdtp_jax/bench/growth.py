@@ -99,7 +99,7 @@ def bench_growth(
   common = {'config': config, 'dtype': dtype, 'repeats': repeats}
   sweeps = _sweeps(*axes, crop, common)
   for sweep in sweeps:
-    print(format_sweep(sweep))
+    print('\n' + format_sweep(sweep))
   if plot is not None:
     with replacing(plot) as temporary, open(temporary, 'w') as file:
       file.write(svg_file(charts(sweeps)))
@@ -193,7 +193,7 @@ def _columns(sweep: Sweep) -> dict[str, tuple[list[int], list[float]]]:
 def format_sweep(sweep: Sweep) -> str:
   """A table: each point, and the power of growth since the one before."""
   head = f'{sweep.axis:>12}{"s":>12}{"power":>8}{"MiB":>10}{"power":>8}'
-  lines = [f'\n{sweep.name}', head]
+  lines = [sweep.name, head]
   before = None
   for point in sweep.points:
     powers = (math.nan, math.nan)
