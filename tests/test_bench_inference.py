@@ -54,8 +54,11 @@ def test_without_a_compiler_the_other_opponents_stay(environment, tmp_path):
   assert result.returncode == 0, result.stderr
   found = json.loads(out.read_text())
   assert (found['width'], found['height'], found['batch']) == (24, 16, 1)
-  assert found['machine']['cores'] > 0
-  assert found['machine']['versions']['torch']
+  cores = found['machine']['cores']
+  assert found['torch']['threads'] == cores
+  assert (
+    f'{cores} threads; PyTorch {found["torch"]["version"]}' in result.stdout
+  )
   assert len(found['jax']['alone']) == 2
   assert min(found['jax'][k] for k in ('lower', 'compile', 'first')) > 0
   for name in ('published', 'eager'):

@@ -72,7 +72,6 @@ def _add_inference(benchmarks) -> None:
 
 
 def _bench_inference(args: argparse.Namespace) -> None:
-  _share_gpu()
   from mixdtp_jax.bench.inference import bench_inference
 
   _call(bench_inference, args)
@@ -102,7 +101,6 @@ def _add_training(benchmarks) -> None:
 
 
 def _bench_training(args: argparse.Namespace) -> None:
-  _share_gpu()
   from mixdtp_jax.bench.training import bench_training
 
   _call(bench_training, args)
@@ -214,13 +212,11 @@ def _add_out(parser) -> None:
   parser.add_argument('--out', metavar='FILE', help='JSON file to write')
 
 
-def _share_gpu() -> None:
-  """Before JAX starts, which would take most of a GPU's memory."""
+def _call(function: Callable[..., None], args: argparse.Namespace) -> None:
+  # Before JAX starts, which would take most of a GPU's memory: PyTorch and
+  # processes of their own need it too.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '.95')
-
-
-def _call(function: Callable[..., None], args: argparse.Namespace) -> None:
   settings = vars(args)
   del settings['run']
   function(**settings)

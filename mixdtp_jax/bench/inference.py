@@ -38,13 +38,13 @@ def bench_inference(
   width, height = subject.parse_size(size)
   count = subject.parse_batch(batch)
   mesh = subject.share(devices, count, names)
-  at = machine.describe()
+  at, torch = machine.describe(), opponents.describe(names)
   params = subject.draw_params(cfg, recipe.seed)
   rainy = subject.draw_batch(count, height, width, recipe.seed)['rainy']
   rainy = inference.pad(rainy, make_network(cfg).multiple, devices)
   print(
     f'inference, {batch} x {width}x{height} pixels; {subject.describe(cfg)}\n'
-    f'{machine.one_line(at)}',
+    f'{machine.one_line(at, torch)}',
     flush=True,
   )
   with opponents.same_precision(names, cfg):
@@ -56,6 +56,7 @@ def bench_inference(
     content = {
       'what': 'inference',
       'machine': at,
+      'torch': torch,
       'width': width,
       'height': height,
       'batch': count,

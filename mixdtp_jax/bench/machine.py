@@ -32,18 +32,21 @@ def describe() -> dict[str, Any]:
   }
 
 
-def one_line(machine: dict[str, Any]) -> str:
-  """What `describe` says, to be printed."""
-  versions = ', '.join(
-    f'{name} {version}'
-    for name, version in machine['versions'].items()
-    if version and name != 'jaxlib'
+def one_line(
+  machine: dict[str, Any], torch: dict[str, Any] | None = None
+) -> str:
+  """What `describe` and `opponents.describe` say, to be printed."""
+  text = (
+    f'{machine["cores"]} cores, load {machine["load_before"]:.1f} before; '
+    f'JAX {machine["versions"]["jax"]} on {len(machine["devices"])} x '
+    f'{machine["device_kind"]}, {machine["jax_threads"]} threads'
   )
-  devices = machine['devices']
-  return (
-    f'{len(devices)} x {machine["device_kind"]}, {machine["cores"]} cores, '
-    f'load {machine["load_before"]:.1f} before; {versions}'
-  )
+  if torch is not None:
+    text += (
+      f'; PyTorch {torch["version"]} on {torch["device"]}, '
+      f'{torch["threads"]} threads'
+    )
+  return text
 
 
 def _processor() -> str | None:

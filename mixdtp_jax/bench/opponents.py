@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import ml_collections
@@ -93,13 +94,22 @@ def images_per_second(
   return len(images['rainy']) / float(np.median(times))
 
 
+def describe(names: tuple[str, ...]) -> dict[str, Any] | None:
+  """PyTorch's version, device and threads; None without opponents."""
+  if not names:
+    return None
+  from mixdtp_jax.interop import torch_inference
+
+  torch_inference.use_cores(cores())
+  return torch_inference.describe(torch_inference.first_device())
+
+
 def _loader(cfg, params):
-  # PyTorch comes when its turn has come: until then it takes no memory.
+  # When its turn has come: JAX is measured before.
   @functools.cache
   def load():
     from mixdtp_jax.interop import torch_inference
 
-    torch_inference.use_cores(cores())
     return torch_inference.load_network(cfg, params)
 
   return load

@@ -96,10 +96,10 @@ def bench_training(
   recipe, cfg = subject.load_recipe(config, dtype)
   subject.check_crop(cfg, crop)
   task = _Task(config, recipe, cfg, crop, devices, repeats, names)
-  at = machine.describe()
+  at, torch = machine.describe(), opponents.describe(names)
   print(
     f'training, {batch} x {crop}x{crop} pixels; {subject.describe(cfg)}\n'
-    f'{machine.one_line(at)}',
+    f'{machine.one_line(at, torch)}',
     flush=True,
   )
   with opponents.same_precision(names, cfg):
@@ -114,6 +114,7 @@ def bench_training(
     content = {
       'what': 'training',
       'machine': at,
+      'torch': torch,
       'crop': crop,
       'devices': devices,
       'searches': {k: dataclasses.asdict(v) for k, v in searches.items()},

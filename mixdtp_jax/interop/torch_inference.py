@@ -30,7 +30,12 @@ def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:
     strict=True,
     assign=True,
   )
-  return network.to('cuda' if torch.cuda.is_available() else 'cpu')
+  return network.to(first_device())
+
+
+def first_device() -> torch.device:
+  """The GPU if there is one."""
+  return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def weights_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
