@@ -24,12 +24,13 @@ circle:hover { stroke: currentColor; stroke-width: 6; }
 
 _WIDTH, _HEIGHT = 720, 380  # of a chart's drawing, CSS pixels before scaling
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 680, 30, 330  # the axes in it
-_TITLE, _ROW = 30, 20  # in a file: heights of a title, of a legend's line
-# Of a file, which is on white and has no page.
+# In a file: height of a title, of a legend's line, and width of a column.
+_TITLE, _ROW, _COLUMN = 30, 24, 760
+# A file is on white, and is made smaller to fit a page's width.
 _FILE_STYLE = """\
-svg { --ink: #1b1b1b; --quiet: #5c5c5c; --faint: #d9d9d9;
-  font-family: system-ui, sans-serif; }
+svg text { font-size: 17px; font-family: system-ui, sans-serif; }
 """
+_FILE_COLOURS = {'ink': '#1b1b1b', 'quiet': '#5c5c5c', 'faint': '#d9d9d9'}
 _MANY = 100  # from so many points on, markers are small
 # Okabe and Ito's colours for all kinds of colour vision, without the yellow
 # that is lost on white; their black is the ink, which is light on dark paper.
@@ -106,31 +107,39 @@ def line_chart(
 
 
 def svg_file(charts: Sequence[Chart]) -> str:
-  """The content of an SVG file with charts below each other.
+  """The content of an SVG file with charts, two in a row.
 
   Raises:
     ValueError: a series has more xs than ys, or fewer.
   """
   parts, top = [], 0
-  for chart in charts:
-    legend = ''.join(
-      f'<g style="{_look(i)}" transform="translate({_LEFT} '
-      f'{_HEIGHT + _ROW * i})">{_sample(10)}</g>\n'
-      + _text(_LEFT + 38, _HEIGHT + _ROW * i + 14, name, 'start')
-      for i, (name, _, _) in enumerate(chart.series)
-    )
-    parts.append(
-      f'<g transform="translate(0 {top})">\n<text x="8" y="20" '
-      f'style="fill:var(--ink);font-weight:600">{html.escape(chart.title)}'
-      f'</text>\n<g transform="translate(0 {_TITLE})">\n{_drawing(chart)}'
-      f'{legend}</g>\n</g>\n'
-    )
-    top += _TITLE + _HEIGHT + _ROW * len(chart.series) + _TITLE
+  for first in range(0, len(charts), 2):
+    row = charts[first : first + 2]
+    parts += [_in_file(c, i * _COLUMN, top) for i, c in enumerate(row)]
+    top += 2 * _TITLE + _HEIGHT + _ROW * max(len(c.series) for c in row)
+  width = _COLUMN * min(len(charts), 2)
+  text = (
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" '
+    f'width="{width}" height="{top}">\n<style>\n{STYLE}{_FILE_STYLE}</style>\n'
+    f'<rect width="100%" height="100%" fill="#fff"/>\n{"".join(parts)}</svg>\n'
+  )
+  for name, colour in _FILE_COLOURS.items():  # not every viewer knows var()
+    text = text.replace(f'var(--{name})', colour)
+  return text
+
+
+def _in_file(chart: Chart, left: float, top: float) -> str:
+  legend = ''.join(
+    f'<g transform="translate({_LEFT} {_HEIGHT + _ROW * i})">\n'
+    f'<g style="{_look(i)}">{_sample(10)}</g>\n'
+    f'{_text(38, 15, name, "start")}</g>\n'
+    for i, (name, _, _) in enumerate(chart.series)
+  )
   return (
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" '
-    f'width="{_WIDTH}" height="{top}">\n<style>\n{_FILE_STYLE}{STYLE}</style>'
-    '\n<rect width="100%" height="100%" fill="#fff"/>\n'
-    f'{"".join(parts)}</svg>\n'
+    f'<g transform="translate({left} {top})">\n<text x="8" y="20" '
+    f'style="fill:var(--ink);font-weight:600">{html.escape(chart.title)}'
+    f'</text>\n<g transform="translate(0 {_TITLE})">\n{_drawing(chart)}'
+    f'{legend}</g>\n</g>\n'
   )
 
 
