@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mixdtp_jax import console, report, weights
+from mixdtp_jax.bench import command as bench
 from mixdtp_jax.compare.runs import compare_runs
 from mixdtp_jax.data import folders
 from mixdtp_jax.interop import torch_weights
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     run=lambda args: convert(args.source, args.to, args.steps)
   )
   _add_compare(commands)
-  _add_bench(commands)
+  bench.add_to(commands)
   _add_prepare(commands)
   _add_rain(commands)
   return parser
@@ -269,46 +270,12 @@ def _prepare_or_audit(
     command.error('give NAME and --data_dir, or --audit alone')
 
 
-def _add_bench(commands) -> None:
-  command = commands.add_parser('bench', help='measure speed')
-  benchmarks = command.add_subparsers(required=True, metavar='WHAT')
-  data = benchmarks.add_parser(
-    'data', help='training crops a second, with and without the cache'
-  )
-  data.add_argument('--config', required=True, help='a file of configs/')
-  data.add_argument(
-    '--source', default='', help="in the place of the file's data.source"
-  )
-  data.add_argument(
-    '--data_dir',
-    default='',
-    help='of its data.data_dir (without either: prepared for this once)',
-  )
-  data.add_argument(
-    '--seconds',
-    type=float,
-    default=10,
-    help='of measuring after an epoch, each with and without (default: 10)',
-  )
-  data.add_argument('--out', metavar='FILE', help='JSON file to write')
-  data.set_defaults(run=_bench_data)
-
-
-def _bench_data(args: argparse.Namespace) -> None:
-  # Not above: TensorFlow takes seconds to import.
-  from mixdtp_jax.bench import bench_data
-
-  settings = vars(args)
-  del settings['run']
-  bench_data(**settings)
-
-
 def main() -> None:
   """Runs a command; an expected failure is one line and exit status 1."""
   args = _parser().parse_args()
   try:
     args.run(args)
-  except (OSError, ImportError, ValueError) as error:
+  except (OSError, ImportError, ValueError, MemoryError) as error:
     sys.exit(f'error: {error}')
 
 

@@ -1,9 +1,10 @@
-"""Line charts as inline SVG, for the pages of page.py."""
+"""Line charts as SVG: inline for the pages of page.py, or a file."""
 
 import dataclasses
 import html
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 # Of the page that a chart is in; --ink, --quiet and --faint are the page's.
 STYLE = """\
@@ -23,6 +24,13 @@ circle:hover { stroke: currentColor; stroke-width: 6; }
 
 _WIDTH, _HEIGHT = 720, 380  # of a chart's drawing, CSS pixels before scaling
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 680, 30, 330  # the axes in it
+# In a file: height of a title, of a legend's line, and width of a column.
+_TITLE, _ROW, _COLUMN = 30, 24, 760
+# A file is on white, and is made smaller to fit a page's width.
+_FILE_STYLE = """\
+svg text { font-size: 17px; font-family: system-ui, sans-serif; }
+"""
+_FILE_COLOURS = {'ink': '#1b1b1b', 'quiet': '#5c5c5c', 'faint': '#d9d9d9'}
 _MANY = 100  # from so many points on, markers are small
 # Okabe and Ito's colours for all kinds of colour vision, without the yellow
 # that is lost on white; their black is the ink, which is light on dark paper.
@@ -47,56 +55,121 @@ class _Axis:
     return (scale(value) - low) / (high - low)
 
 
+Series = tuple[str, Sequence[float], Sequence[float]]
+
+
+class Chart(NamedTuple):
+  """Lines with a marker at each point, which tells its values.
+
+  Attributes:
+    title: above the chart.
+    x_label: what x is, with its unit.
+    y_label: what y is, with its unit.
+    series: (name, xs, ys) of each line. Points that are not finite, or on a
+      logarithmic axis not positive, are left out.
+    log_x: the x axis is logarithmic.
+    log_y: the y axis is.
+  """
+
+  title: str
+  x_label: str
+  y_label: str
+  series: Sequence[Series]
+  log_x: bool = False
+  log_y: bool = False
+
+
 def line_chart(
   title: str,
   x_label: str,
   y_label: str,
-  series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+  series: Sequence[Series],
   *,
   log_y: bool = False,
 ) -> str:
-  """Lines with a marker at each point, which tells its values.
-
-  Args:
-    title: above the chart.
-    x_label: what x is, with its unit.
-    y_label: what y is, with its unit.
-    series: (name, xs, ys) of each line. Points that are not finite, or with
-      `log_y` not positive, are left out.
-    log_y: the y axis is logarithmic.
+  """A `Chart` for a page.
 
   Raises:
     ValueError: a series has more xs than ys, or fewer.
   """
-  lines = [
-    (
-      name,
-      [
-        (float(x), float(y))
-        for x, y in zip(xs, ys, strict=True)
-        if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log_y)
-      ],
-    )
-    for name, xs, ys in series
-  ]
-  points = [point for _, line in lines for point in line]
-  if points:
-    xs, ys = zip(*points, strict=True)
-    x_axis = _Axis(_round_ticks(min(xs), max(xs)), log=False)
-    ticks = _log_ticks if log_y else _round_ticks
-    y_axis = _Axis(ticks(min(ys), max(ys)), log=log_y)
-    drawing = _axes(x_axis, y_axis, x_label, y_label) + ''.join(
-      _line(i, name, line, x_axis, y_axis)
-      for i, (name, line) in enumerate(lines)
-    )
-  else:
-    drawing = _text(_WIDTH / 2, _HEIGHT / 2, 'no points to show', 'middle')
+  chart = Chart(title, x_label, y_label, series, log_y=log_y)
   label = html.escape(title)
-  legend = ''.join(_legend_entry(i, name) for i, (name, _) in enumerate(lines))
+  legend = ''.join(
+    f'<li style="{_look(i)}"><svg width="30" height="10">{_sample(5)}</svg> '
+    f'<span>{html.escape(name)}</span></li>\n'
+    for i, (name, _, _) in enumerate(series)
+  )
   return (
     f'<figure class="chart"><figcaption>{label}</figcaption>\n'
     f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">\n'
-    f'{drawing}</svg>\n<ul class="legend">\n{legend}</ul></figure>\n'
+    f'{_drawing(chart)}</svg>\n<ul class="legend">\n{legend}</ul></figure>\n'
+  )
+
+
+def svg_file(charts: Sequence[Chart]) -> str:
+  """The content of an SVG file with charts, two in a row.
+
+  Raises:
+    ValueError: a series has more xs than ys, or fewer.
+  """
+  parts, top = [], 0
+  for first in range(0, len(charts), 2):
+    row = charts[first : first + 2]
+    parts += [_in_file(c, i * _COLUMN, top) for i, c in enumerate(row)]
+    top += 2 * _TITLE + _HEIGHT + _ROW * max(len(c.series) for c in row)
+  width = _COLUMN * min(len(charts), 2)
+  text = (
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" '
+    f'width="{width}" height="{top}">\n<style>\n{STYLE}{_FILE_STYLE}</style>\n'
+    f'<rect width="100%" height="100%" fill="#fff"/>\n{"".join(parts)}</svg>\n'
+  )
+  for name, colour in _FILE_COLOURS.items():  # not every viewer knows var()
+    text = text.replace(f'var(--{name})', colour)
+  return text
+
+
+def _in_file(chart: Chart, left: float, top: float) -> str:
+  legend = ''.join(
+    f'<g transform="translate({_LEFT} {_HEIGHT + _ROW * i})">\n'
+    f'<g style="{_look(i)}">{_sample(10)}</g>\n'
+    f'{_text(38, 15, name, "start")}</g>\n'
+    for i, (name, _, _) in enumerate(chart.series)
+  )
+  return (
+    f'<g transform="translate({left} {top})">\n<text x="8" y="20" '
+    f'style="fill:var(--ink);font-weight:600">{html.escape(chart.title)}'
+    f'</text>\n<g transform="translate(0 {_TITLE})">\n{_drawing(chart)}'
+    f'{legend}</g>\n</g>\n'
+  )
+
+
+def _drawing(chart: Chart) -> str:
+  """Axes and lines, or that there is nothing to show."""
+  lines = [
+    (
+      name,
+      [point for point in zip(xs, ys, strict=True) if _fits(chart, *point)],
+    )
+    for name, xs, ys in chart.series
+  ]
+  points = [point for _, line in lines for point in line]
+  if not points:
+    return _text(_WIDTH / 2, _HEIGHT / 2, 'no points to show', 'middle')
+  x_axis, y_axis = (
+    _Axis((_log_ticks if log else _round_ticks)(min(v), max(v)), log)
+    for v, log in zip(
+      zip(*points, strict=True), (chart.log_x, chart.log_y), strict=True
+    )
+  )
+  return _axes(x_axis, y_axis, chart.x_label, chart.y_label) + ''.join(
+    _line(i, name, line, x_axis, y_axis) for i, (name, line) in enumerate(lines)
+  )
+
+
+def _fits(chart: Chart, x: float, y: float) -> bool:
+  return all(
+    math.isfinite(value) and (value > 0 or not log)
+    for value, log in ((x, chart.log_x), (y, chart.log_y))
   )
 
 
@@ -187,12 +260,11 @@ def _line(
   )
 
 
-def _legend_entry(index: int, name: str) -> str:
+def _sample(middle: float) -> str:
+  """A piece of a line with a marker, for the legend."""
   return (
-    f'<li style="{_look(index)}"><svg width="30" height="10">'
-    '<line class="line" x1="0" y1="5" x2="30" y2="5"/>'
-    f'<circle cx="15" cy="5" r="3.5"/></svg> '
-    f'<span>{html.escape(name)}</span></li>\n'
+    f'<line class="line" x1="0" y1="{middle}" x2="30" y2="{middle}"/>'
+    f'<circle cx="15" cy="{middle}" r="3.5"/>'
   )
 
 

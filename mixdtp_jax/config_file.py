@@ -1,9 +1,12 @@
 """A configuration by the path of its file, where no flag library reads it."""
 
 import os
+import pathlib
 import runpy
 
 import ml_collections
+
+DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'default.py'
 
 
 def load_config_file(path: str | os.PathLike) -> ml_collections.ConfigDict:

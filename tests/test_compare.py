@@ -250,10 +250,10 @@ def test_inference_is_measured(pair):
   rainy = np.random.default_rng(0).random((1, 20, 24, 3), np.float32)
   speed = measure_inference(pair, rainy, repeats=3)
   assert speed.what == 'inference, 1 x 24x24'
-  seconds = speed.jax_lower, speed.jax_compile, speed.jax_first
-  assert min(*seconds, speed.torch_first, *speed.timing.a) > 0
+  seconds = speed.jax.lower, speed.jax.compile, speed.jax.first
+  assert min(*seconds, speed.torch.first, *speed.timing.a) > 0
   assert len(speed.timing.b) == 3
-  assert speed.jax_memory.source == speed.torch_memory.source
+  assert speed.jax.memory.source == speed.torch.memory.source
 
 
 def test_the_centre_is_cut_out(tiny_pairs):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +10,11 @@ import jax
 import ml_collections
 import numpy as np
 
-import mixdtp_jax
+from mixdtp_jax import config_file
 from mixdtp_jax.compare import report
 from mixdtp_jax.compare.networks import make_networks
 from mixdtp_jax.compare.study import study
 from mixdtp_jax.compare.training import crop_batches
-from mixdtp_jax.config_file import load_config_file
 from mixdtp_jax.console import set_up_logging
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.folders import Pairs, open_folder
@@ -24,10 +22,6 @@ from mixdtp_jax.model.architectures import make_network
 from mixdtp_jax.model.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.state import init_state, make_optimizer
 from mixdtp_jax.weights import load_run_config, load_weights
-
-_DEFAULT_CONFIG = (
-  pathlib.Path(mixdtp_jax.__file__).parents[1] / 'configs' / 'default.py'
-)
 
 
 class CentreCrops:
@@ -171,7 +165,7 @@ def _load_recipe(
   if file is None and weights is not None:
     with contextlib.suppress(FileNotFoundError):  # weights that are no run
       return load_run_config(weights)
-  return load_config_file(file or _DEFAULT_CONFIG)
+  return config_file.load_config_file(file or config_file.DEFAULT)
 
 
 def _load_network(recipe, weights, random, steps) -> tuple[AnyConfig, dict]:

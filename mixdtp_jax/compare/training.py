@@ -1,24 +1,24 @@
 """The same training steps in JAX and in PyTorch, from the same weights."""
 
-import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from mixdtp_jax import contenders
 from mixdtp_jax.compare.networks import Networks
-from mixdtp_jax.compare.speed import Speed, compile_timed, measure
+from mixdtp_jax.compare.speed import Speed, measure
 from mixdtp_jax.console import progress
 from mixdtp_jax.data.folders import Pairs
-from mixdtp_jax.interop import torch_inference, torch_training
+from mixdtp_jax.interop import (
+  torch_contenders,
+  torch_inference,
+  torch_training,
+)
 from mixdtp_jax.interop.torch_weights import to_torch
 from mixdtp_jax.mesh import make_mesh
-from mixdtp_jax.state import TrainState, make_optimizer, make_schedule
-from mixdtp_jax.update import make_train_step
+from mixdtp_jax.state import make_schedule
 
 Batch = dict[str, np.ndarray]
 
@@ -84,42 +84,6 @@ def _crop(images, crop, random):
   return both[top : top + crop, left : left + crop]
 
 
-class _JaxTrainer:
-  """Training in JAX by a compiled step."""
-
-  def __init__(self, run: jax.stages.Compiled, state: TrainState):
-    self.state = state
-    self._run = run
-
-  def step(self, batch: dict[str, jax.Array]) -> float:
-    """One update; returns the loss before it, when all is done."""
-    self.state, scalars = self._run(self.state, batch)
-    jax.block_until_ready(self.state)
-    return float(scalars['loss'])
-
-
-class _TorchTrainer:
-  """Training in PyTorch, of a copy of the network."""
-
-  def __init__(self, networks: Networks, config: ml_collections.ConfigDict):
-    self.network = copy.deepcopy(networks.torch)
-    self._step = torch_training.make_train_step(config, self.network)
-    self._device = torch_inference.device_of(self.network)
-
-  def place(self, batch: Batch) -> dict[str, Any]:
-    """The batch on the network's device, channels first."""
-    return {
-      side: torch_inference.to_nchw(images, self._device)
-      for side, images in batch.items()
-    }
-
-  def step(self, batch: dict[str, Any], learning_rate: float) -> float:
-    """One update; returns the loss before it, when all is done."""
-    loss = self._step(batch['rainy'], batch['clean'], learning_rate)
-    torch_inference.finish(self._device)
-    return float(loss)
-
-
 def train_both(
   networks: Networks,
   config: ml_collections.ConfigDict,
@@ -135,21 +99,16 @@ def train_both(
     batches: of one shape.
     repeats: updates of each that are timed.
   """
-  first = jax.device_put(batches[0], networks.device)
-  compiled = compile_timed(
-    make_train_step(config, make_mesh([networks.device])),
-    _initial_state(networks, config),
-    first,
-  )
-  speed = _measure_step(networks, config, compiled, batches[0], repeats)
-  jax_trainer = _JaxTrainer(compiled.run, _initial_state(networks, config))
-  torch_trainer = _TorchTrainer(networks, config)
+  mesh = make_mesh([networks.device])
+  speed, run = _measure_step(networks, config, batches[0], mesh, repeats)
+  jax_trainer = contenders.Trainer(config, networks.params, mesh, run)
+  torch_trainer = torch_training.Trainer(config, networks.torch)
   schedule, losses = make_schedule(config), []
   report = progress('Training step', len(batches))
   for number, batch in enumerate(batches):
     losses.append(
       (
-        jax_trainer.step(jax.device_put(batch, networks.device)),
+        jax_trainer.step(jax_trainer.place(batch)),
         torch_trainer.step(torch_trainer.place(batch), float(schedule(number))),
       )
     )
@@ -162,28 +121,13 @@ def train_both(
   return Training(*zip(*losses, strict=True), *distances), speed
 
 
-def _initial_state(networks, config) -> TrainState:
-  # Copies: a step consumes its state, and the networks are needed again.
-  params = jax.tree.map(lambda leaf: jnp.array(leaf), networks.params)
-  opt_state = make_optimizer(config).init(params)
-  return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
-
-
-def _measure_step(networks, config, compiled, batch, repeats) -> Speed:
-  jax_trainer = _JaxTrainer(compiled.run, _initial_state(networks, config))
-  torch_trainer = _TorchTrainer(networks, config)
-  jax_batch = jax.device_put(batch, networks.device)
-  torch_batch = torch_trainer.place(batch)
-  learning_rate = float(make_schedule(config)(0))
+def _measure_step(networks, config, batch, mesh, repeats):
+  """The cost of a step, and the step as it is compiled for it in JAX."""
+  ours, run = contenders.make_training(config, networks.params, batch, mesh)
+  theirs = torch_contenders.make_training(config, networks.torch, batch)
   size = 'x'.join(map(str, batch['rainy'].shape[1:3]))
-  return measure(
-    f'training step, {len(batch["rainy"])} x {size}',
-    compiled,
-    lambda: jax_trainer.step(jax_batch),
-    lambda: torch_trainer.step(torch_batch, learning_rate),
-    networks=networks,
-    repeats=repeats,
-  )
+  what = f'training step, {len(batch["rainy"])} x {size}'
+  return measure(what, ours, theirs, repeats), run
 
 
 def _distances(ours, theirs, start) -> tuple[float, float, float]:

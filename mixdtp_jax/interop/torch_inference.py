@@ -1,6 +1,7 @@
 """Running the network in PyTorch on NHWC arrays, and what it costs there."""
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from mixdtp_jax import memory
 from mixdtp_jax.inference import Restore, pad
+from mixdtp_jax.interop.torch_forms import Form
 from mixdtp_jax.interop.torch_network import make_torch_network, torch
 from mixdtp_jax.interop.torch_weights import to_torch
 from mixdtp_jax.model.config import AnyConfig
@@ -28,7 +30,12 @@ def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:
     strict=True,
     assign=True,
   )
-  return network.to('cuda' if torch.cuda.is_available() else 'cpu')
+  return network.to(first_device())
+
+
+def first_device() -> torch.device:
+  """The GPU if there is one."""
+  return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def weights_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -74,17 +81,22 @@ def make_restore(network: torch.nn.Module, *, multiple: int) -> Restore:
   return restore
 
 
-def make_run(network: torch.nn.Module, rainy: np.ndarray) -> Callable[[], None]:
+def make_run(
+  network: torch.nn.Module, rainy: np.ndarray, form: Form, dtype: str
+) -> Callable[[], None]:
   """A thunk that restores rainy images (B, H, W, 3), for measuring.
 
-  They are on the device before, and what is restored stays there.
+  They are on the device before, and what is restored stays there. The network
+  is a copy, in this form; `dtype` as of `Form.precision`.
   """
   device = device_of(network)
-  images = to_nchw(rainy, device)
+  images = form.place(to_nchw(rainy, device))
+  restore = form.compile(form.prepare(network))
 
   @torch.inference_mode()
   def run() -> None:
-    network(images)
+    with form.precision(device, dtype):
+      restore(images)
     finish(device)
 
   return run
@@ -104,6 +116,11 @@ def full_precision() -> Iterator[None]:
       backend.allow_tf32 = allowed
 
 
+def use_cores(count: int) -> None:
+  """Computes with this many threads on the CPU."""
+  torch.set_num_threads(count)
+
+
 def finish(device: torch.device) -> None:
   """Returns when the device has done all that it was asked for."""
   if device.type == 'cuda':
@@ -120,6 +137,21 @@ def peak_memory(thunk: Callable[[], Any], device: torch.device) -> memory.Peak:
   thunk()
   peak = torch.cuda.max_memory_allocated(device)
   return memory.Peak(peak - before, 'PyTorch, max_memory_allocated()')
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+  """Whether PyTorch says with it that memory is too small."""
+  # On a CPU it raises a plain RuntimeError.
+  return isinstance(error, torch.OutOfMemoryError) or 'allocate memory' in str(
+    error
+  )
+
+
+def release_memory() -> None:
+  """Gives back what PyTorch keeps of a GPU's memory for later."""
+  gc.collect()
+  if torch.cuda.is_available():
+    torch.cuda.empty_cache()
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -7,7 +7,10 @@ trainings is the framework alone. Images are NCHW float32 in [0, 1].
 from collections.abc import Callable, Iterable
 
 import ml_collections
+import numpy as np
 
+from mixdtp_jax.interop import torch_inference
+from mixdtp_jax.interop.torch_forms import FORMS, Form
 from mixdtp_jax.interop.torch_network import torch
 
 F = torch.nn.functional
@@ -69,41 +72,54 @@ LOSSES: dict[str, Loss] = {
 def make_optimizer(
   config: ml_collections.ConfigDict,
   parameters: Iterable[torch.nn.Parameter],
+  *,
+  fused: bool | None = None,
 ) -> torch.optim.Optimizer:
   """Adam or AdamW as `config.optimizer` says, at a rate that is set later.
 
-  `mixdtp_jax.state.make_optimizer` checks the same configuration.
+  `mixdtp_jax.state.make_optimizer` checks the same configuration. `fused`
+  updates in one kernel; None leaves that to PyTorch.
   """
   knobs = config.optimizer
-  betas, eps = (knobs.b1, knobs.b2), knobs.eps
+  settings = {'betas': (knobs.b1, knobs.b2), 'eps': knobs.eps, 'fused': fused}
   if knobs.name == 'adam':
-    return torch.optim.Adam(parameters, betas=betas, eps=eps)
+    return torch.optim.Adam(parameters, **settings)
   return torch.optim.AdamW(
-    parameters, betas=betas, eps=eps, weight_decay=knobs.weight_decay
+    parameters, weight_decay=knobs.weight_decay, **settings
   )
 
 
 def make_train_step(
-  config: ml_collections.ConfigDict, network: torch.nn.Module
+  config: ml_collections.ConfigDict,
+  network: torch.nn.Module,
+  form: Form = FORMS['published'],
 ) -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
   """One update of `network` in place, as `mixdtp_jax.train.train_step`.
 
   Args:
-    config: gives the loss and the optimizer.
+    config: gives the loss and the optimizer, and to a tuned form the dtype.
     network: (rainy) -> (final, coarse).
+    form: in which it is trained.
 
   Returns:
     step(rainy, clean, learning_rate) -> the loss before the update, a scalar.
   """
-  loss = config.loss
+  knobs = config.loss
   parameters = list(network.parameters())
-  optimizer = make_optimizer(config, parameters)
+  optimizer = make_optimizer(config, parameters, fused=form.tuned or None)
+
+  @form.compile
+  def loss(rainy, clean):
+    with form.precision(rainy.device, config.model.dtype):
+      outputs = network(rainy)
+    # Of bfloat16 images, the loss would be too coarse to train by.
+    final, coarse = (image.to(clean.dtype) for image in outputs)
+    total = LOSSES[knobs.final](final, clean)
+    return total + knobs.coarse_weight * LOSSES[knobs.coarse](coarse, clean)
 
   def step(rainy, clean, learning_rate):
     optimizer.param_groups[0]['lr'] = learning_rate
-    final, coarse = network(rainy)
-    total = LOSSES[loss.final](final, clean)
-    total = total + loss.coarse_weight * LOSSES[loss.coarse](coarse, clean)
+    total = loss(rainy, clean)
     total.backward()
     if config.optimizer.clip_norm:
       _clip(parameters, config.optimizer.clip_norm)
@@ -123,3 +139,38 @@ def _clip(parameters: list[torch.nn.Parameter], most: float) -> None:
   norm = torch.nn.utils.get_total_norm(gradients)
   for gradient in gradients:
     gradient.mul_((most / norm).clamp(max=1))
+
+
+class Trainer:
+  """Training in PyTorch, of a copy of a network."""
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    network: torch.nn.Module,
+    form: Form = FORMS['published'],
+  ):
+    """Starts before the first update.
+
+    Args:
+      config: the recipe.
+      network: stays as it is.
+      form: in which it is trained.
+    """
+    self.network = form.prepare(network)
+    self._step = make_train_step(config, self.network, form)
+    self._form = form
+    self._device = torch_inference.device_of(network)
+
+  def place(self, batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The batch (B, H, W, 3) on the network's device, channels first."""
+    return {
+      side: self._form.place(torch_inference.to_nchw(images, self._device))
+      for side, images in batch.items()
+    }
+
+  def step(self, batch: dict[str, torch.Tensor], learning_rate: float) -> float:
+    """One update; returns the loss before it, when all is done."""
+    loss = self._step(batch['rainy'], batch['clean'], learning_rate)
+    torch_inference.finish(self._device)
+    return float(loss)

@@ -1,8 +1,7 @@
-"""Benchmarks: python -m mixdtp_jax bench WHAT."""
+"""bench data: crops a second that the training pipeline gives."""
 
 import dataclasses
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from mixdtp_jax.bench.machine import describe
 from mixdtp_jax.config_file import load_config_file
 from mixdtp_jax.data.mixture import open_mixture
 from mixdtp_jax.data.pipeline import train_batches
@@ -72,7 +72,7 @@ def bench_data(
     raise ValueError(f'--seconds {seconds}: needs more than 0')
   recipe = load_config_file(config)
   recipe.data.source = source or recipe.data.source
-  load = os.getloadavg()[0]
+  machine = describe()
   with tempfile.TemporaryDirectory() as once:
     recipe.data.data_dir = data_dir or recipe.data.data_dir or once
     images = len(open_mixture(recipe.data, recipe.data.crop))
@@ -80,11 +80,6 @@ def bench_data(
       measure_data(recipe, limit, images, seconds)
       for limit in dict.fromkeys((recipe.data.cache_mb, 0))
     ]
-  machine = {
-    'cores': os.cpu_count(),
-    'load_before': load,  # processes that wanted a core in the minute before
-    'devices': [str(device) for device in jax.devices()],
-  }
   print(_format_data(recipe, images, machine, rates))
   if out is not None:
     content = {

@@ -1,4 +1,4 @@
-"""python -m mixdtp_jax bench as a user runs it."""
+"""python -m mixdtp_jax bench data as a user runs it."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import sys
 import pytest
 import tiny
 
-from mixdtp_jax import bench
+from mixdtp_jax.bench import data
 from mixdtp_jax.data import datasets
 
 pytest_plugins = 'tiny'
@@ -65,7 +65,7 @@ def test_bench_data_reads_a_prepared_copy(tiny_pairs, tmp_path, capsys):
     '  config.data.cache_mb = 0\n'
     '  return config\n'
   )
-  bench.bench_data(
+  data.bench_data(
     config=str(config), source='', data_dir=data_dir, seconds=0.1, out=None
   )
   lines = capsys.readouterr().out.splitlines()
@@ -80,7 +80,7 @@ def test_bench_data_reads_a_prepared_copy(tiny_pairs, tmp_path, capsys):
 
 def test_refuses_to_measure_for_no_time():
   with pytest.raises(ValueError, match='--seconds 0: needs more than 0'):
-    bench.bench_data(config='', source='', data_dir='', seconds=0, out=None)
+    data.bench_data(config='', source='', data_dir='', seconds=0, out=None)
 
 
 def test_a_missing_file_is_one_line():
