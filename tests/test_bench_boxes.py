@@ -39,9 +39,9 @@ def test_each_block_counts_though_a_stage_is_one_loop(remat):
   blocks = {'encoder_blocks': (3, 1, 2, 1), 'decoder_blocks': (1, 1, 2)}
   counts = _counts(_config(**blocks, refinement_blocks=2, remat=remat, steps=3))
   assert counts['residual sums'] == 3 + 1 + 2 + 1 + 1 + 1 + 2 + 2
-  assert counts['attention'] == counts['gated_gelu'] == 13
-  assert counts['layer_norm'] == counts['depthwise'] == 2 * 13
-  assert counts['conv1x1'] == 4 * 13 + 3  # and where the decoder joins
+  assert counts['channel attention'] == counts['feed-forward'] == 13
+  assert counts['layer_norm'] == 2 * 13
+  assert counts['conv1x1'] == 3  # where the decoder joins
   # Embedding 2, image 1, three ways down, and up twice for the coupling.
   assert counts['conv3x3'] == 2 + 1 + 3 + 2 * 3 + 3 * 13
   assert counts['convlstm gates'] == 3
@@ -54,7 +54,9 @@ def test_a_network_of_other_boxes():
 
 def test_shapes_are_those_of_the_network():
   boxes = find_boxes(_config(), (2, 16, 24, 3))
-  inputs = {box.inputs[0].shape for box in boxes if box.kind == 'attention'}
+  inputs = {
+    box.inputs[0].shape for box in boxes if box.kind == 'channel attention'
+  }
   assert inputs == {
     (2, 16, 24, 8),
     (2, 8, 12, 16),
@@ -63,7 +65,9 @@ def test_shapes_are_those_of_the_network():
   }
 
 
-@pytest.mark.parametrize('kind', ['attention', 'gated_gelu', 'convlstm gates'])
+@pytest.mark.parametrize(
+  'kind', ['channel attention', 'feed-forward', 'convlstm gates']
+)
 def test_a_box_does_what_the_network_does(kind):
   """With what its parts really return, it returns what its module does."""
   box = next(b for b in find_boxes(_config(), (1, 8, 8, 3)) if b.kind == kind)
@@ -74,7 +78,7 @@ def test_a_box_does_what_the_network_does(kind):
   def listen(next_fun, args, kwargs, context):
     result = next_fun(*args, **kwargs)
     if context.module.path:
-      arguments.append(args[0])
+      arguments.extend(args)
       results.append(result)
     return result
 

@@ -275,13 +275,13 @@ def test_weights_start_as_in_pytorch():
     (layers.Conv3x3(128, use_bias=True), 64, torch.nn.Conv2d(64, 128, 3)),
     (layers.Conv1x1(192), 64, torch.nn.Conv2d(64, 192, 1, bias=False)),
     (
-      layers.DepthwiseConv(),
-      192,
+      layers.Kernel((3, 3, 1, 192)),
+      None,
       torch.nn.Conv2d(192, 192, 3, groups=192, bias=False),
     ),
   ):
-    x = jnp.zeros((1, 4, 4, inputs))
-    ours = jax.jit(layer.init)(jax.random.key(0), x)['params']
+    images = () if inputs is None else (jnp.zeros((1, 4, 4, inputs)),)
+    ours = jax.jit(layer.init)(jax.random.key(0), *images)['params']
     state = {k: v.numpy() for k, v in theirs.state_dict().items()}
     assert set(ours) == ({'kernel', 'bias'} if 'bias' in state else {'kernel'})
     assert ours['kernel'].size == state['weight'].size

@@ -89,6 +89,52 @@ def test_depthwise_lowers_to_xla_convolutions_elsewhere_only():
     assert ('convolution' in text) == convolutions, platform
 
 
+def feed_forward_kernels(channels, hidden):
+  return (
+    random(1, channels, 2 * hidden),
+    random(2, 3, 3, 1, 2 * hidden),
+    random(3, hidden, channels),
+  )
+
+
+def plain_feed_forward(x, widen, depthwise, narrow):
+  a, b = jnp.split(lax_depthwise(x @ widen, depthwise), 2, axis=-1)
+  return (jax.nn.gelu(a, approximate=False) * b) @ narrow
+
+
+@pytest.fixture
+def small_cache(monkeypatch):
+  """Strips of 8 rows of the images here, which exceed the cache."""
+  monkeypatch.setattr(ops, '_STRIP', 1)
+  monkeypatch.setattr(ops, '_CACHE', 4)
+
+
+@pytest.mark.parametrize(
+  'shape', [(2, 16, 5, 6), (1, 19, 7, 4), (2, 9, 1, 6), (1, 8, 3, 4)]
+)
+def test_feed_forward_in_strips_is_the_plain_one(small_cache, shape):
+  x, kernels = random(0, *shape), feed_forward_kernels(shape[-1], 5)
+  in_strips = str(jax.make_jaxpr(ops._feed_forward_in_strips)(x, *kernels))
+  assert ('scan' in in_strips) == (shape[1] > 8)
+  assert_same_with_gradients(ops.feed_forward, plain_feed_forward, x, *kernels)
+  # Where a gradient is asked for there are no strips; without one, there are.
+  actual = jax.jit(ops.feed_forward)(x, *kernels)
+  expected = plain_feed_forward(x, *kernels)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_feed_forward_in_strips_rounds_as_at_once_in_bfloat16(small_cache):
+  x = random(0, 2, 19, 6, 8).astype(jnp.bfloat16)
+  kernels = feed_forward_kernels(8, 5)
+  actual = jax.jit(ops._feed_forward_in_strips)(x, *kernels)
+  expected = jax.jit(ops._feed_forward_at_once)(x, *kernels)
+  assert actual.dtype == jnp.bfloat16
+  scale = float(jnp.abs(expected).max())
+  np.testing.assert_allclose(
+    actual.astype(np.float32), expected.astype(np.float32), atol=scale / 100
+  )
+
+
 @pytest.mark.parametrize('shape', SHAPES)
 def test_conv1x1_is_a_convolution_in_value_and_gradient(shape):
   plain = functools.partial(

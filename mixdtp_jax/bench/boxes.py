@@ -1,7 +1,7 @@
 """The boxes that a network is made of, each to be run by itself.
 
 A box is a call of a Flax module without what its own parts (modules again) do:
-of an attention, whose convolutions are parts, the products and the softmax.
+of a block, whose norms, attention and feed-forward are parts, the two sums.
 """
 
 import dataclasses
@@ -19,10 +19,9 @@ from mixdtp_jax.model.transformer import TransformerBlock, TransformerStage
 KINDS = {
   'Conv3x3': 'conv3x3',
   'Conv1x1': 'conv1x1',
-  'DepthwiseConv': 'depthwise',
   'LayerNorm': 'layer_norm',
-  'ChannelAttention': 'attention',
-  'FeedForward': 'gated_gelu',
+  'ChannelAttention': 'channel attention',
+  'FeedForward': 'feed-forward',
   'TransformerBlock': 'residual sums',
   'RefinementStep': 'convlstm gates',
   'DetailDilation': 'resizing',
@@ -33,7 +32,7 @@ KINDS = {
 # They call others and do next to nothing themselves.
 _CONTAINERS = {
   'MixDTP', 'PReNet', 'Restormer', 'MFE', 'TransformerStage',
-  'ProgressiveRefinement',
+  'ProgressiveRefinement', 'Kernel',
 }  # fmt: skip
 
 

@@ -75,14 +75,3 @@ class Conv1x1(nn.Module):
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
     return ops.conv1x1(x, kernel)
-
-
-class DepthwiseConv(nn.Module):
-  """A depthwise 3x3 convolution without bias, (B, H, W, C) to the same."""
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Applies `ops.depthwise_conv3x3` with this module's kernel."""
-    shape = (3, 3, 1, x.shape[-1])
-    kernel = self.param('kernel', kernel_init, shape, jnp.float32)
-    return ops.depthwise_conv3x3(x, kernel)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Conv1x1, DepthwiseConv, Kernel
+from mixdtp_jax.model.layers import Kernel
 
 
 def layer_norm(x: jax.Array, *, name: str) -> jax.Array:
@@ -96,9 +96,12 @@ class FeedForward(nn.Module):
     """Multiplies one half of the hidden channels by the gelu of the other."""
     c = x.shape[-1]
     hidden = int(c * self.expansion)
-    x = Conv1x1(2 * hidden, name='project_in')(x)
-    x = ops.gated_gelu(DepthwiseConv(name='depthwise')(x))
-    return Conv1x1(c, name='project_out')(x)
+    return ops.feed_forward(
+      x,
+      Kernel((c, 2 * hidden), name='project_in')(),
+      Kernel((3, 3, 1, 2 * hidden), name='depthwise')(),
+      Kernel((hidden, c), name='project_out')(),
+    )
 
 
 class TransformerBlock(nn.Module):
