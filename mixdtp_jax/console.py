@@ -1,8 +1,10 @@
 """What the entry points print: our own messages, not every library's."""
 
+import contextlib
 import pathlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import logging
 
@@ -48,3 +50,25 @@ def progress(what: str, total: int) -> Callable[[int], None]:
     logging.info('%s %d of %d, %.0f s left', what, done, total, left)
 
   return report
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+  """Logs that something goes on which says nothing itself, every 30 seconds.
+
+  Args:
+    what: begins the line.
+  """
+  start, done = time.monotonic(), threading.Event()
+
+  def tell() -> None:
+    while not done.wait(30):
+      logging.info('%s, %.0f s so far', what, time.monotonic() - start)
+
+  thread = threading.Thread(target=tell, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    thread.join()
