@@ -53,16 +53,17 @@ def progress(what: str, total: int) -> Callable[[int], None]:
 
 
 @contextlib.contextmanager
-def waiting(what: str) -> Iterator[None]:
-  """Logs that something goes on which says nothing itself, every 30 seconds.
+def waiting(what: str, every: float = 30) -> Iterator[None]:
+  """Logs again and again that something goes on which says nothing itself.
 
   Args:
     what: begins the line.
+    every: seconds between lines.
   """
   start, done = time.monotonic(), threading.Event()
 
   def tell() -> None:
-    while not done.wait(30):
+    while not done.wait(every):
       logging.info('%s, %.0f s so far', what, time.monotonic() - start)
 
   thread = threading.Thread(target=tell, daemon=True)

@@ -101,17 +101,12 @@ def plan_step(
     target: what to compile for.
 
   Raises:
-    ValueError: the configuration contradicts itself, or the devices cannot
-      share a batch.
+    ValueError: the configuration contradicts itself, the devices cannot share
+      a batch, or the network does not take crops of this size.
   """
   mesh = make_mesh(target.devices, space=config.mesh_space)
   check_split(stage, config, mesh)
   cfg = make_model_config(config.model)
-  multiple = make_network(cfg).multiple
-  if stage.crop % multiple:
-    raise ValueError(
-      f'data.crop = {stage.crop}: needs a multiple of {multiple}'
-    )
   step = make_train_step(config, mesh)
   arguments = (
     abstract_state(config, mesh),
