@@ -83,13 +83,14 @@ def plan(
     for found, stage in zip(plans, parts, strict=True)
   ]
   print(f'{config} on {target.name}\n\n' + '\n\n'.join(sections), flush=True)
-  searched = _search(recipe, target, parts, plans, choices)
-  if searched:
+  write = functools.partial(
+    _write, out, config, recipe, target, utilisation, plans
+  )
+  write({})  # what follows takes long
+  if choices:
+    searched = _search(recipe, target, parts, plans, choices)
     print('\n' + format_search(searched, recipe, target, utilisation))
-  if out is not None:
-    dump_json(
-      _content(config, recipe, target, utilisation, plans, searched), out
-    )
+    write(searched)
   return all(found.fits for found in plans)
 
 
@@ -263,14 +264,16 @@ def format_search(
   return '\n'.join(lines)
 
 
-def _content(config, recipe, target, utilisation, plans, searched):
+def _write(out, config, recipe, target, utilisation, plans, searched):
+  if out is None:
+    return
   as_dict = functools.partial(_plan_as_dict, target, utilisation)
   figures = {
     field.name: getattr(target, field.name)
     for field in dataclasses.fields(target)
     if field.name != 'devices'
   }
-  return {
+  content = {
     'config_file': config,
     'target': {**figures, 'devices': len(target.devices)},
     'utilisation': utilisation,
@@ -285,6 +288,7 @@ def _content(config, recipe, target, utilisation, plans, searched):
     },
     'config': recipe.to_dict(),
   }
+  dump_json(content, out)
 
 
 def _plan_as_dict(target, utilisation, found):
