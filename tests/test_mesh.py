@@ -27,7 +27,7 @@ from mixdtp_jax.model.mhs import Upsample
 from mixdtp_jax.model.network import Outputs
 from mixdtp_jax.model.progressive import ProgressiveRefinement
 from mixdtp_jax.model.transformer import TransformerStage
-from mixdtp_jax.plan.hlo import Program
+from mixdtp_jax.plan.program import Program
 from mixdtp_jax.state import make_optimizer
 from mixdtp_jax.update import (
   apply_gradients,

@@ -15,7 +15,7 @@ from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.model.architectures import make_network
 from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.plan.flops import count_flops
-from mixdtp_jax.plan.hlo import Collective, Program
+from mixdtp_jax.plan.program import Collective, Program
 from mixdtp_jax.plan.targets import Target, out_of_memory
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
 from mixdtp_jax.timing import seconds

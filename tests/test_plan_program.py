@@ -8,7 +8,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.growth import stages
 from mixdtp_jax.mesh import make_mesh
-from mixdtp_jax.plan import hlo
+from mixdtp_jax.plan.hlo import Array
+from mixdtp_jax.plan.program import Collective, Program
 from mixdtp_jax.plan.step import abstract_state
 from mixdtp_jax.update import abstract_batch, make_train_step
 
@@ -17,9 +18,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
 def _program(function, *args, devices=1):
-  return hlo.Program(
-    jax.jit(function).lower(*args).compile().as_text(), devices
-  )
+  return Program(jax.jit(function).lower(*args).compile().as_text(), devices)
 
 
 def _sharded(shape, *axes):
@@ -38,7 +37,7 @@ def test_a_step_of_eight_devices_sums_every_gradient_once():
   (stage,) = stages(config)
   batch = abstract_batch(stage.batch_size, stage.crop, mesh)
   step = make_train_step(config, mesh).lower(state, batch).compile()
-  found = hlo.Program(step.as_text(), 8)
+  found = Program(step.as_text(), 8)
   collectives = found.collectives()
   assert {c.kind for c in collectives} == {'all-reduce'}
   assert {c.devices for c in collectives} == {8}
@@ -162,10 +161,10 @@ for _short, _text in (
 
 
 def test_a_tpus_program():
-  program = hlo.Program(_TPU, 16)
+  program = Program(_TPU, 16)
   assert program.unknown_loops == 0
   (found,) = program.collectives()
-  assert found == hlo.Collective('all-reduce', ('f32',), 4096, 4, 6)
+  assert found == Collective('all-reduce', ('f32',), 4096, 4, 6)
   assert found.sent_bytes == 2 * 3 / 4 * 4096 * 6
   # The copy fills a tile of 8x128. In the loop the sum reads and writes, and
   # the count and what is added to it are read; the result stays inside.
@@ -176,30 +175,30 @@ def test_a_tpus_program():
 
 def test_a_loop_of_unknown_length_counts_once_and_is_told():
   text = _TPU.replace('direction=LT', 'direction=NE')
-  program = hlo.Program(text, 16)
+  program = Program(text, 16)
   assert program.unknown_loops == 1
   assert program.collectives()[0].times == 1
 
 
 def test_names_of_one_group_may_be_listed():
   text = _TPU.replace('[4,4]<=[16]', '{{0,1},{2,3}}')
-  assert hlo.Program(text, 16).collectives()[0].devices == 2
+  assert Program(text, 16).collectives()[0].devices == 2
   text = _TPU.replace(', replica_groups=[4,4]<=[16]', '')
-  assert hlo.Program(text, 16).collectives()[0].devices == 16
+  assert Program(text, 16).collectives()[0].devices == 16
 
 
 def test_refuses_what_is_no_program():
   with pytest.raises(ValueError, match='no ENTRY'):
-    hlo.Program('nothing', 1)
+    Program('nothing', 1)
 
 
 def test_the_number_of_bits_of_every_type():
-  array = hlo.Array('bf16', (3, 5), '')
+  array = Array('bf16', (3, 5), '')
   assert array.bytes == array.stored_bytes == 30
-  assert hlo.Array('pred', (8,), '').bytes == 8
-  assert hlo.Array('s4', (8,), '').bytes == 4
-  assert hlo.Array('f8e4m3fn', (8,), '').bytes == 8
-  assert hlo.Array('token', (), '').bytes == 0
-  assert hlo.Array('f32', (2, 3, 130), '2,0,1:T(8,128)').stored_bytes == (
+  assert Array('pred', (8,), '').bytes == 8
+  assert Array('s4', (8,), '').bytes == 4
+  assert Array('f8e4m3fn', (8,), '').bytes == 8
+  assert Array('token', (), '').bytes == 0
+  assert Array('f32', (2, 3, 130), '2,0,1:T(8,128)').stored_bytes == (
     4 * 256 * 8 * 3
   )
