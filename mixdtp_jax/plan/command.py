@@ -217,11 +217,25 @@ def _time_rows(found, recipe, target, utilisation):
       f'{_ms(took.exchange)} on a ring at {target.ring / 1e9:,.0f} GB/s, '
       f'{took.exchange / took.step:.0%} of the step if nothing hides it',
     )
+    yield from _scaling_row(found, target, took)
   hours = recipe.num_train_steps * took.step / 3600
   yield (
     'time of a step',
     f'{_ms(took.step)}: {found.batch_size / took.step:,.0f} crops a second, '
     f'{hours:,.1f} hours for {recipe.num_train_steps:,} such updates',
+  )
+
+
+def _scaling_row(found, target, took):
+  """A ring of n devices sends 2 (n - 1) / n of what is summed: never twice."""
+  if {collective.kind for collective in found.collectives} != {'all-reduce'}:
+    return
+  most = 2 * sum(c.bytes * c.times for c in found.collectives) / target.ring
+  alone = took.step - took.exchange
+  yield (
+    'scaling',
+    f'{_ms(most)} at most on any number of devices: each keeps '
+    f'{alone / (alone + most):.0%} of its speed alone',
   )
 
 
