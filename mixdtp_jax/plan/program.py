@@ -176,17 +176,17 @@ def _read_of(instruction, index, array, body, computation) -> int:
   if instruction.kind == 'fusion':
     uses = _uses(body, index)
     if uses and all(
-      use.kind == 'dynamic-slice' and use.operands[0] == name
+      use.kind in ('slice', 'dynamic-slice') and use.operands[0] == name
       for name, use in uses
     ):
-      return sum(_stored(use.results) for _, use in uses)
+      return sum(use.results[0].stored_bytes for _, use in uses)
     if uses and all(
       use.kind == 'dynamic-update-slice' and use.operands[0] == name
       for name, use in uses
     ):
       return 0  # what is not replaced stays where it is
-  elif instruction.kind == 'dynamic-slice' and index == 0:
-    return _stored(instruction.results)
+  elif instruction.kind in ('slice', 'dynamic-slice') and index == 0:
+    return instruction.results[0].stored_bytes
   elif instruction.kind == 'dynamic-update-slice' and index == 0:
     return 0
   return array.stored_bytes
