@@ -150,10 +150,11 @@ def format_plan(
 ) -> str:
   """What a user wants to know of the step of one stage."""
   each = found.batch_size // (len(target.devices) // recipe.mesh_space)
-  shared = f' of {recipe.mesh_space} devices' if recipe.mesh_space > 1 else ''
+  space = recipe.mesh_space
+  share = f'{each} a device' if space == 1 else f'{each} for {space} devices'
   head = (
     f'updates {stage.start:,} to {stage.end:,}: {found.batch_size} crops of '
-    f'{found.crop} pixels, {each} a device{shared}; {recipe.model.dtype}, '
+    f'{found.crop} pixels, {share}; {recipe.model.dtype}, '
     f'remat {found.remat}; compiled in {found.compile_seconds:.0f} s'
   )
   rows = [('memory of a device', _format_memory(found))]
