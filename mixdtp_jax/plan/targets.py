@@ -1,6 +1,6 @@
 """What a step is planned for: a TPU slice that need not exist, or this machine.
 
-A device is what JAX calls one: a chip, but of v3 and 7x one of its two cores.
+A device is what JAX calls one: a chip, but of v3 one of its two cores.
 """
 
 import dataclasses
@@ -45,7 +45,6 @@ CHIPS = {
   'v5e': Chip(16 * _GIB, 197e12, 819e9, 200e9, 4),
   'v5p': Chip(95 * _GIB, 459e12, 2765e9, 600e9, 6),
   'v6e': Chip(32 * _GIB, 918e12, 1638e9, 400e9, 4),
-  'tpu7x': Chip(192 * _GIB, 2307e12, 7380e9, 600e9, 6),
 }
 
 
