@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   _add_compare(commands)
   bench.add_to(commands)
+  _add_plan(commands)
   _add_prepare(commands)
   _add_rain(commands)
   return parser
@@ -270,9 +271,65 @@ def _prepare_or_audit(
     command.error('give NAME and --data_dir, or --audit alone')
 
 
+def _add_plan(commands) -> None:
+  command = commands.add_parser(
+    'plan',
+    help='what training needs on a TPU slice, without one, or on this machine',
+    description='Compiles the training step and reports memory, exchanges, '
+    'operations and time. The exit status is 1 where it does not fit.',
+  )
+  command.add_argument(
+    '--config',
+    required=True,
+    help='a file of configs/; --config.KNOB=VALUE changes a knob',
+  )
+  command.add_argument(
+    '--topology',
+    help='TPU slice: generation and chips along each axis, such as v5e:4x4 or '
+    'v5p:4x4x4; needs libtpu (default: this machine)',
+  )
+  command.add_argument(
+    '--utilisation',
+    type=float,
+    default=0.3,
+    help='part of the peak rate that products reach (default: 0.3)',
+  )
+  command.add_argument(
+    '--search',
+    nargs='*',
+    metavar='REMAT',
+    help='also look for the largest batch that fits, for these values of '
+    'model.remat (without any: for all); two to six more compilations each',
+  )
+  command.add_argument('--out', metavar='FILE', help='JSON file to write')
+  command.set_defaults(run=_plan, overrides=[])
+
+
+def _plan(args: argparse.Namespace) -> None:
+  # Not above: TensorFlow takes seconds to import.
+  from mixdtp_jax.plan.command import plan
+
+  settings = vars(args)
+  del settings['run']
+  if not plan(**settings):
+    sys.exit('error: it does not fit')
+
+
+def _parse() -> argparse.Namespace:
+  """The arguments; those of --config.KNOB=VALUE where a command takes them."""
+  parser = _parser()
+  args, rest = parser.parse_known_args()
+  knobs = [text for text in rest if text.startswith('--config.')]
+  if rest != knobs or (rest and 'overrides' not in args):
+    parser.error(f'unrecognized arguments: {" ".join(rest)}')
+  if knobs:
+    args.overrides = [text.removeprefix('--config.') for text in knobs]
+  return args
+
+
 def main() -> None:
   """Runs a command; an expected failure is one line and exit status 1."""
-  args = _parser().parse_args()
+  args = _parse()
   try:
     args.run(args)
   except (OSError, ImportError, ValueError, MemoryError) as error:

@@ -1,8 +1,10 @@
 """What the entry points print: our own messages, not every library's."""
 
+import contextlib
 import pathlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import logging
 
@@ -48,3 +50,26 @@ def progress(what: str, total: int) -> Callable[[int], None]:
     logging.info('%s %d of %d, %.0f s left', what, done, total, left)
 
   return report
+
+
+@contextlib.contextmanager
+def waiting(what: str, every: float = 30) -> Iterator[None]:
+  """Logs again and again that something goes on which says nothing itself.
+
+  Args:
+    what: begins the line.
+    every: seconds between lines.
+  """
+  start, done = time.monotonic(), threading.Event()
+
+  def tell() -> None:
+    while not done.wait(every):
+      logging.info('%s, %.0f s so far', what, time.monotonic() - start)
+
+  thread = threading.Thread(target=tell, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    thread.join()

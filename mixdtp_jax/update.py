@@ -193,10 +193,23 @@ def compile_ahead(
       number,
       len(left),
     )
-    shape = (stage.batch_size, stage.crop, stage.crop, 3)
-    images = jax.ShapeDtypeStruct(
-      shape, jnp.float32, sharding=batch_sharding(mesh)
-    )
-    batch = {'rainy': images, 'clean': images}
+    batch = abstract_batch(stage.batch_size, stage.crop, mesh)
+    shape = batch['rainy'].shape
     compiled[shape] = step.lower(abstract, batch).compile()
   return lambda state, batch: compiled[batch['rainy'].shape](state, batch)
+
+
+def abstract_batch(
+  batch_size: int, crop: int, mesh: jax.sharding.Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a batch of square crops, for the compiler.
+
+  Args:
+    batch_size: images.
+    crop: pixels of each side.
+    mesh: the devices that share it.
+  """
+  images = jax.ShapeDtypeStruct(
+    (batch_size, crop, crop, 3), jnp.float32, sharding=batch_sharding(mesh)
+  )
+  return {'rainy': images, 'clean': images}

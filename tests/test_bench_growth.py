@@ -13,7 +13,7 @@ pytest_plugins = 'tiny'
 _TESTS = pathlib.Path(__file__).parent
 _SETTINGS = {
   'config': str(_TESTS / 'tiny_prenet.py'), 'sizes': '16,32', 'batches': '1',
-  'devices': '1,2', 'crop': 16, 'dtype': None, 'repeats': 1, 'out': None,
+  'devices': '1,2', 'crop': 16, 'overrides': [], 'repeats': 1, 'out': None,
   'plot': None,
 }  # fmt: skip
 

@@ -19,11 +19,11 @@ _TESTS = pathlib.Path(__file__).parent
 _CONFIG = str(_TESTS / 'tiny_prenet.py')
 _INFERENCE = {
   'config': str(_TESTS / 'tiny.py'), 'size': '20x12', 'batch': '1',
-  'devices': 1, 'dtype': None, 'repeats': 2, 'against': 'none', 'out': None,
+  'devices': 1, 'overrides': [], 'repeats': 2, 'against': 'none', 'out': None,
 }  # fmt: skip
 _TRAINING = {
   'config': _CONFIG, 'crop': 16, 'batch': '2', 'most': 2, 'devices': 1,
-  'dtype': None, 'repeats': 2, 'against': 'none', 'out': None,
+  'overrides': [], 'repeats': 2, 'against': 'none', 'out': None,
 }  # fmt: skip
 
 
@@ -75,7 +75,9 @@ def test_without_a_compiler_the_other_opponents_stay(environment, tmp_path):
 
 def test_other_sizes_are_filled_up(tmp_path, capsys):
   out = tmp_path / 'inference.json'
-  bench_inference(**_INFERENCE | {'out': str(out), 'dtype': 'bfloat16'})
+  bench_inference(
+    **_INFERENCE | {'out': str(out), 'overrides': ['model.dtype=bfloat16']}
+  )
   text = capsys.readouterr().out
   assert 'inference, 1 x 20x12 pixels; mixdtp, 205,373 parameters' in text
   assert 'PyTorch' not in text
@@ -168,7 +170,7 @@ def test_without_pytorch_the_remedy_is_told(monkeypatch):
 
 def test_a_child_that_fails_says_why():
   with pytest.raises(ChildProcessError, match=r'gone\.py'):
-    children.bench('inference', {'config': 'gone.py'})
+    children.bench('inference', {'config': 'gone.py'}, [])
 
 
 def test_a_child_has_as_many_devices_as_are_asked(monkeypatch):

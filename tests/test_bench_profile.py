@@ -22,7 +22,7 @@ def profile(tmp_path_factory):
       config=str(_TESTS / 'tiny_prenet.py'),
       crop=16,
       batch='2',
-      dtype=None,
+      overrides=[],
       repeats=2,
       out=str(out),
     )
@@ -72,5 +72,5 @@ def test_the_table_sums_up(profile):
 def test_no_repeats_are_refused():
   with pytest.raises(ValueError, match='--repeats 0'):
     bench_profile(
-      config=None, crop=8, batch='1', dtype=None, repeats=0, out=None
+      config=None, crop=8, batch='1', overrides=[], repeats=0, out=None
     )

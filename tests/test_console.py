@@ -2,6 +2,7 @@
 
 import logging as standard_logging
 import pathlib
+import time
 
 import pytest
 from absl import logging
@@ -57,3 +58,14 @@ def test_progress_is_told_at_most_every_ten_seconds_and_at_the_end(
     'Evaluated 3 of 5, 8 s left',
     'Evaluated 5 of 5, 0 s left',
   ]
+
+
+def test_waiting_tells_again_and_again_until_it_is_over(caplog):
+  caplog.set_level('INFO', 'absl')
+  with console.waiting('Compiling', every=0.01):
+    time.sleep(0.2)
+  told = [r.getMessage() for r in caplog.records]
+  assert len(told) > 1
+  assert all(line == 'Compiling, 0 s so far' for line in told)
+  time.sleep(0.05)
+  assert len(caplog.records) == len(told)

@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mixdtp_jax
@@ -37,13 +37,16 @@ def environment(devices: int | None = None) -> dict[str, str]:
   return found
 
 
-def bench(what: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+def bench(
+  what: str, flags: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
   """What `python -m mixdtp_jax bench WHAT` writes, run without opponents.
 
   Args:
     what: inference or training.
     flags: by name, those that are None left out; a machine without
       accelerator has as many devices as they ask for.
+    overrides: KNOB=VALUE, in the place of the config's.
 
   Raises:
     MemoryError: there was too little memory.
@@ -54,6 +57,7 @@ def bench(what: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     flags = {**flags, 'opponents': 'none', 'out': out}
     command = [sys.executable, '-m', 'mixdtp_jax', 'bench', what]
     command += [f'--{k}={v}' for k, v in flags.items() if v is not None]
+    command += [f'--config.{knob}' for knob in overrides]
     result = subprocess.run(
       command,
       env=environment(flags.get('devices')),

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable
 
 from mixdtp_jax.bench.opponents import ALL
-from mixdtp_jax.model.config import DTYPES
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -129,7 +128,9 @@ def _add_start(benchmarks) -> None:
   start = benchmarks.add_parser(
     'start', help='from train.py to the first completed update'
   )
-  _add_config(start)
+  start.add_argument(
+    '--config', help='a file of configs/ (default: configs/default.py)'
+  )
   start.add_argument(
     '--repeats',
     type=int,
@@ -171,17 +172,13 @@ def _bench_growth(args: argparse.Namespace) -> None:
   _call(bench_growth, args)
 
 
-def _add_config(parser) -> None:
-  parser.add_argument(
-    '--config', help='a file of configs/ (default: configs/default.py)'
-  )
-
-
 def _add_network(parser) -> None:
-  _add_config(parser)
   parser.add_argument(
-    '--dtype', choices=DTYPES, help="in the place of the file's model.dtype"
+    '--config',
+    help='a file of configs/ (default: configs/default.py); '
+    '--config.KNOB=VALUE changes a knob',
   )
+  parser.set_defaults(overrides=[])
   parser.add_argument(
     '--repeats', type=int, default=5, help='timed runs of each (default: 5)'
   )

@@ -6,8 +6,9 @@ cores: what they show is what sharing a batch costs, no speed-up.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def bench_growth(
   batches: str,
   devices: str,
   crop: int,
-  dtype: str | None,
+  overrides: Sequence[str],
   repeats: int,
   out: str | None,
   plot: str | None,
@@ -80,7 +81,7 @@ def bench_growth(
     devices: that share an update of as many images as all these numbers
       divide. On a machine without accelerator they are made of its cores.
     crop: side of those images in pixels.
-    dtype: in the place of the config's model.dtype, unless None.
+    overrides: KNOB=VALUE, in the place of the config's.
     repeats: timed runs of each.
     out: JSON file to write; None writes none.
     plot: SVG file to write; None writes none.
@@ -89,15 +90,15 @@ def bench_growth(
     FileNotFoundError, ValueError: a setting does not fit.
     ChildProcessError: a measurement failed.
   """
-  recipe, cfg = subject.load_recipe(config, dtype)
+  recipe, cfg = subject.load_recipe(config, overrides)
   subject.check_crop(cfg, crop)
   given = {'sizes': sizes, 'batches': batches, 'devices': devices}
   axes = [_numbers(name, text) for name, text in given.items()]
   set_up_logging()
   at = machine.describe()
   print(f'growth; {subject.describe(cfg)}\n{machine.one_line(at)}', flush=True)
-  common = {'config': config, 'dtype': dtype, 'repeats': repeats}
-  sweeps = _sweeps(*axes, crop, common)
+  common = {'config': config, 'repeats': repeats}
+  sweeps = _sweeps(*axes, crop, common, overrides)
   for sweep in sweeps:
     print('\n' + format_sweep(sweep))
   if plot is not None:
@@ -121,29 +122,30 @@ def _numbers(name: str, text: str) -> list[int]:
   return sorted({int(number) for number in numbers})
 
 
-def _sweeps(sizes, batches, devices, crop, common) -> list[Sweep]:
+def _sweeps(sizes, batches, devices, crop, common, overrides) -> list[Sweep]:
+  sweep = functools.partial(_sweep, overrides=overrides)
   shared = math.lcm(*devices)
   size = {'size': crop}
   return [
-    _sweep(
+    sweep(
       'inference, one image',
       'pixels',
       'inference',
       ((s * s, common | {'size': s}) for s in sizes),
     ),
-    _sweep(
+    sweep(
       f'inference, {crop}x{crop} pixels',
       'images',
       'inference',
       ((b, common | size | {'batch': b}) for b in batches),
     ),
-    _sweep(
+    sweep(
       f'training, {crop}x{crop} pixels',
       'images',
       'training',
       ((b, common | {'crop': crop, 'batch': b}) for b in batches),
     ),
-    _sweep(
+    sweep(
       f'training, {shared} x {crop}x{crop} pixels',
       'devices',
       'training',
@@ -156,12 +158,16 @@ def _sweeps(sizes, batches, devices, crop, common) -> list[Sweep]:
 
 
 def _sweep(
-  name: str, axis: str, what: str, runs: Iterable[tuple[int, dict[str, Any]]]
+  name: str,
+  axis: str,
+  what: str,
+  runs: Iterable[tuple[int, dict[str, Any]]],
+  overrides: Sequence[str],
 ) -> Sweep:
   points = []
   for x, flags in runs:
     try:
-      found = children.bench(what, flags)['jax']
+      found = children.bench(what, flags, overrides)['jax']
     except MemoryError as error:
       return Sweep(name, axis, tuple(points), f'{x} {axis}: {error}')
     point = Point(x, tuple(found['alone']), *found['memory'].values())

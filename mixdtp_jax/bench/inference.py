@@ -1,5 +1,7 @@
 """bench inference: restoring images, beside PyTorch's forms of the network."""
 
+from collections.abc import Sequence
+
 from mixdtp_jax import contenders, inference
 from mixdtp_jax.bench import machine, opponents, race, subject
 from mixdtp_jax.model.architectures import make_network
@@ -12,7 +14,7 @@ def bench_inference(
   size: str,
   batch: str,
   devices: int,
-  dtype: str | None,
+  overrides: Sequence[str],
   repeats: int,
   against: str,
   out: str | None,
@@ -25,7 +27,7 @@ def bench_inference(
       the network takes.
     batch: number of images.
     devices: that share the batch; more than one without opponents alone.
-    dtype: in the place of the config's model.dtype, unless None.
+    overrides: KNOB=VALUE, in the place of the config's.
     repeats: timed runs of each, in turns with each opponent.
     against: the opponents; see `opponents.parse`.
     out: JSON file to write; None writes none.
@@ -34,7 +36,7 @@ def bench_inference(
     FileNotFoundError, ImportError, ValueError: a setting does not fit.
   """
   names = opponents.parse(against)
-  recipe, cfg = subject.load_recipe(config, dtype)
+  recipe, cfg = subject.load_recipe(config, overrides)
   width, height = subject.parse_size(size)
   count = subject.parse_batch(batch)
   mesh = subject.share(devices, count, names)

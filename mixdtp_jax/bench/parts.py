@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mixdtp_jax.bench.roofline import Roofline, seconds_each
+from mixdtp_jax.flops import count_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Part:
 
   Attributes:
     seconds: of a run, one a repeat.
-    flops: floating-point operations, as XLA counts those of the program.
+    flops: of its convolutions and products; see `count_flops`.
     bytes: of what has to be read and written, each once: arguments and
       results; backward also the gradients of both.
     bound: seconds at the least, by the roofline.
@@ -60,7 +61,7 @@ def measure_part(
 
   def part(call, moved, *given):
     jitted = jax.jit(call)
-    flops = _flops(jitted.lower(*given))
+    flops = count_flops(jitted, *given)
     times = seconds_each(lambda: jitted(*given), repeats)
     return Part(times, flops, moved, roofline.bound(dtype, flops, moved))
 
@@ -73,11 +74,6 @@ def measure_part(
     gradients,
   )
   return forward, backward
-
-
-def _flops(lowered: jax.stages.Lowered) -> float:
-  found = lowered.cost_analysis() or {}
-  return max(float(found.get('flops', 0)), 0.0)
 
 
 def _dtype(tree: Any) -> str:

@@ -8,6 +8,7 @@ of its share, and the sum need not be the whole.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from mixdtp_jax.bench.boxes import find_boxes
 from mixdtp_jax.bench.parts import Part, draw, measure_part, nbytes
 from mixdtp_jax.bench.roofline import Roofline, measure_roofline, seconds_each
 from mixdtp_jax.console import progress, set_up_logging
+from mixdtp_jax.flops import count_flops
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh
 from mixdtp_jax.model.network import Outputs
@@ -52,7 +54,7 @@ def bench_profile(
   config: str | None,
   crop: int,
   batch: str,
-  dtype: str | None,
+  overrides: Sequence[str],
   repeats: int,
   out: str | None,
 ) -> None:
@@ -63,7 +65,7 @@ def bench_profile(
       None is the default.
     crop: side of the images in pixels.
     batch: number of images.
-    dtype: in the place of the config's model.dtype, unless None.
+    overrides: KNOB=VALUE, in the place of the config's.
     repeats: timed runs of each.
     out: JSON file to write; None writes none.
 
@@ -72,7 +74,7 @@ def bench_profile(
   """
   if repeats < 1:
     raise ValueError(f'--repeats {repeats}: needs at least 1')
-  recipe, cfg = subject.load_recipe(config, dtype)
+  recipe, cfg = subject.load_recipe(config, overrides)
   subject.check_crop(cfg, crop)
   shape = (subject.parse_batch(batch), crop, crop, 3)
   set_up_logging()
@@ -160,7 +162,7 @@ def _measure_optimizer(recipe, cfg, roofline, repeats) -> Piece:
     functools.partial(apply_gradients, optimizer=optimizer, ema_decay=0.0),
     donate_argnums=0,
   )
-  flops = float((update.lower(state, gradients).cost_analysis() or {})['flops'])
+  flops = count_flops(update, state, gradients)
 
   def call():
     nonlocal state

@@ -1,6 +1,7 @@
 """What is measured: the network of a recipe, drawn weights, drawn images."""
 
 import re
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -13,19 +14,20 @@ from mixdtp_jax.model.config import AnyConfig, make_model_config
 
 
 def load_recipe(
-  config: str | None, dtype: str | None
+  config: str | None, overrides: Sequence[str] = ()
 ) -> tuple[ml_collections.ConfigDict, AnyConfig]:
   """A recipe and its network.
 
   Args:
     config: a file as in configs/; None is configs/default.py.
-    dtype: in the place of its model.dtype, unless None.
+    overrides: KNOB=VALUE, in the place of its own.
 
   Raises:
     FileNotFoundError, ValueError: there is no such file, or it does not fit.
   """
-  recipe = config_file.load_config_file(config or config_file.DEFAULT)
-  recipe.model.dtype = dtype or recipe.model.dtype
+  recipe = config_file.override(
+    config_file.load_config_file(config or config_file.DEFAULT), overrides
+  )
   return recipe, make_model_config(recipe.model)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -23,6 +23,7 @@ class _Task:
   """What is measured, all but the batch; see `bench_training`."""
 
   config: str | None
+  overrides: Sequence[str]
   recipe: ml_collections.ConfigDict
   cfg: AnyConfig
   crop: int
@@ -52,10 +53,10 @@ class _Task:
       'config': self.config,
       'crop': self.crop,
       'batch': batch,
-      'dtype': self.cfg.dtype,
       'repeats': self.repeats,
     }
-    return batch / children.bench('training', flags)['jax']['seconds']
+    found = children.bench('training', flags, self.overrides)
+    return batch / found['jax']['seconds']
 
   def torch_rate(self, make: Callable[[Batch], Contender], batch: int) -> float:
     return opponents.images_per_second(make, self.images(batch), self.repeats)
@@ -68,7 +69,7 @@ def bench_training(
   batch: str,
   most: int,
   devices: int,
-  dtype: str | None,
+  overrides: Sequence[str],
   repeats: int,
   against: str,
   out: str | None,
@@ -83,7 +84,7 @@ def bench_training(
       one at which it is fastest.
     most: largest batch that 'best' tries.
     devices: that share the batch; more than one without opponents alone.
-    dtype: in the place of the config's model.dtype, unless None.
+    overrides: KNOB=VALUE, in the place of the config's.
     repeats: timed runs of each, in turns with each opponent.
     against: the opponents; see `opponents.parse`.
     out: JSON file to write; None writes none.
@@ -93,9 +94,9 @@ def bench_training(
     MemoryError: one image is too much for JAX.
   """
   names = opponents.parse(against)
-  recipe, cfg = subject.load_recipe(config, dtype)
+  recipe, cfg = subject.load_recipe(config, overrides)
   subject.check_crop(cfg, crop)
-  task = _Task(config, recipe, cfg, crop, devices, repeats, names)
+  task = _Task(config, overrides, recipe, cfg, crop, devices, repeats, names)
   at, torch = machine.describe(), opponents.describe(names)
   print(
     f'training, {batch} x {crop}x{crop} pixels; {subject.describe(cfg)}\n'

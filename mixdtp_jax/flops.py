@@ -1,0 +1,78 @@
+"""Floating-point operations of a function, counted from its jaxpr.
+
+Two for each multiplication with its addition in convolutions and matrix
+products; elementwise work, which is not what a peak rate is about, is not
+counted. XLA's own count, `cost_analysis()`, takes the body of a loop once, and
+the blocks of a stage are a loop.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def count_flops(function: Callable[..., Any], *args: Any) -> int:
+  """Operations of one call, on all devices together.
+
+  What the gradient computes anew counts as often as it is computed. Of a
+  function that is written differently for a CPU, the general form counts: the
+  number is a property of the network, not of the machine.
+
+  Args:
+    function: to be traced; jitted or not.
+    *args: arrays, or their shapes and dtypes.
+
+  Raises:
+    ValueError: there is a loop whose length is not known before it runs.
+  """
+  return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
+  general = {}  # the general branch of what depends on the platform
+  total = 0
+  for eqn in jaxpr.eqns:
+    name, params = eqn.primitive.name, eqn.params
+    if name == 'dot_general':
+      total += _of_product(eqn)
+    elif name == 'conv_general_dilated':
+      total += _of_convolution(eqn)
+    elif name == 'platform_index':
+      general[eqn.outvars[0]] = params['platforms'].index(None)
+    elif name == 'scan':
+      total += params['length'] * _of_jaxpr(params['jaxpr'].jaxpr)
+    elif name == 'cond':
+      branches = [_of_jaxpr(branch.jaxpr) for branch in params['branches']]
+      chosen = general.get(eqn.invars[0])
+      total += max(branches) if chosen is None else branches[chosen]
+    else:
+      inner = sum(_of_jaxpr(inner) for inner in _inner(params))
+      if name == 'while' and inner:
+        raise ValueError('a while loop has no length to count its products by')
+      total += inner
+  return total
+
+
+def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+  for value in params.values():
+    if isinstance(value, core.ClosedJaxpr):
+      yield value.jaxpr
+    elif isinstance(value, core.Jaxpr):
+      yield value
+
+
+def _of_product(eqn: core.JaxprEqn) -> int:
+  (contracted, _), _ = eqn.params['dimension_numbers']
+  depth = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+  return 2 * depth * math.prod(eqn.outvars[0].aval.shape)
+
+
+def _of_convolution(eqn: core.JaxprEqn) -> int:
+  """Padding counts as if it were image, and so do zeros between pixels."""
+  kernel = eqn.invars[1].aval.shape
+  features = eqn.params['dimension_numbers'].rhs_spec[0]
+  depth = math.prod(kernel) // kernel[features]
+  return 2 * depth * math.prod(eqn.outvars[0].aval.shape)
