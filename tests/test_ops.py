@@ -60,6 +60,51 @@ def test_depthwise_is_jax_own_in_value_and_gradient(shape):
   assert_same_with_gradients(ops.depthwise_conv3x3, lax_depthwise, x, kernel)
 
 
+def lax_conv3x3(x, kernel):
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (1, 1),
+    ((1, 1), (1, 1)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision=lax.Precision.HIGHEST,
+  )
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_conv3x3_is_jax_own_in_value_and_gradient(shape):
+  x, kernel = random(0, *shape), random(1, 3, 3, shape[-1], 4)
+  assert_same_with_gradients(ops.conv3x3, lax_conv3x3, x, kernel)
+
+
+@pytest.mark.parametrize(
+  ('gradients', 'kernel_shape', 'features'),
+  [
+    (ops._conv3x3_bwd, (3, 3, 6, 4), 4),
+    (ops._conv1x1_bwd, (6, 4), 4),
+    (lambda residuals, g: ops._xla_gradients(*residuals, g), (3, 3, 1, 6), 6),
+    (
+      lambda residuals, g: ops._shifted_gradients(*residuals, g),
+      (3, 3, 1, 6),
+      6,
+    ),
+  ],
+  ids=['conv3x3', 'conv1x1', 'depthwise elsewhere', 'depthwise on a CPU'],
+)
+def test_kernel_gradients_are_summed_in_float32(
+  gradients, kernel_shape, features
+):
+  x = random(0, 2, 32, 32, 6).astype(jnp.bfloat16)
+  g = random(2, 2, 32, 32, features).astype(jnp.bfloat16)
+  kernel = random(1, *kernel_shape)
+  _, narrow = gradients((x, kernel), g)
+  _, exact = gradients((x.astype(jnp.float32), kernel), g.astype(jnp.float32))
+  assert narrow.dtype == jnp.float32
+  # A sum rounded to bfloat16 would be off by up to 1 part in 256.
+  scale = float(jnp.abs(exact).max())
+  np.testing.assert_allclose(narrow, exact, atol=scale * 1e-5)
+
+
 def test_depthwise_off_the_cpu_is_the_same():
   # The branch that platform_dependent takes elsewhere, run here.
   x, kernel, g = (

@@ -67,17 +67,21 @@ def _double_axis(x: jax.Array, axis: int) -> jax.Array:
   return pairs.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array, *, groups: int = 1) -> jax.Array:
+@jax.custom_vjp
+def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A 3x3 cross-correlation, stride 1, zero padding 1.
 
   Args:
     x: (B, H, W, C).
-    kernel: (3, 3, C / groups, D).
-    groups: of channels, each convolved apart from the others.
+    kernel: (3, 3, C, D).
 
   Returns:
     (B, H, W, D).
   """
+  return _convolution(x, kernel, groups=1)
+
+
+def _convolution(x, kernel, groups):
   return lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
@@ -86,6 +90,35 @@ def conv3x3(x: jax.Array, kernel: jax.Array, *, groups: int = 1) -> jax.Array:
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=groups,
   )
+
+
+def _convolution_gradients(x, kernel, g, groups):
+  """Of `_convolution`; the automatic one sums the kernel's in that of `x`.
+
+  A narrow sum would be rounded before, and added up between devices too.
+  """
+  (grad_x,) = jax.vjp(lambda x: _convolution(x, kernel, groups), x)[1](g)
+  grad_kernel = lax.conv_general_dilated(
+    x,
+    g,
+    window_strides=(1, 1),
+    padding=((1, 1), (1, 1)),
+    dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
+    batch_group_count=groups,
+    preferred_element_type=kernel.dtype,
+  )
+  return grad_x, grad_kernel
+
+
+def _conv3x3_fwd(x, kernel):
+  return conv3x3(x, kernel), (x, kernel)
+
+
+def _conv3x3_bwd(residuals, g):
+  return _convolution_gradients(*residuals, g, groups=1)
+
+
+conv3x3.defvjp(_conv3x3_fwd, _conv3x3_bwd)
 
 
 @jax.custom_vjp
@@ -247,7 +280,7 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _xla_depthwise(x, kernel):
-  return conv3x3(x, kernel, groups=x.shape[-1])
+  return _convolution(x, kernel, groups=x.shape[-1])
 
 
 def _shifted_sum(x, kernel):
@@ -281,7 +314,7 @@ def _depthwise_bwd(residuals, g):
 
 
 def _xla_gradients(x, kernel, g):
-  return jax.vjp(_xla_depthwise, x, kernel)[1](g)
+  return _convolution_gradients(x, kernel, g, groups=x.shape[-1])
 
 
 def _shifted_gradients(x, kernel, g):
