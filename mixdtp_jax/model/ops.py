@@ -92,13 +92,12 @@ def _convolution(x, kernel, groups):
   )
 
 
-def _convolution_gradients(x, kernel, g, groups):
-  """Of `_convolution`; the automatic one sums the kernel's in that of `x`.
+def _convolution_kernel_gradient(x, kernel, g, groups):
+  """Of `_convolution`; the automatic one is summed in the dtype of `x`.
 
   A narrow sum would be rounded before, and added up between devices too.
   """
-  (grad_x,) = jax.vjp(lambda x: _convolution(x, kernel, groups), x)[1](g)
-  grad_kernel = lax.conv_general_dilated(
+  return lax.conv_general_dilated(
     x,
     g,
     window_strides=(1, 1),
@@ -107,7 +106,6 @@ def _convolution_gradients(x, kernel, g, groups):
     batch_group_count=groups,
     preferred_element_type=kernel.dtype,
   )
-  return grad_x, grad_kernel
 
 
 def _conv3x3_fwd(x, kernel):
@@ -115,7 +113,9 @@ def _conv3x3_fwd(x, kernel):
 
 
 def _conv3x3_bwd(residuals, g):
-  return _convolution_gradients(*residuals, g, groups=1)
+  x, kernel = residuals
+  grad_x = conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3))
+  return grad_x, _convolution_kernel_gradient(x, kernel, g, groups=1)
 
 
 conv3x3.defvjp(_conv3x3_fwd, _conv3x3_bwd)
@@ -314,7 +314,8 @@ def _depthwise_bwd(residuals, g):
 
 
 def _xla_gradients(x, kernel, g):
-  return _convolution_gradients(x, kernel, g, groups=x.shape[-1])
+  grad_x = _xla_depthwise(g, kernel[::-1, ::-1])
+  return grad_x, _convolution_kernel_gradient(x, kernel, g, x.shape[-1])
 
 
 def _shifted_gradients(x, kernel, g):
