@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from mixdtp_jax.mesh import batch_sharding, make_mesh, place
 from mixdtp_jax.model import ops
 
 # Sizes that 4x4 folding divides, that it does not, and a single row.
@@ -164,6 +165,18 @@ def test_feed_forward_in_strips_is_the_plain_one(small_cache, shape):
   assert_same_with_gradients(ops.feed_forward, plain_feed_forward, x, *kernels)
   # Where a gradient is asked for there are no strips; without one, there are.
   actual = jax.jit(ops.feed_forward)(x, *kernels)
+  expected = plain_feed_forward(x, *kernels)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize('space', [1, 2])
+def test_feed_forward_in_strips_of_images_that_devices_share(
+  small_cache, space
+):
+  mesh = make_mesh(space=space)
+  x, kernels = random(0, 8, 64, 6, 4), feed_forward_kernels(4, 5)
+  shared = place(x, batch_sharding(mesh))
+  actual = jax.jit(ops.feed_forward)(shared, *kernels)
   expected = plain_feed_forward(x, *kernels)
   np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 

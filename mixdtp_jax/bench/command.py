@@ -1,12 +1,13 @@
 """The flags of python -m mixdtp_jax bench WHAT.
 
-What they start is imported then: it takes seconds, and other commands do
-without.
+Each WHAT is bench_WHAT of the module of its name, which is imported when it is
+asked for: it takes seconds, and other commands do without.
 """
 
 import argparse
+import functools
+import importlib
 import os
-from collections.abc import Callable
 
 from mixdtp_jax.bench.opponents import ALL
 
@@ -43,13 +44,7 @@ def _add_data(benchmarks) -> None:
     help='of measuring after an epoch, each with and without (default: 10)',
   )
   _add_out(data)
-  data.set_defaults(run=_bench_data)
-
-
-def _bench_data(args: argparse.Namespace) -> None:
-  from mixdtp_jax.bench.data import bench_data
-
-  _call(bench_data, args)
+  data.set_defaults(run=functools.partial(_run, 'data'))
 
 
 def _add_inference(benchmarks) -> None:
@@ -67,13 +62,7 @@ def _add_inference(benchmarks) -> None:
   _add_network(inference)
   _add_opponents(inference)
   _add_out(inference)
-  inference.set_defaults(run=_bench_inference)
-
-
-def _bench_inference(args: argparse.Namespace) -> None:
-  from mixdtp_jax.bench.inference import bench_inference
-
-  _call(bench_inference, args)
+  inference.set_defaults(run=functools.partial(_run, 'inference'))
 
 
 def _add_training(benchmarks) -> None:
@@ -96,13 +85,7 @@ def _add_training(benchmarks) -> None:
   _add_network(training)
   _add_opponents(training)
   _add_out(training)
-  training.set_defaults(run=_bench_training)
-
-
-def _bench_training(args: argparse.Namespace) -> None:
-  from mixdtp_jax.bench.training import bench_training
-
-  _call(bench_training, args)
+  training.set_defaults(run=functools.partial(_run, 'training'))
 
 
 def _add_profile(benchmarks) -> None:
@@ -115,13 +98,7 @@ def _add_profile(benchmarks) -> None:
   )
   _add_network(profile)
   _add_out(profile)
-  profile.set_defaults(run=_bench_profile)
-
-
-def _bench_profile(args: argparse.Namespace) -> None:
-  from mixdtp_jax.bench.profile import bench_profile
-
-  _call(bench_profile, args)
+  profile.set_defaults(run=functools.partial(_run, 'profile'))
 
 
 def _add_start(benchmarks) -> None:
@@ -138,13 +115,7 @@ def _add_start(benchmarks) -> None:
     help='starts without, and again with compiled programs (default: 1)',
   )
   _add_out(start)
-  start.set_defaults(run=_bench_start)
-
-
-def _bench_start(args: argparse.Namespace) -> None:
-  from mixdtp_jax.bench.start import bench_start
-
-  _call(bench_start, args)
+  start.set_defaults(run=functools.partial(_run, 'start'))
 
 
 def _add_growth(benchmarks) -> None:
@@ -163,13 +134,7 @@ def _add_growth(benchmarks) -> None:
   _add_network(growth)
   _add_out(growth)
   growth.add_argument('--plot', metavar='FILE', help='SVG file to write')
-  growth.set_defaults(run=_bench_growth)
-
-
-def _bench_growth(args: argparse.Namespace) -> None:
-  from mixdtp_jax.bench.growth import bench_growth
-
-  _call(bench_growth, args)
+  growth.set_defaults(run=functools.partial(_run, 'growth'))
 
 
 def _add_network(parser) -> None:
@@ -209,11 +174,12 @@ def _add_out(parser) -> None:
   parser.add_argument('--out', metavar='FILE', help='JSON file to write')
 
 
-def _call(function: Callable[..., None], args: argparse.Namespace) -> None:
+def _run(what: str, args: argparse.Namespace) -> None:
   # Before JAX starts, which would take most of a GPU's memory: PyTorch and
   # processes of their own need it too.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '.95')
+  module = importlib.import_module(f'mixdtp_jax.bench.{what}')
   settings = vars(args)
   del settings['run']
-  function(**settings)
+  getattr(module, f'bench_{what}')(**settings)

@@ -154,8 +154,8 @@ def format_race(race: Race) -> str:
 
 
 def _line(name, *cells) -> str:
-  widths = (9, 9, 10, 8, 8, 13, 8)
-  cells = (f'{c:>{w}}' for c, w in zip(cells, widths, strict=False))
+  widths = (9, 9, 9, 7, 7, 12, 7)
+  cells = (f' {c:>{w}}' for c, w in zip(cells, widths, strict=False))
   return f'{name:<18}' + ''.join(cells)
 
 

@@ -31,7 +31,7 @@ def _bias_init(inputs):
 
 
 class Kernel(nn.Module):
-  """The kernel of a convolution without bias, for who applies it in parts."""
+  """The kernel alone of a convolution, for modules that apply it themselves."""
 
   shape: tuple[int, ...]
 
