@@ -34,6 +34,17 @@ class OtherNetworkError(ValueError):
   """A checkpoint is of another network than the one that asks for it."""
 
 
+class _Manager(ocp.CheckpointManager):
+  def reached_preemption(self, step: int) -> bool:
+    """Leaves that to preemption.py.
+
+    Orbax asks JAX while it saves and, in a thread, when it has saved, with
+    steps that are behind by then: JAX would agree on a moment that is past.
+    """
+    del step
+    return False
+
+
 def make_manager(
   workdir: str | os.PathLike, *, keep: int | None = None
 ) -> ocp.CheckpointManager:
@@ -49,7 +60,7 @@ def make_manager(
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, cleanup_tmp_directories=True
   )
-  return ocp.CheckpointManager(_folder(workdir), options=options)
+  return _Manager(_folder(workdir), options=options)
 
 
 def open_manager(workdir: str | os.PathLike) -> ocp.CheckpointManager:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import jax
-import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 
 class Preempted(Exception):  # noqa: N818 - it is no error
@@ -16,45 +16,36 @@ class Preempted(Exception):  # noqa: N818 - it is no error
 class Watch:
   """Looks for SIGTERM at moments at which a run can stop."""
 
-  def __init__(self, manager: ocp.CheckpointManager):
+  def __init__(self):
     """Starts unsignalled; `watch` makes and feeds one."""
-    self._manager = manager
     self._signalled = False
+    self._looks = 0
 
   def signalled(self, *_) -> None:
     """The signal handler; it only takes a note."""
     self._signalled = True
 
-  def after_update(self, step: int) -> None:
-    """To be called after each update, on every host.
+  def look(self) -> None:
+    """To be called after each update and each batch of an evaluation.
+
+    Every host calls it equally often: JAX lets them agree on one of the next
+    looks by counting them.
 
     Raises:
-      Preempted: on all hosts after the same update, which comes soon after
-        any one of them got the signal.
+      Preempted: on all hosts in the same look, soon after any one of them got
+        the signal.
     """
-    if self._signalled or self._manager.reached_preemption(step):
-      raise Preempted
-
-  def during_evaluation(self) -> None:
-    """To be called between the batches of an evaluation.
-
-    Several hosts can only agree on an update: they finish the evaluation.
-
-    Raises:
-      Preempted: the signal came to this host, which is alone.
-    """
-    if self._signalled:
+    self._looks += 1
+    if self._signalled or multihost_utils.reached_preemption_sync_point(
+      self._looks
+    ):
       raise Preempted
 
 
 @contextlib.contextmanager
-def watch(manager: ocp.CheckpointManager) -> Iterator[Watch]:
-  """Catches SIGTERM as long as it is open.
-
-  Args:
-    manager: of the run; for several hosts orbax finds the update to stop at.
-  """
-  watcher = Watch(manager)
+def watch() -> Iterator[Watch]:
+  """Catches SIGTERM as long as it is open."""
+  watcher = Watch()
   # JAX itself catches the signal where there are several processes, and Python
   # allows handlers in the main thread alone.
   main = threading.current_thread() is threading.main_thread()

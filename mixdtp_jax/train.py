@@ -75,7 +75,7 @@ def train_and_evaluate(
       checkpoints.make_manager(workdir, keep=config.keep_checkpoints)
     ) as manager,
     _closing(_make_writer(workdir)) as writer,
-    preemption.watch(manager) as watch,
+    preemption.watch() as watch,
   ):
     state = start_state(manager, config, replicated(mesh))
     start, end = int(state.step), config.num_train_steps
@@ -90,14 +90,14 @@ def train_and_evaluate(
       config=config,
       mesh=mesh,
       writer=writer,
-      look=watch.during_evaluation,
+      look=watch.look,
     )
     batches = log.waiting_for(batches)
     try:
       for step, batch in zip(range(start, end), batches, strict=False):
         state, scalars = step_fn(state, batch)  # state.step is step + 1 now
         log.add(step + 1, scalars)
-        watch.after_update(step + 1)
+        watch.look()
         if _due(step + 1, config.checkpoint_every_steps, end):
           log.check()
           checkpoints.save(manager, state, config)

@@ -36,7 +36,7 @@ def get_config(pairs, data_dir, **changes) -> ml_collections.ConfigDict:
   return config
 
 
-def run(config, workdir, output, compiler, devices, host) -> None:
+def run(config, workdir, output, compiler, devices, host, before) -> None:
   """The child: trains like train.py; `output` gets what it prints."""
   descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   os.dup2(descriptor, 1)
@@ -46,8 +46,13 @@ def run(config, workdir, output, compiler, devices, host) -> None:
     jax.config.update(name, value)
   hosts.initialize(*host)
   set_up_logging()
+  before()
   train_and_evaluate(config, str(workdir))
   jax.distributed.shutdown()  # as at the end of a program
+
+
+def _nothing() -> None:
+  pass
 
 
 class Children:
@@ -60,8 +65,10 @@ class Children:
     self.output = folder / 'output.txt'
     self._started = []
 
-  def start(self, config, workdir, *, devices=1, host=(), output=None):
-    """A process that trains; see `run`."""
+  def start(
+    self, config, workdir, *, devices=1, host=(), output=None, before=_nothing
+  ):
+    """A process that trains; see `run`. `before` is called in it first."""
     process = self._context.Process(
       target=run,
       args=(
@@ -71,6 +78,7 @@ class Children:
         self._compiler,
         devices,
         host,
+        before,
       ),
     )
     process.start()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from child_runs import get_config
 
-from mixdtp_jax import checkpoints, hosts
+from mixdtp_jax import checkpoints, hosts, train
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.train import start_state
 
@@ -36,7 +36,7 @@ def _address():
     return f'127.0.0.1:{probe.getsockname()[1]}'
 
 
-def _start(children, config, workdir, count):
+def _start(children, config, workdir, count, **kwargs):
   """`count` processes; what each printed is in WORKDIR.NUMBER."""
   address = _address()
   return [
@@ -45,6 +45,7 @@ def _start(children, config, workdir, count):
       workdir,
       host=(address, count, i),
       output=workdir.with_suffix(f'.{i}'),
+      **kwargs,
     )
     for i in range(count)
   ]
@@ -159,6 +160,39 @@ def test_sigterm_to_one_stops_all(children, tiny_pairs, tmp_path, signalled):
   assert 'Stopped' not in texts[1]
   assert _last_state(workdir, config).step == int(step)
   assert not (workdir / 'results').exists()
+
+
+def _slow_evaluation_with_a_signal():
+  """The second process gets SIGTERM in the first batch of an evaluation."""
+  real = train.evaluate
+
+  def evaluate(restore, *args, **kwargs):
+    def slowly(images):
+      if jax.process_index() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(1)
+      return restore(images)
+
+    return real(slowly, *args, **kwargs)
+
+  train.evaluate = evaluate
+
+
+@pytest.mark.parametrize(('every', 'stopped_after'), [(2, 2), (0, 6)])
+def test_sigterm_in_an_evaluation_stops_all(
+  children, tiny_pairs, tmp_path, every, stopped_after
+):
+  workdir = tmp_path / 'run'
+  config = _config(
+    tiny_pairs, workdir, eval_every_steps=every, eval_batch_size=2
+  )
+  processes = _start(
+    children, config, workdir, 2, before=_slow_evaluation_with_a_signal
+  )
+  texts = _join(processes, workdir)
+  assert f'Stopped by SIGTERM after update {stopped_after} of 6' in texts[0]
+  assert _last_state(workdir, config).step == stopped_after
+  assert not (workdir / 'results' / 'results.json').exists()
 
 
 @pytest.mark.parametrize(

@@ -62,15 +62,12 @@ def test_stops_in_an_evaluation(config, monkeypatch, tmp_path, every, step):
   assert not scored
 
 
-def test_is_silent_without_a_signal_and_catches_only_while_open(tmp_path):
+def test_is_silent_without_a_signal_and_catches_only_while_open():
   before = signal.getsignal(signal.SIGTERM)
-  with checkpoints.make_manager(tmp_path) as manager:
-    with preemption.watch(manager) as watch:
-      watch.after_update(1)
-      watch.during_evaluation()
-      _signal()
-      with pytest.raises(preemption.Preempted):
-        watch.during_evaluation()
-      with pytest.raises(preemption.Preempted):
-        watch.after_update(2)
-    assert signal.getsignal(signal.SIGTERM) is before
+  with preemption.watch() as watch:
+    watch.look()
+    watch.look()
+    _signal()
+    with pytest.raises(preemption.Preempted):
+      watch.look()
+  assert signal.getsignal(signal.SIGTERM) is before
