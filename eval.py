@@ -4,6 +4,11 @@ python eval.py --weights=runs/mine --out=results
 python eval.py --weights=mixdtp.pth --steps=3 --folder=pairs --out=results
 """
 
+from mixdtp_jax import huge_pages
+
+if __name__ == '__main__':
+  huge_pages.use_huge_pages()  # before what takes time to import
+
 import os
 from collections.abc import Sequence
 

@@ -6,6 +6,11 @@ One command on each host of a TPU slice, or under srun or mpirun, trains on all
 of them; elsewhere the last three flags say who is who.
 """
 
+from mixdtp_jax import huge_pages
+
+if __name__ == '__main__':
+  huge_pages.use_huge_pages()  # before what takes time to import
+
 from collections.abc import Sequence
 
 from absl import app, flags

@@ -1,5 +1,10 @@
 """The commands: python -m mixdtp_jax COMMAND --help."""
 
+from mixdtp_jax import huge_pages
+
+if __name__ == '__main__':
+  huge_pages.use_huge_pages()  # before what takes time to import
+
 import argparse
 import pathlib
 import signal

@@ -75,3 +75,15 @@ class Conv1x1(nn.Module):
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
     return ops.conv1x1(x, kernel)
+
+
+class LayerNorm(nn.Module):
+  """Layer norm over the channels of each pixel, (B, H, W, C) to the same."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies `ops.layer_norm` with this module's scale and bias."""
+    shape = (x.shape[-1],)
+    scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+    return ops.layer_norm(x, scale, bias)

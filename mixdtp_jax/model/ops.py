@@ -1,15 +1,15 @@
-"""The network's pure functions: resizing, fast convolutions, the gelu gate.
+"""The network's pure functions: resizing, dense convolutions, layer norm.
 
 Arrays are NHWC. Nothing here has parameters or state. Results have the dtype of
 the images; kernels may be wider (float32 where images are bfloat16), are
 rounded at use, and have gradients of their own dtype, summed in it.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from mixdtp_jax.model import native
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -78,10 +78,11 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     (B, H, W, D).
   """
-  return _convolution(x, kernel, groups=1)
+  return grouped_conv3x3(x, kernel, groups=1)
 
 
-def _convolution(x, kernel, groups):
+def grouped_conv3x3(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+  """`conv3x3` of groups of channels: kernel (3, 3, C / groups, D)."""
   return lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
@@ -92,8 +93,10 @@ def _convolution(x, kernel, groups):
   )
 
 
-def _convolution_kernel_gradient(x, kernel, g, groups):
-  """Of `_convolution`; the automatic one is summed in the dtype of `x`.
+def grouped_conv3x3_kernel_gradient(
+  x: jax.Array, kernel: jax.Array, g: jax.Array, groups: int
+) -> jax.Array:
+  """Of `grouped_conv3x3`; the automatic one is summed in the dtype of `x`.
 
   A narrow sum would be rounded before, and added up between devices too.
   """
@@ -115,7 +118,26 @@ def _conv3x3_fwd(x, kernel):
 def _conv3x3_bwd(residuals, g):
   x, kernel = residuals
   grad_x = conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3))
-  return grad_x, _convolution_kernel_gradient(x, kernel, g, groups=1)
+  return grad_x, _kernel_gradient(_xla_conv3x3_kernel_gradient, x, kernel, g)
+
+
+def _xla_conv3x3_kernel_gradient(x, kernel, g):
+  return grouped_conv3x3_kernel_gradient(x, kernel, g, groups=1)
+
+
+# Numbers of a kernel whose gradient is summed by native code: as many as a
+# core's own cache holds. With more, XLA is as fast.
+_NATIVE_KERNEL = 300_000
+
+
+def _kernel_gradient(xla, x, kernel, g):
+  """In native code on a CPU, where that is good; else as `xla` does it."""
+
+  def on_cpu(x, kernel, g):
+    fast = native.usable(x.dtype) and kernel.size <= _NATIVE_KERNEL
+    return (native.kernel_gradient if fast else xla)(x, kernel, g)
+
+  return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=xla)
 
 
 conv3x3.defvjp(_conv3x3_fwd, _conv3x3_bwd)
@@ -146,9 +168,21 @@ def _conv1x1_fwd(x, kernel):
 
 def _conv1x1_bwd(residuals, g):
   x, kernel = residuals
+  grad_x = g @ kernel.T.astype(g.dtype)
+  return grad_x, conv1x1_kernel_gradient(x, kernel, g)
+
+
+def conv1x1_kernel_gradient(
+  x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> jax.Array:
+  """Of `conv1x1`, in the kernel's dtype."""
+  return _kernel_gradient(_xla_conv1x1_kernel_gradient, x, kernel, g)
+
+
+def _xla_conv1x1_kernel_gradient(x, kernel, g):
   pixels_x, pixels_g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
   by_pixel = (((0,), (0,)), ((), ()))
-  return g @ kernel.T.astype(g.dtype), lax.dot_general(
+  return lax.dot_general(
     pixels_x, pixels_g, by_pixel, preferred_element_type=kernel.dtype
   )
 
@@ -157,196 +191,120 @@ conv1x1.defvjp(_conv1x1_fwd, _conv1x1_bwd)
 
 
 @jax.custom_vjp
-def gated_gelu(x: jax.Array) -> jax.Array:
-  """gelu(a) * b of the halves a, b of the channels: (..., 2C) to (..., C).
-
-  The exact gelu, a times the normal distribution function of a, in float32:
-  elementwise, it costs no more there than in bfloat16. Written with
-  its gradient: XLA on a CPU computes anew what made `x` in each of the
-  gradient's parts, and here these are fewer than in the automatic one.
-  """
-  a, b = jnp.split(at_least_float32(x), 2, axis=-1)
-  return (a * _normal_cdf(a) * b).astype(x.dtype)
-
-
-def _normal_cdf(x):
-  return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
-
-
-def _gated_gelu_fwd(x):
-  return gated_gelu(x), x
-
-
-def _gated_gelu_bwd(x, g):
-  a, b = jnp.split(at_least_float32(x), 2, axis=-1)
-  cdf = _normal_cdf(a)
-  density = jnp.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
-  grad_a, grad_b = g * b * (cdf + a * density), g * a * cdf
-  return (jnp.concatenate([grad_a, grad_b], axis=-1).astype(x.dtype),)
-
-
-gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
-
-
-@jax.custom_vjp
-def feed_forward(
-  x: jax.Array, widen: jax.Array, depthwise: jax.Array, narrow: jax.Array
-) -> jax.Array:
-  """The gated feed-forward: 1x1, depthwise 3x3, `gated_gelu`, 1x1.
-
-  The widened image is the network's largest array by far. On a CPU, where it
-  would pass through memory several times, and where nothing is kept for a
-  gradient, it is made and used up in strips of rows.
+def gram(x: jax.Array, y: jax.Array) -> jax.Array:
+  """Inner products of channels over the pixels, in float32 (or wider).
 
   Args:
     x: (B, H, W, C).
-    widen: (C, 2D), the 1x1 kernel before.
-    depthwise: (3, 3, 1, 2D).
-    narrow: (D, C), the 1x1 kernel after.
+    y: (B, H, W, D).
+
+  Returns:
+    (B, C, D).
+  """
+  return lax.platform_dependent(x, y, cpu=_gram_on_cpu, default=_xla_gram)
+
+
+def _gram_on_cpu(x, y):
+  fast = x.shape[3] * y.shape[3] <= _NATIVE_KERNEL and native.usable(x.dtype)
+  return (native.gram if fast else _xla_gram)(x, y)
+
+
+def _xla_gram(x, y):
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  return jnp.einsum('bhwc,bhwd->bcd', x, y, preferred_element_type=wide)
+
+
+def _gram_fwd(x, y):
+  return gram(x, y), (x, y)
+
+
+def _gram_bwd(residuals, g):
+  # The automatic gradient makes images with their channels first, on a CPU.
+  x, y = residuals
+  return mix_channels(y, g.swapaxes(1, 2)), mix_channels(x, g)
+
+
+gram.defvjp(_gram_fwd, _gram_bwd)
+
+
+@jax.custom_vjp
+def mix_channels(x: jax.Array, matrix: jax.Array) -> jax.Array:
+  """A 1x1 convolution that every image has its own kernel for.
+
+  Args:
+    x: (B, H, W, C).
+    matrix: (B, C, D).
+
+  Returns:
+    (B, H, W, D).
+  """
+  return jnp.einsum('bhwc,bcd->bhwd', x, matrix.astype(x.dtype))
+
+
+def _mix_fwd(x, matrix):
+  return mix_channels(x, matrix), (x, matrix)
+
+
+def _mix_bwd(residuals, g):
+  x, matrix = residuals
+  return mix_channels(g, matrix.swapaxes(1, 2)), gram(x, g).astype(matrix.dtype)
+
+
+mix_channels.defvjp(_mix_fwd, _mix_bwd)
+
+
+@jax.custom_vjp
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+  """Layer norm over the channels of each pixel, in float32 (or wider).
+
+  Args:
+    x: (B, H, W, C).
+    scale: (C,).
+    bias: (C,).
 
   Returns:
     (B, H, W, C).
   """
   return lax.platform_dependent(
-    x,
-    widen,
-    depthwise,
-    narrow,
-    cpu=_feed_forward_in_strips,
-    default=_feed_forward_at_once,
+    x, scale, bias, cpu=_layer_norm_on_cpu, default=_xla_layer_norm
   )
 
 
-def _feed_forward_at_once(x, widen, depthwise, narrow):
-  wide = depthwise_conv3x3(conv1x1(x, widen), depthwise)
-  return conv1x1(gated_gelu(wide), narrow)
+def _layer_norm_on_cpu(x, scale, bias):
+  layer_norm = native.layer_norm if native.usable(x.dtype) else _xla_layer_norm
+  return layer_norm(x, scale, bias)
 
 
-def _feed_forward_fwd(*arguments):
-  return jax.vjp(_feed_forward_at_once, *arguments)
+def _xla_layer_norm(x, scale, bias):
+  wide = at_least_float32(x)
+  # The fast variance E[x^2] - E[x]^2 loses digits that parity needs.
+  centred = wide - wide.mean(-1, keepdims=True)
+  variance = jnp.square(centred).mean(-1, keepdims=True)
+  normal = centred * lax.rsqrt(variance + 1e-5)
+  return (normal * scale + bias).astype(x.dtype)
 
 
-def _feed_forward_bwd(gradient, g):
-  return gradient(g)
+def _layer_norm_fwd(x, scale, bias):
+  return layer_norm(x, scale, bias), (x, scale, bias)
 
 
-feed_forward.defvjp(_feed_forward_fwd, _feed_forward_bwd)
-
-# Bytes of a strip of a widened image. 4 and 16 MiB did nearly as well on cores
-# that share 32 MiB of cache; an image of no more than that gains nothing.
-_STRIP = 8 * 2**20
-_CACHE = 4 * _STRIP
-
-
-def _feed_forward_in_strips(x, widen, depthwise, narrow):
-  """`_feed_forward_at_once`, some rows after the others."""
-  b, h, w, c = x.shape
-  row = b * w * widen.shape[1] * x.dtype.itemsize
-  # A row above and one below are widened twice: of few rows that is a loss.
-  strips = -(-h // max(_STRIP // row, 8))
-  if h * row <= _CACHE or strips == 1:
-    return _feed_forward_at_once(x, widen, depthwise, narrow)
-  rows = -(-h // strips)
-  # Rows of zeros are widened to zeros, the depthwise convolution's padding.
-  padded = jnp.pad(x, ((0, 0), (1, strips * rows - h + 1), (1, 1), (0, 0)))
-
-  def strip(first):
-    part = lax.dynamic_slice_in_dim(padded, first, rows + 2, axis=1)
-    wide = _taps(conv1x1(part, widen), depthwise)
-    return conv1x1(gated_gelu(wide), narrow)
-
-  out = lax.map(strip, rows * jnp.arange(strips))
-  return jnp.moveaxis(out, 0, 1).reshape(b, strips * rows, w, c)[:, :h]
-
-
-@jax.custom_vjp
-def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Depthwise 3x3 cross-correlation, stride 1, zero padding 1.
-
-  XLA's own depthwise convolution, and the automatic gradient of any other
-  form, are many times slower than this on a CPU (see `_kernel_gradient`);
-  elsewhere XLA's is used.
-
-  Args:
-    x: (B, H, W, C).
-    kernel: (3, 3, 1, C), the layout of `flax.linen.Conv`.
-
-  Returns:
-    (B, H, W, C).
-  """
+def _layer_norm_bwd(residuals, g):
   return lax.platform_dependent(
-    x, kernel, cpu=_shifted_sum, default=_xla_depthwise
+    *residuals,
+    g,
+    cpu=_layer_norm_gradients_on_cpu,
+    default=_xla_layer_norm_gradients,
   )
 
 
-def _xla_depthwise(x, kernel):
-  return _convolution(x, kernel, groups=x.shape[-1])
+def _layer_norm_gradients_on_cpu(x, scale, bias, g):
+  if native.usable(x.dtype):
+    return native.layer_norm_gradients(x, scale, g)
+  return _xla_layer_norm_gradients(x, scale, bias, g)
 
 
-def _shifted_sum(x, kernel):
-  return _taps(_pad(x), kernel)
+def _xla_layer_norm_gradients(x, scale, bias, g):
+  return jax.vjp(_xla_layer_norm, x, scale, bias)[1](g)
 
 
-def _taps(padded, kernel):
-  """The depthwise convolution of an image with a pixel more on each side."""
-  h, w = padded.shape[1] - 2, padded.shape[2] - 2
-  wide = at_least_float32(padded)
-  total = sum(
-    wide[:, i : i + h, j : j + w] * kernel[i, j, 0]
-    for i in range(3)
-    for j in range(3)
-  )
-  return total.astype(padded.dtype)
-
-
-def _pad(x):
-  return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _depthwise_fwd(x, kernel):
-  return depthwise_conv3x3(x, kernel), (x, kernel)
-
-
-def _depthwise_bwd(residuals, g):
-  return lax.platform_dependent(
-    *residuals, g, cpu=_shifted_gradients, default=_xla_gradients
-  )
-
-
-def _xla_gradients(x, kernel, g):
-  grad_x = _xla_depthwise(g, kernel[::-1, ::-1])
-  return grad_x, _convolution_kernel_gradient(x, kernel, g, x.shape[-1])
-
-
-def _shifted_gradients(x, kernel, g):
-  grad_x = _shifted_sum(g, kernel[::-1, ::-1])
-  return grad_x, _kernel_gradient(x, g).astype(kernel.dtype)
-
-
-def _kernel_gradient(x, g):
-  """Sum over pixels of the shifted input times `g`: (3, 3, 1, C).
-
-  XLA on a CPU sums over leading axes slowly, but multiplies elementwise and
-  does matrix products well. So up to 4x4 blocks of the image are added onto
-  one another elementwise, in one fused loop that writes 1/16 of a product,
-  and a row of ones times that does the rest: 10 times faster than nine plain
-  sums for 96x96 pixels of 340 channels.
-  """
-  b, h, w, c = x.shape
-  rows, columns = h // math.gcd(h, 4), w // math.gcd(w, 4)
-  padded, g = _pad(at_least_float32(x)), at_least_float32(g)
-  ones = jnp.ones((1, b * rows * columns), g.dtype)
-
-  def tap(i, j):
-    folded = sum(
-      padded[:, i + r : i + r + rows, j + s : j + s + columns]
-      * g[:, r : r + rows, s : s + columns]
-      for r in range(0, h, rows)
-      for s in range(0, w, columns)
-    )
-    return ones @ folded.reshape(-1, c)
-
-  return jnp.stack([jnp.stack([tap(i, j) for j in range(3)]) for i in range(3)])
-
-
-depthwise_conv3x3.defvjp(_depthwise_fwd, _depthwise_bwd)
+layer_norm.defvjp(_layer_norm_fwd, _layer_norm_bwd)

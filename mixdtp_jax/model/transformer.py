@@ -10,18 +10,8 @@ import jax.numpy as jnp
 
 from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Kernel
-
-
-def layer_norm(x: jax.Array, *, name: str) -> jax.Array:
-  """Layer norm over the channels of each pixel, with weight and bias.
-
-  Computed in float32 (or wider), the result is of the dtype of `x`.
-  """
-  # The fast variance E[x^2] - E[x]^2 loses digits that parity needs.
-  return nn.LayerNorm(
-    epsilon=1e-5, use_fast_variance=False, dtype=x.dtype, name=name
-  )(x)
+from mixdtp_jax.model.depthwise import depthwise_conv3x3, feed_forward
+from mixdtp_jax.model.layers import Kernel, LayerNorm
 
 
 class ChannelAttention(nn.Module):
@@ -32,7 +22,7 @@ class ChannelAttention(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Mixes the channels of each head by the similarity of their images."""
-    b, h, w, c = x.shape
+    b, _, _, c = x.shape
     temperature = self.param(
       'temperature', nn.initializers.ones, (self.heads,), jnp.float32
     )
@@ -40,12 +30,12 @@ class ChannelAttention(nn.Module):
     pointwise = Kernel((c, 3 * c), name='qkv')()
     depthwise = Kernel((3, 3, 1, 3 * c), name='qkv_depthwise')()
     q, k, v = (
-      ops.depthwise_conv3x3(ops.conv1x1(x, p), d).reshape(b, h * w, c)
+      depthwise_conv3x3(ops.conv1x1(x, p), d)
       for p, d in zip(
         jnp.split(pointwise, 3, -1), jnp.split(depthwise, 3, -1), strict=True
       )
     )
-    similarity = _within_heads(_gram(q, k), self.heads)
+    similarity = _within_heads(ops.gram(q, k), self.heads)
     # q and k are normalised over all pixels; scaling their small product
     # instead of the images is the same and cheaper.
     similarity *= _inverse_norm(q).reshape(b, self.heads, -1, 1)
@@ -57,13 +47,7 @@ class ChannelAttention(nn.Module):
     mix = jnp.einsum(
       'bhcd,hce->bhde', attention, project_out.reshape(self.heads, -1, c)
     ).reshape(b, c, c)
-    return jnp.einsum('bnd,bde->bne', v, mix.astype(v.dtype)).reshape(x.shape)
-
-
-def _gram(q, k):
-  """Inner products over the pixels, (B, N, C) to (B, C, C), in float32."""
-  wide = jnp.promote_types(q.dtype, jnp.float32)
-  return jnp.einsum('bnc,bnd->bcd', q, k, preferred_element_type=wide)
+    return ops.mix_channels(v, mix)
 
 
 def _within_heads(gram, heads):
@@ -78,11 +62,11 @@ def _within_heads(gram, heads):
 
 
 def _inverse_norm(x):
-  """1 / max(norm over pixels, 1e-12): (B, N, C) to (B, C).
+  """1 / max(norm over pixels, 1e-12): (B, H, W, C) to (B, C).
 
   The maximum is taken of the square, so that a black image has a gradient.
   """
-  squares = jnp.sum(jnp.square(ops.at_least_float32(x)), axis=1)
+  squares = jnp.sum(jnp.square(ops.at_least_float32(x)), axis=(1, 2))
   return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
@@ -96,7 +80,7 @@ class FeedForward(nn.Module):
     """Multiplies one half of the hidden channels by the gelu of the other."""
     c = x.shape[-1]
     hidden = int(c * self.expansion)
-    return ops.feed_forward(
+    return feed_forward(
       x,
       Kernel((c, 2 * hidden), name='project_in')(),
       Kernel((3, 3, 1, 2 * hidden), name='depthwise')(),
@@ -114,9 +98,9 @@ class TransformerBlock(nn.Module):
   def __call__(self, x: jax.Array, _) -> tuple[jax.Array, None]:
     """Maps (B, H, W, C) to (the same, None), as `flax.linen.scan` asks."""
     heads = self.cfg.heads[self.level]
-    x += ChannelAttention(heads, name='attention')(layer_norm(x, name='norm1'))
+    x += ChannelAttention(heads, name='attention')(LayerNorm(name='norm1')(x))
     feed_forward = FeedForward(self.cfg.ffn_expansion, name='feed_forward')
-    return x + feed_forward(layer_norm(x, name='norm2')), None
+    return x + feed_forward(LayerNorm(name='norm2')(x)), None
 
 
 class TransformerStage(nn.Module):
