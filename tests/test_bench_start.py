@@ -30,10 +30,10 @@ def test_a_cold_and_a_warm_start(environment, monkeypatch, tmp_path, capsys):
   assert f'{found["cold"][0]["total"]:.1f}' in capsys.readouterr().out
 
 
-def test_a_start_that_fails_says_why():
+def test_a_start_that_fails_says_why(tmp_path):
   command = [sys.executable, '-c', 'print("begun"); raise SystemExit("no way")']
   with pytest.raises(ChildProcessError, match='train.py ended early: no way'):
-    start.time_start(command)
+    start.time_start(command, tmp_path)
 
 
 def test_no_repeats_are_refused():

@@ -1,6 +1,12 @@
-"""The network against the original's float64 values, and three Adam steps."""
+"""The network against the original's float64 values, and three Adam steps.
 
+The first case is computed as a single CPU device does, by native code where
+there is a compiler, the second as several do.
+"""
+
+import contextlib
 import functools
+from unittest import mock
 
 import golden_values
 import jax
@@ -12,6 +18,7 @@ import pytest
 from mixdtp_jax import losses, metrics
 from mixdtp_jax.interop.torch_names import MIXDTP_STAGES
 from mixdtp_jax.interop.torch_weights import from_torch, to_torch
+from mixdtp_jax.model import native
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.network import MixDTP
 
@@ -47,9 +54,23 @@ def step_of(case, dtype=np.float32):
   return jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
 
+@contextlib.contextmanager
+def as_one_device():
+  def usable(dtype):
+    return dtype == jnp.float32 and native._registered()
+
+  with mock.patch.object(native, 'usable', usable):
+    yield
+
+
 @functools.cache
 def step32(case):
-  return step_of(case)
+  first = case == 'reference_64x64'
+  with as_one_device() if first else contextlib.nullcontext():
+    lowered = step_of(case).lower(initial_params())
+  code = native._target('Depthwise') in lowered.as_text()
+  assert code == (first and native._registered())
+  return lowered.compile()
 
 
 @functools.cache
@@ -69,15 +90,17 @@ def test_the_default_network_has_the_published_number_of_parameters():
 
 def test_every_stage_and_recurrent_step():
   data = reference('reference_64x64')
-  outputs, captured = jax.jit(
-    functools.partial(
-      MixDTP(ModelConfig()).apply,
-      # Blocks inside a scan cannot be captured, and are not asked for.
-      capture_intermediates=lambda module, _: (
-        module.path in STAGES.values() or module.name == 'conv_out'
-      ),
+  apply = functools.partial(
+    MixDTP(ModelConfig()).apply,
+    # Blocks inside a scan cannot be captured, and are not asked for.
+    capture_intermediates=lambda module, _: (
+      module.path in STAGES.values() or module.name == 'conv_out'
+    ),
+  )
+  with as_one_device():
+    outputs, captured = jax.jit(apply)(
+      {'params': initial_params()}, data['rainy']
     )
-  )({'params': initial_params()}, data['rainy'])
   captured = captured['intermediates']
   for stage, path in STAGES.items():
     node = functools.reduce(lambda tree, key: tree[key], path, captured)

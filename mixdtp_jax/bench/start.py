@@ -60,7 +60,7 @@ def bench_start(*, config: str | None, repeats: int, out: str | None) -> None:
       for name, times in found.items():
         workdir = pathlib.Path(folder, f'{name}{number}')
         command = _command(config, workdir, data_dir, cache)
-        times.append(time_start(command))
+        times.append(time_start(command, cache))
   print(_format(found))
   if out is not None:
     content = {'what': 'start', 'machine': at, 'seconds': found}
@@ -99,8 +99,12 @@ def _command(config, workdir, data_dir, cache) -> list[str]:
   ]
 
 
-def time_start(command: list[str]) -> dict[str, float]:
+def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
   """Seconds of each of PHASES, and 'total', until the first update is done.
+
+  Args:
+    command: starts train.py.
+    cache: where it finds, or puts, native code that was compiled.
 
   Raises:
     ChildProcessError: it ends before.
@@ -108,7 +112,8 @@ def time_start(command: list[str]) -> dict[str, float]:
   start = time.perf_counter()
   process = subprocess.Popen(
     command,
-    env=children.environment() | {'JAX_LOG_COMPILES': '1'},
+    env=children.environment()
+    | {'JAX_LOG_COMPILES': '1', 'XDG_CACHE_HOME': str(cache)},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
