@@ -14,10 +14,10 @@ def test_medians_ratio_and_quartiles():
   assert timing.spread == (1, 3)
 
 
-def test_the_two_take_turns():
+def test_the_two_take_turns_of_an_untimed_and_a_timed_run():
   calls = []
   timing = paired(lambda: calls.append('a'), lambda: calls.append('b'), 4)
-  assert ''.join(calls) == 'abbaabba'
+  assert ''.join(calls) == 'aabbbbaaaabbbbaa'
   assert len(timing.a) == len(timing.b) == 4
 
 
@@ -27,6 +27,18 @@ def test_each_time_is_of_its_own_thunk():
   assert min(timing.b) >= 0.02
   assert timing.median_b < 0.06 <= timing.median_a
   assert timing.ratio > 1
+
+
+def test_what_follows_from_the_other_is_not_timed():
+  last = []
+
+  def run(name):
+    if last != [name]:
+      time.sleep(0.2)
+    last[:] = [name]
+
+  timing = paired(lambda: run('a'), lambda: run('b'), 3)
+  assert max(timing.a + timing.b) < 0.2
 
 
 @pytest.mark.parametrize('repeats', [0, -1])
