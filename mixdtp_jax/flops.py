@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from mixdtp_jax.model import native
+
 
 def count_flops(function: Callable[..., Any], *args: Any) -> int:
   """Operations of one call, on all devices together.
@@ -40,14 +42,17 @@ def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
       total += _of_product(eqn)
     elif name == 'conv_general_dilated':
       total += _of_convolution(eqn)
+    elif name == 'ffi_call':
+      total += native.flops(params['target_name'], eqn.outvars[0].aval.size)
     elif name == 'platform_index':
       general[eqn.outvars[0]] = params['platforms'].index(None)
     elif name == 'scan':
       total += params['length'] * _of_jaxpr(params['jaxpr'].jaxpr)
     elif name == 'cond':
-      branches = [_of_jaxpr(branch.jaxpr) for branch in params['branches']]
-      chosen = general.get(eqn.invars[0])
-      total += max(branches) if chosen is None else branches[chosen]
+      branches, chosen = params['branches'], general.get(eqn.invars[0])
+      if chosen is not None:
+        branches = branches[chosen : chosen + 1]
+      total += max(_of_jaxpr(branch.jaxpr) for branch in branches)
     else:
       inner = sum(_of_jaxpr(inner) for inner in _inner(params))
       if name == 'while' and inner:

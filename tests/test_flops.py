@@ -8,12 +8,13 @@ import pytest
 
 from mixdtp_jax.flops import count_flops
 from mixdtp_jax.mesh import make_mesh
-from mixdtp_jax.model import ops
+from mixdtp_jax.model import native, ops
 from mixdtp_jax.model.architectures import abstract_params, final_image
 from mixdtp_jax.model.config import ModelConfig, PReNetConfig
-from mixdtp_jax.model.depthwise import depthwise_conv3x3
+from mixdtp_jax.model.depthwise import depthwise_conv3x3, feed_forward
 
 _image = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+_FEED_FORWARD = ((12, 20), (3, 3, 1, 20), (10, 12))  # its kernels
 
 
 def test_products_and_convolutions():
@@ -113,3 +114,31 @@ def test_all_devices_count_together():
   )
   x = jax.ShapeDtypeStruct((16, 4, 4), jnp.float32, sharding=sharding)
   assert count_flops(jnp.matmul, x, x) == 2 * 16 * 4**3
+
+
+def test_native_code_counts_as_what_it_stands_for(monkeypatch):
+  if not native._registered():
+    pytest.skip('there is no C++ compiler')
+  arguments = _image((2, 8, 6, 12)), *map(_image, _FEED_FORWARD)
+
+  def gradients(*arguments):
+    # A function of its own each time: traces of one are kept.
+    value, pullback = jax.vjp(lambda *a: feed_forward(*a), *arguments)
+    return pullback(value)
+
+  forward = count_flops(lambda *a: feed_forward(*a), *arguments)
+  both = count_flops(gradients, *arguments)
+  monkeypatch.setattr(native, 'usable', lambda dtype: True)
+  assert count_flops(lambda *a: feed_forward(*a), *arguments) == forward
+  # With gradients, it computes the depthwise convolution anew.
+  again = 2 * 9 * 2 * 8 * 6 * 20
+  assert count_flops(lambda *a: gradients(*a), *arguments) == both + again
+
+
+def test_other_devices_do_without_native_code(monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  monkeypatch.setattr(native, '_registered', lambda: True)
+  assert native.usable(jnp.float32)
+  with native.for_other_devices():
+    assert not native.usable(jnp.float32)
+  assert native.usable(jnp.float32)

@@ -147,7 +147,6 @@ def _gated_gelu_bwd(x, g):
 gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
 
 
-@jax.custom_vjp
 def feed_forward(
   x: jax.Array, widen: jax.Array, depthwise: jax.Array, narrow: jax.Array
 ) -> jax.Array:
@@ -155,8 +154,7 @@ def feed_forward(
 
   The widened image is the network's largest array by far. On a CPU, where it
   would pass through memory several times, and where nothing is kept for a
-  gradient, it is made and used up in strips of rows. For a gradient it is
-  kept, and what comes after it is computed anew, which costs little.
+  gradient, it is made and used up in strips of rows.
 
   Args:
     x: (B, H, W, C).
@@ -167,30 +165,44 @@ def feed_forward(
   Returns:
     (B, H, W, C).
   """
+  form = _native_form if native.usable(x.dtype) else _xla_form
+  return form(x, widen, depthwise, narrow)
+
+
+@jax.custom_vjp
+def _xla_form(x, widen, depthwise, narrow):
   return lax.platform_dependent(
     x, widen, depthwise, narrow, cpu=_in_strips, default=_at_once
   )
 
 
-def _at_once(x, widen, depthwise, narrow):
-  return conv1x1(_gate(conv1x1(x, widen), depthwise), narrow)
+def _xla_form_fwd(*arguments):
+  return jax.vjp(_at_once, *arguments)
 
 
-def _feed_forward_fwd(x, widen, depthwise, narrow):
+def _xla_form_bwd(gradient, g):
+  return gradient(g)
+
+
+_xla_form.defvjp(_xla_form_fwd, _xla_form_bwd)
+
+
+@jax.custom_vjp
+def _native_form(x, widen, depthwise, narrow):
+  return _in_strips(x, widen, depthwise, narrow)
+
+
+def _native_form_fwd(x, widen, depthwise, narrow):
   wide = conv1x1(x, widen)
   out = conv1x1(_gate(wide, depthwise), narrow)
+  # What comes between the two is computed anew, which costs little here.
   return out, (x, widen, wide, depthwise, narrow)
 
 
-def _feed_forward_bwd(residuals, g):
+def _native_form_bwd(residuals, g):
   x, widen, wide, depthwise, narrow = residuals
-  grad_gate = conv1x1(g, narrow.T)
-  grad_wide, grad_depthwise, gate = lax.platform_dependent(
-    wide,
-    depthwise,
-    grad_gate,
-    cpu=_gate_gradients_on_cpu,
-    default=_gate_gradients,
+  grad_wide, grad_depthwise, gate = native.depthwise_gate_gradients(
+    wide, depthwise, conv1x1(g, narrow.T)
   )
   return (
     conv1x1(grad_wide, widen.T),
@@ -200,34 +212,17 @@ def _feed_forward_bwd(residuals, g):
   )
 
 
-feed_forward.defvjp(_feed_forward_fwd, _feed_forward_bwd)
+_native_form.defvjp(_native_form_fwd, _native_form_bwd)
+
+
+def _at_once(x, widen, depthwise, narrow):
+  return conv1x1(_gate(conv1x1(x, widen), depthwise), narrow)
 
 
 def _gate(wide, depthwise):
-  return lax.platform_dependent(
-    wide, depthwise, cpu=_gate_on_cpu, default=_plain_gate
-  )
-
-
-def _plain_gate(wide, depthwise):
-  return gated_gelu(depthwise_conv3x3(wide, depthwise))
-
-
-def _gate_on_cpu(wide, depthwise):
   if native.usable(wide.dtype):
     return native.depthwise_gate(wide, depthwise)
-  return _plain_gate(wide, depthwise)
-
-
-def _gate_gradients(wide, depthwise, g):
-  gate, gradients = jax.vjp(_plain_gate, wide, depthwise)
-  return *gradients(g), gate
-
-
-def _gate_gradients_on_cpu(wide, depthwise, g):
-  if native.usable(wide.dtype):
-    return native.depthwise_gate_gradients(wide, depthwise, g)
-  return _gate_gradients(wide, depthwise, g)
+  return gated_gelu(depthwise_conv3x3(wide, depthwise))
 
 
 def _gate_inside(wide, depthwise):

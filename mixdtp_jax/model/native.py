@@ -8,6 +8,7 @@ the same order on any number of threads, so results are the same bit for bit.
 All images are (B, H, W, C); all arrays are float32.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -17,6 +18,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,20 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
+_for_others = False
+
+
+@contextlib.contextmanager
+def for_other_devices() -> Iterator[None]:
+  """What is traced within it is for devices that are not of this process."""
+  global _for_others
+  before, _for_others = _for_others, True
+  try:
+    yield
+  finally:
+    _for_others = before
+
+
 def usable(dtype: jnp.dtype) -> bool:
   """Whether the functions below are there for images of a dtype.
 
@@ -44,7 +60,8 @@ def usable(dtype: jnp.dtype) -> bool:
   and where the CPU is not what JAX computes on, they are not used.
   """
   return (
-    dtype == jnp.float32
+    not _for_others
+    and dtype == jnp.float32
     and jax.default_backend() == 'cpu'
     and jax.device_count() == 1
     and _registered()
@@ -212,6 +229,25 @@ def layer_norm_gradients(
   """The gradients of x, scale and bias, `g` being that of `layer_norm`."""
   results = (_like(x), _like(scale), _like(scale))
   return _call('LayerNormGradients', results, x, scale, g)
+
+
+def flops(target: str, size: int) -> int:
+  """Operations of one of them, as `flops.count_flops` counts.
+
+  Args:
+    target: what XLA calls it.
+    size: numbers in its first result.
+
+  Raises:
+    KeyError: it is none whose operations count.
+  """
+  # A tap is two operations; the gate has two numbers for each of its results.
+  # Its gradients are those of image and kernel, and it is made anew for them.
+  taps = {
+    _target('DepthwiseGate'): 2 * 9,
+    _target('DepthwiseGateGradients'): 27,
+  }
+  return 2 * taps[target] * size
 
 
 def _call(name, results, *arguments):

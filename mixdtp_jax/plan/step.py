@@ -1,5 +1,6 @@
 """One training step, compiled for its target and read."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -15,6 +16,7 @@ from mixdtp_jax.growth import Stage
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.model.architectures import make_network
 from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.model.native import for_other_devices
 from mixdtp_jax.plan.program import Collective, Program
 from mixdtp_jax.plan.targets import Target, out_of_memory
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
@@ -112,7 +114,9 @@ def plan_step(
     abstract_state(config, mesh),
     abstract_batch(stage.batch_size, stage.crop, mesh),
   )
-  flops = count_flops(step, *arguments) / len(target.devices)
+  here = target.devices[0] in jax.devices()
+  with _tracing(here):
+    flops = count_flops(step, *arguments) / len(target.devices)
   common = {
     'batch_size': stage.batch_size,
     'crop': stage.crop,
@@ -126,7 +130,7 @@ def plan_step(
   )
   logging.info(what)
   with waiting(what):
-    took, found = seconds(lambda: _compile(step, arguments))
+    took, found = seconds(lambda: _compile(step, arguments, here))
   if isinstance(found, jax.errors.JaxRuntimeError):
     needed = out_of_memory(found).get('needed')
     return StepPlan(compile_seconds=took, needed=needed, **common)
@@ -161,12 +165,17 @@ def abstract_state(
   )
 
 
+def _tracing(here: bool) -> contextlib.AbstractContextManager:
+  return contextlib.nullcontext() if here else for_other_devices()
+
+
 def _compile(
-  step: jax.stages.Wrapped, arguments: tuple[Any, ...]
+  step: jax.stages.Wrapped, arguments: tuple[Any, ...], here: bool
 ) -> jax.stages.Compiled | jax.errors.JaxRuntimeError:
   """The program, or the error that says that memory does not suffice."""
   try:
-    return step.lower(*arguments).compile()
+    with _tracing(here):
+      return step.lower(*arguments).compile()
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
