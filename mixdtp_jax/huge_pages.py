@@ -1,7 +1,7 @@
 """Memory in huge pages, where Linux gives them to who asks.
 
 A training step takes gigabytes from the system and gives them back. In pages of
-4 KiB each costs a page fault: with 2.4 GiB of temporaries, on two cores, the
+4 KiB each costs a page fault: with 2.8 GiB of temporaries, on two cores, the
 step of the paper's network took 7 s so and 3.4 s in pages of 2 MiB.
 """
 

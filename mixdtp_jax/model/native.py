@@ -73,7 +73,8 @@ def _registered() -> bool:
   """Tells JAX of the functions; False, with a warning, without a compiler."""
   try:
     library = ctypes.CDLL(str(_compiled(_cache_folder())))
-  except (OSError, subprocess.CalledProcessError) as error:
+  # A RuntimeError is that there is no home folder.
+  except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
     output = getattr(error, 'stderr', None) or str(error)
     logging.warning(
       'Computing without cpu_kernels.cc, several times slower on a CPU: %s. '
