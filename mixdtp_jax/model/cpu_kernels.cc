@@ -550,10 +550,6 @@ inline float sum_of(Vector v) {
   return total;
 }
 
-inline float sum_of(Short v) { return v[0] + v[1] + v[2] + v[3]; }
-
-inline float sum_of(float v) { return v; }
-
 // Sums of f(V, n), an array of `count` vectors, over channels.
 template <int count, typename F>
 inline void sum_over_channels(float* totals, int64_t size, F f) {
