@@ -15,6 +15,7 @@ from mixdtp_jax.mesh import (
   make_mesh,
   place,
   replicated,
+  traced_for,
 )
 
 Apply = Callable[[Any, jax.Array], jax.Array]
@@ -30,7 +31,8 @@ def _apply_and_clamp(
   if images.shape[1] >= MIN_SHARED_ROWS:
     # Here the compiler splits heights that the devices do not divide, too.
     images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
-  restored = jnp.clip(apply(params, images).astype(jnp.float32), 0, 1)
+  restored = traced_for(mesh, apply)(params, images)
+  restored = jnp.clip(restored.astype(jnp.float32), 0, 1)
   # Every host gets the whole batch, and so every host can score it.
   return jax.lax.with_sharding_constraint(restored, replicated(mesh))
 

@@ -1,11 +1,14 @@
 """The devices as a mesh, and how batches and parameters lie on it."""
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+_Function = TypeVar('_Function', bound=Callable)
 
 # Of an image whose rows devices share, at least. XLA (of JAX 0.10.2) splits the
 # 3x3 convolution of 2 rows, an eighth of 16, wrongly: without any error its
@@ -50,6 +53,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
   """Arrays of which every device has a copy."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def traced_for(mesh: Mesh, function: _Function) -> _Function:
+  """The function, which JAX is to trace for devices of a mesh.
+
+  Kernels that XLA cannot split by itself find there how images lie: see
+  residual_feed_forward.py.
+  """
+
+  @functools.wraps(function)
+  def traced(*args):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args)
+
+  return traced
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:

@@ -11,7 +11,7 @@ from absl import logging
 
 from mixdtp_jax.growth import stages
 from mixdtp_jax.losses import make_loss
-from mixdtp_jax.mesh import batch_sharding, replicated
+from mixdtp_jax.mesh import batch_sharding, replicated, traced_for
 from mixdtp_jax.model.architectures import Network, make_network
 from mixdtp_jax.model.config import make_model_config
 from mixdtp_jax.model.network import Outputs
@@ -161,7 +161,9 @@ def make_train_step(
     accumulate_steps=config.accumulate_steps,
     ema_decay=config.ema_decay,
   )
-  return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+  return jax.jit(
+    traced_for(mesh, step), donate_argnums=0, out_shardings=replicated(mesh)
+  )
 
 
 def compile_ahead(

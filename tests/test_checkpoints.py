@@ -131,6 +131,7 @@ _EXECUTION = {
   'model.scan_unroll': 2,
   'model.dtype': 'bfloat16',
   'model.remat': 'full',
+  'model.fused_feed_forward': True,
 }
 
 

@@ -104,6 +104,7 @@ def test_every_knob_is_in_one_of_these_tests():
     'scan_unroll',
     'dtype',
     'remat',
+    'fused_feed_forward',
   }
   assert {field.name for field in dataclasses.fields(ModelConfig)} == tested
 

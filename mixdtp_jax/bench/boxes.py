@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mixdtp_jax.model.architectures import abstract_params, make_network
-from mixdtp_jax.model.config import AnyConfig
+from mixdtp_jax.model.config import AnyConfig, PReNetConfig
 from mixdtp_jax.model.transformer import TransformerBlock, TransformerStage
 
 # What the modules do apart from their parts; others go by their class's name.
@@ -83,8 +83,11 @@ class Box:
 def find_boxes(cfg: AnyConfig, shape: tuple[int, ...]) -> dict[Box, int]:
   """The boxes of a network for images of a shape, and how often each runs.
 
-  What the gradient computes anew with `remat` is not counted.
+  What the gradient computes anew with `remat` is not counted, and a fused
+  feed-forward is taken apart.
   """
+  if not isinstance(cfg, PReNetConfig):
+    cfg = dataclasses.replace(cfg, fused_feed_forward=False)
   finder = _Finder()
   image = jax.ShapeDtypeStruct(shape, jnp.float32)
   network = make_network(cfg)

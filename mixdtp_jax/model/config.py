@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 # The fields that say how a network is computed, not which one it is: weights
 # and checkpoints do not depend on them.
-EXECUTION = ('scan_unroll', 'dtype', 'remat')
+EXECUTION = ('scan_unroll', 'dtype', 'remat', 'fused_feed_forward')
 
 DTYPES = ('float32', 'bfloat16')
 
@@ -35,6 +35,9 @@ class UNetConfig:
     remat: what the gradient computes anew instead of keeping it: none;
       blocks: each transformer block and recurrent step, of which the inputs
       are kept; full: whole stages too, of which the inputs alone are kept.
+    fused_feed_forward: of a block's feed-forward, too, the gradient keeps the
+      input alone; on a TPU one kernel computes it, where an image fits into
+      its fast memory. See model/pallas_feed_forward.py.
   """
 
   width: int
@@ -46,6 +49,7 @@ class UNetConfig:
   scan_unroll: int = 1
   dtype: str = 'float32'
   remat: str = 'none'
+  fused_feed_forward: bool = False
 
   def __post_init__(self):
     """Raises ValueError for a network that cannot be built."""

@@ -80,10 +80,14 @@ class Conv1x1(nn.Module):
 class LayerNorm(nn.Module):
   """Layer norm over the channels of each pixel, (B, H, W, C) to the same."""
 
-  @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies `ops.layer_norm` with this module's scale and bias."""
-    shape = (x.shape[-1],)
+    return ops.layer_norm(x, *self.weights(x.shape[-1]))
+
+  @nn.compact
+  def weights(self, channels: int) -> tuple[jax.Array, jax.Array]:
+    """Returns scale and bias, each (channels,) in float32."""
+    shape = (channels,)
     scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
-    return ops.layer_norm(x, scale, bias)
+    return scale, bias

@@ -12,6 +12,7 @@ from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.depthwise import depthwise_conv3x3, feed_forward
 from mixdtp_jax.model.layers import Kernel, LayerNorm
+from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
 
 
 class ChannelAttention(nn.Module):
@@ -75,16 +76,18 @@ class FeedForward(nn.Module):
 
   expansion: float
 
-  @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Multiplies one half of the hidden channels by the gelu of the other."""
-    c = x.shape[-1]
-    hidden = int(c * self.expansion)
-    return feed_forward(
-      x,
-      Kernel((c, 2 * hidden), name='project_in')(),
+    return feed_forward(x, *self.kernels(x.shape[-1]))
+
+  @nn.compact
+  def kernels(self, channels: int) -> tuple[jax.Array, ...]:
+    """Returns the three kernels that `depthwise.feed_forward` takes."""
+    hidden = int(channels * self.expansion)
+    return (
+      Kernel((channels, 2 * hidden), name='project_in')(),
       Kernel((3, 3, 1, 2 * hidden), name='depthwise')(),
-      Kernel((hidden, c), name='project_out')(),
+      Kernel((hidden, channels), name='project_out')(),
     )
 
 
@@ -99,8 +102,13 @@ class TransformerBlock(nn.Module):
     """Maps (B, H, W, C) to (the same, None), as `flax.linen.scan` asks."""
     heads = self.cfg.heads[self.level]
     x += ChannelAttention(heads, name='attention')(LayerNorm(name='norm1')(x))
+    norm = LayerNorm(name='norm2')
     feed_forward = FeedForward(self.cfg.ffn_expansion, name='feed_forward')
-    return x + feed_forward(LayerNorm(name='norm2')(x)), None
+    if self.cfg.fused_feed_forward:
+      c = x.shape[-1]
+      weights = *norm.weights(c), *feed_forward.kernels(c)
+      return residual_feed_forward(x, *weights), None
+    return x + feed_forward(norm(x)), None
 
 
 class TransformerStage(nn.Module):

@@ -1,0 +1,84 @@
+"""The feed-forward's TPU kernels, interpreted on a CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixdtp_jax.model import ops, pallas_feed_forward
+from mixdtp_jax.model.depthwise import feed_forward
+from mixdtp_jax.model.pallas_feed_forward import Arguments, fits
+from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
+
+
+def arguments_of(shape, hidden, dtype='float32'):
+  c = shape[-1]
+  keys = jax.random.split(jax.random.key(0), 6)
+  x, scale, bias, widen, depthwise, narrow = (
+    jax.random.normal(key, shape)
+    for key, shape in zip(
+      keys,
+      (shape, (c,), (c,), (c, 2 * hidden), (3, 3, 1, 2 * hidden), (hidden, c)),
+      strict=True,
+    )
+  )
+  return Arguments(
+    x.astype(dtype),
+    1 + 0.1 * scale,
+    bias,
+    widen / c**0.5,
+    depthwise / 3,
+    narrow / hidden**0.5,
+  )
+
+
+def plain(x, scale, bias, *kernels):
+  return x + feed_forward(ops.layer_norm(x, scale, bias), *kernels)
+
+
+def value_and_gradients(function, arguments, g):
+  value, gradients = jax.vjp(function, *arguments)
+  return value, *gradients(g)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'hidden', 'dtype', 'tolerance'),
+  [
+    ((2, 8, 16, 16), 20, 'float32', 2e-6),
+    ((2, 12, 12, 16), 150, 'float32', 2e-6),  # two groups, rows of no tiles
+    ((1, 4, 4, 8), 9, 'float32', 2e-6),
+    ((2, 16, 24, 16), 40, 'bfloat16', 0.02),
+  ],
+)
+def test_the_kernels_are_the_plain_form(shape, hidden, dtype, tolerance):
+  arguments = arguments_of(shape, hidden, dtype)
+  assert fits(shape, hidden)
+  g = jax.random.normal(jax.random.key(1), shape).astype(dtype)
+  want = value_and_gradients(plain, arguments, g)
+  got = (
+    pallas_feed_forward.forward(arguments, interpret=True),
+    *pallas_feed_forward.gradients(arguments, g, interpret=True),
+  )
+  for x, y in zip(got, want, strict=True):
+    assert x.dtype == y.dtype
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * abs(y).max())
+
+
+def test_what_fits():
+  assert fits((4, 96, 96, 64), 170)
+  assert fits((4, 12, 12, 512), 1361)
+  assert not fits((1, 480, 320, 64), 170)  # too large
+  assert not fits((1, 11, 11, 512), 1361)  # no rows fill whole tiles
+
+
+@pytest.mark.parametrize('shape', [(2, 8, 8, 8), (1, 5, 7, 8)])
+def test_off_a_tpu_it_is_the_plain_form(shape):
+  arguments = arguments_of(shape, 12)
+  g = jnp.ones(shape)
+  for x, y in zip(
+    value_and_gradients(residual_feed_forward, arguments, g),
+    value_and_gradients(plain, arguments, g),
+    strict=True,
+  ):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
