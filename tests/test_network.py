@@ -147,12 +147,15 @@ def _kept(function, *args):
   return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
 
-@pytest.mark.parametrize('remat', ['blocks', 'full'])
-def test_rematerialising_changes_no_gradient(remat):
-  changed = dataclasses.replace(BASE, remat=remat)
+@pytest.mark.parametrize(
+  'change',
+  [{'remat': 'blocks'}, {'remat': 'full'}, {'fused_feed_forward': True}],
+)
+def test_rematerialising_changes_no_gradient(change):
+  changed = dataclasses.replace(BASE, **change)
   assert shapes_of(changed) == shapes_of(BASE)
   for x, y in zip(
-    jax.tree.leaves(stage_gradients(remat=remat)),
+    jax.tree.leaves(stage_gradients(**change)),
     jax.tree.leaves(stage_gradients()),
     strict=True,
   ):

@@ -1,11 +1,22 @@
 """The feed-forward's TPU kernels, interpreted on a CPU."""
 
+import functools
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixdtp_jax.mesh import (
+  batch_sharding,
+  make_mesh,
+  place,
+  replicated,
+  traced_for,
+)
 from mixdtp_jax.model import ops, pallas_feed_forward
+from mixdtp_jax.model import residual_feed_forward as residual
 from mixdtp_jax.model.depthwise import feed_forward
 from mixdtp_jax.model.pallas_feed_forward import Arguments, fits
 from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
@@ -82,3 +93,43 @@ def test_off_a_tpu_it_is_the_plain_form(shape):
     strict=True,
   ):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(('platform', 'kernels'), [('tpu', 2), ('cpu', 0)])
+def test_on_a_tpu_it_is_two_kernels(platform, kernels):
+  def both(arguments, g):
+    return value_and_gradients(residual_feed_forward, arguments, g)
+
+  arguments = arguments_of((2, 16, 16, 16), 20)
+  trace = jax.jit(both).trace(arguments, arguments.x)
+  text = trace.lower(lowering_platforms=(platform,)).as_text()
+  assert text.count('@tpu_custom_call') == kernels
+
+
+def test_each_device_computes_its_own_images(monkeypatch):
+  # As on TPUs, but interpreted.
+  lax = types.SimpleNamespace(
+    platform_dependent=lambda *args, tpu, default: tpu(*args),
+    psum=jax.lax.psum,
+  )
+  monkeypatch.setattr(residual, 'lax', lax)
+  kernels = types.SimpleNamespace(
+    fits=fits,
+    forward=functools.partial(pallas_feed_forward.forward, interpret=True),
+    gradients=functools.partial(pallas_feed_forward.gradients, interpret=True),
+  )
+  monkeypatch.setattr(residual, 'pallas_feed_forward', kernels)
+  mesh = make_mesh(jax.devices()[:4])
+  arguments = arguments_of((4, 8, 16, 8), 12)
+  g = jax.random.normal(jax.random.key(1), arguments.x.shape)
+
+  def both(arguments, g):
+    return value_and_gradients(residual_feed_forward, arguments, g)
+
+  images = batch_sharding(mesh)
+  split = Arguments(
+    place(arguments.x, images), *place(arguments[1:], replicated(mesh))
+  )
+  got = jax.jit(traced_for(mesh, both))(split, place(g, images))
+  for x, y in zip(got, value_and_gradients(plain, arguments, g), strict=True):
+    np.testing.assert_allclose(x, y, rtol=0, atol=2e-6 * abs(y).max())

@@ -4,8 +4,6 @@ On TPUs it is a kernel, pallas_feed_forward.py; elsewhere, and where an image
 is too large for that, it is what ops.py and depthwise.py make of it.
 """
 
-import functools
-
 import jax
 from jax import lax
 from jax.sharding import PartitionSpec
@@ -13,6 +11,9 @@ from jax.sharding import PartitionSpec
 from mixdtp_jax.model import ops, pallas_feed_forward
 from mixdtp_jax.model.depthwise import feed_forward
 from mixdtp_jax.model.pallas_feed_forward import Arguments
+
+_IMAGES, _WHOLE = PartitionSpec('data'), PartitionSpec()
+_SPLIT = Arguments(_IMAGES, *(_WHOLE,) * 5)
 
 
 @jax.custom_vjp
@@ -43,8 +44,7 @@ def residual_feed_forward(
   arguments = Arguments(x, scale, bias, widen, depthwise, narrow)
   if not _kernels_fit(arguments):
     return _plain(*arguments)
-  kernel = _on_each_device(_kernel, images=(0,), sums=())
-  return lax.platform_dependent(*arguments, tpu=kernel, default=_plain)
+  return lax.platform_dependent(*arguments, tpu=_kernel, default=_plain)
 
 
 def _forward_rule(*arguments):
@@ -54,9 +54,10 @@ def _forward_rule(*arguments):
 def _backward_rule(arguments, g):
   if not _kernels_fit(arguments):
     return tuple(_plain_gradients(*arguments, g))
-  kernel = _on_each_device(_kernel_gradients, images=(0, 6), sums=range(1, 6))
   return tuple(
-    lax.platform_dependent(*arguments, g, tpu=kernel, default=_plain_gradients)
+    lax.platform_dependent(
+      *arguments, g, tpu=_kernel_gradients, default=_plain_gradients
+    )
   )
 
 
@@ -79,46 +80,35 @@ def _plain_gradients(*arguments_and_g):
 
 
 def _kernel(*arguments):
+  if _one_device():
+    return _kernel_of_part(*arguments)
+  return jax.shard_map(
+    _kernel_of_part, in_specs=tuple(_SPLIT), out_specs=_IMAGES, check_vma=False
+  )(*arguments)
+
+
+def _kernel_of_part(*arguments):
   return pallas_feed_forward.forward(Arguments(*arguments))
 
 
 def _kernel_gradients(*arguments_and_g):
+  if _one_device():
+    return _kernel_gradients_of_part(*arguments_and_g)
+
+  def summed(*arguments_and_g):
+    grad_x, *weights = _kernel_gradients_of_part(*arguments_and_g)
+    return Arguments(grad_x, *lax.psum(weights, 'data'))
+
+  return jax.shard_map(
+    summed, in_specs=(*_SPLIT, _IMAGES), out_specs=_SPLIT, check_vma=False
+  )(*arguments_and_g)
+
+
+def _kernel_gradients_of_part(*arguments_and_g):
   *arguments, g = arguments_and_g
   return pallas_feed_forward.gradients(Arguments(*arguments), g)
 
 
-def _on_each_device(function, *, images, sums):
-  """The function of the part of a batch that each device of the mesh has.
-
-  Args:
-    function: of arrays, to an array or a tuple of them, the first of images.
-    images: the numbers of the arguments that are split.
-    sums: the numbers of the results that are summed over the devices.
-  """
+def _one_device():
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.size == 1:
-    return function
-  split, whole = PartitionSpec('data'), PartitionSpec()
-
-  @functools.wraps(function)
-  def summed(*arguments):
-    results = function(*arguments)
-    if not sums:
-      return results
-    return type(results)(
-      *(
-        lax.psum(result, 'data') if index in sums else result
-        for index, result in enumerate(results)
-      )
-    )
-
-  def over_devices(*arguments):
-    specs = tuple(
-      split if index in images else whole for index in range(len(arguments))
-    )
-    out = Arguments(split, *(whole for _ in sums)) if sums else split
-    return jax.shard_map(
-      summed, in_specs=specs, out_specs=out, check_vma=False
-    )(*arguments)
-
-  return over_devices
+  return mesh.empty or mesh.size == 1
