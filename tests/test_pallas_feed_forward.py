@@ -63,7 +63,7 @@ def value_and_gradients(function, arguments, g):
 )
 def test_the_kernels_are_the_plain_form(shape, hidden, dtype, tolerance):
   arguments = arguments_of(shape, hidden, dtype)
-  assert fits(shape, hidden)
+  assert fits(shape, dtype, hidden)
   g = jax.random.normal(jax.random.key(1), shape).astype(dtype)
   want = value_and_gradients(plain, arguments, g)
   got = (
@@ -77,10 +77,11 @@ def test_the_kernels_are_the_plain_form(shape, hidden, dtype, tolerance):
 
 
 def test_what_fits():
-  assert fits((4, 96, 96, 64), 170)
-  assert fits((4, 12, 12, 512), 1361)
-  assert not fits((1, 480, 320, 64), 170)  # too large
-  assert not fits((1, 11, 11, 512), 1361)  # no rows fill whole tiles
+  assert fits((4, 96, 96, 64), 'bfloat16', 170)
+  assert fits((4, 128, 128, 64), 'bfloat16', 170)
+  assert fits((4, 12, 12, 512), 'bfloat16', 1361)
+  assert not fits((4, 128, 128, 64), 'float32', 170)  # too large
+  assert not fits((1, 11, 11, 512), 'float32', 1361)  # no rows fill whole tiles
 
 
 @pytest.mark.parametrize('shape', [(2, 8, 8, 8), (1, 5, 7, 8)])

@@ -36,8 +36,8 @@ class UNetConfig:
       blocks: each transformer block and recurrent step, of which the inputs
       are kept; full: whole stages too, of which the inputs alone are kept.
     fused_feed_forward: of a block's feed-forward, too, the gradient keeps the
-      input alone; on a TPU one kernel computes it, where an image fits into
-      its fast memory. See model/pallas_feed_forward.py.
+      input alone; on a TPU (v5e, v5p, v6e) one kernel computes it, where an
+      image fits into the fast memory. See model/pallas_feed_forward.py.
   """
 
   width: int

@@ -125,10 +125,11 @@ def gated_gelu(x: jax.Array) -> jax.Array:
   gradient's parts, and here these are fewer than in the automatic one.
   """
   a, b = jnp.split(at_least_float32(x), 2, axis=-1)
-  return (a * _normal_cdf(a) * b).astype(x.dtype)
+  return (a * normal_cdf(a) * b).astype(x.dtype)
 
 
-def _normal_cdf(x):
+def normal_cdf(x: jax.Array) -> jax.Array:
+  """The normal distribution function, of each number."""
   return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
@@ -138,7 +139,7 @@ def _gated_gelu_fwd(x):
 
 def _gated_gelu_bwd(x, g):
   a, b = jnp.split(at_least_float32(x), 2, axis=-1)
-  cdf = _normal_cdf(a)
+  cdf = normal_cdf(a)
   density = jnp.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
   grad_a, grad_b = g * b * (cdf + a * density), g * a * cdf
   return (jnp.concatenate([grad_a, grad_b], axis=-1).astype(x.dtype),)

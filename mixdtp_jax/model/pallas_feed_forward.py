@@ -3,10 +3,7 @@
 The widened image is 5.3 times as large as the image itself. Here 128 of its
 channels at a time exist, in the memory beside the compute units (VMEM), for
 one image of the batch after another. The gradient's kernel needs the input
-alone and makes the rest anew.
-
-In the kernels an image is a list of pixels, row by row, so that a pixel's
-neighbours are 1 and W places away; masks stand for the left and right border.
+alone and makes the rest anew. How an image lies there: pallas_depthwise.py.
 """
 
 import functools
@@ -18,10 +15,18 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-_LANES = 128  # channels of a register, and of the products' units
-_SUBLANES = 16  # pixels of a tile of bfloat16; float32 has 8
-_PIECE = 256  # pixels that are computed at once, at most
-_VMEM = 100 * 2**20  # bytes, of the 128 MiB of a v5e or v6e
+from mixdtp_jax.model.depthwise import normal_cdf
+from mixdtp_jax.model.pallas_depthwise import (
+  LANES,
+  Image,
+  add_taps_gradient,
+  clear_margins,
+  depthwise,
+  neighbours,
+  round_up,
+)
+
+_VMEM = 62 * 2**20  # bytes; v5p has 64 MiB, v5e and v6e 128, v4 too few: 16
 _EPSILON = 1e-5
 
 
@@ -45,72 +50,26 @@ class Arguments(NamedTuple):
   narrow: jax.Array
 
 
-def fits(shape: tuple[int, ...], hidden: int) -> bool:
-  """Whether images (B, H, W, C) can be computed so.
+def fits(shape: tuple[int, ...], dtype: jnp.dtype, hidden: int) -> bool:
+  """Whether images (B, H, W, C) can be computed so, on a v5e, v5p or v6e.
 
   The memory has to hold a whole image of the batch, and a few rows have to
   fill whole tiles.
   """
   _, h, w, c = shape
-  return _rows_at_once(h, w) > 0 and _vmem(h, w, c, hidden) <= _VMEM
+  image, size = Image.of_size(h, w), jnp.dtype(dtype).itemsize
+  return image.piece > 0 and _vmem(image, c, size, hidden) <= _VMEM
 
 
-def _rows_at_once(h, w):
-  """Rows of a piece: they divide the image and fill tiles; 0: there are none.
-
-  As many as _PIECE allows, or else the fewest.
-  """
-  possible = [
-    rows
-    for rows in range(1, h + 1)
-    if h % rows == 0 and rows * w % _SUBLANES == 0
-  ]
-  small = [rows for rows in possible if rows * w <= _PIECE]
-  return max(small) if small else min(possible, default=0)
-
-
-def _vmem(h, w, c, hidden):
-  """Bytes that the gradient needs, about: four wide images, and so on."""
-  c, hidden = _round_up(c, _LANES), _round_up(hidden, _LANES)
-  pixels = h * w + 2 * _margin(w)
-  weights = 3 * c * hidden
-  # x, g and their gradient in flight twice; the normal and its gradient.
-  return pixels * (4 * 4 * _LANES + (3 * 2 * 4 + 4 + 4) * c) + weights * 2 * 8
-
-
-def _round_up(n, multiple):
-  return -(-n // multiple) * multiple
-
-
-def _margin(w):
-  """Pixels of zeros before and after an image: its rows -1 and H, and more."""
-  return _round_up(w, 8) + 8
-
-
-class _Image(NamedTuple):
-  """How the images of a call lie in the kernels."""
-
-  width: int
-  pixels: int
-  piece: int
-
-  def pieces(self, body):
-    """Calls it with the first pixel of each piece."""
-
-    def step(index, _):
-      body(pl.multiple_of(index * self.piece, _SUBLANES))
-
-    jax.lax.fori_loop(0, self.pixels // self.piece, step, None)
-
-  @property
-  def wide(self):
-    """The shape of two times 128 channels with their margins."""
-    return 2, self.pixels + 2 * _margin(self.width), _LANES
-
-
-def _image(x):
-  _, h, w, _ = x.shape
-  return _Image(w, h * w, _rows_at_once(h, w) * w)
+def _vmem(image, c, size, hidden):
+  """Bytes that the gradient needs; `size` is that of a number of an image."""
+  c, hidden = round_up(c, LANES), round_up(hidden, LANES)
+  # Two halves of the widened image and of its gradient; x, g, the gradient of
+  # x and the normal; the normal's gradient.
+  wide = 2 * 2 * 4 * math.prod(image.with_margins)
+  images = (4 * size + 4) * image.pixels * c
+  # Kernels and their gradients, in flight twice.
+  return wide + images + 2 * (size + 4) * 3 * c * hidden
 
 
 def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
@@ -123,10 +82,10 @@ def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
     interpret: compute it without a TPU, slowly.
   """
   x = arguments.x
-  image = _image(x)
+  image = Image.of_size(*x.shape[1:3])
   b, c = x.shape[0], x.shape[3]
   pixels, weights = _in_kernel_form(arguments)
-  one = pl.BlockSpec((1, image.pixels, c), lambda i: (i, 0, 0))
+  one = _one_image(image, c)
   out = pl.pallas_call(
     functools.partial(_forward_kernel, image),
     grid=(b,),
@@ -136,7 +95,7 @@ def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
     scratch_shapes=[
       pltpu.VMEM((image.pixels, c), x.dtype),
       pltpu.VMEM((image.pixels, c), jnp.float32),
-      pltpu.VMEM(image.wide, jnp.float32),
+      pltpu.VMEM((2, *image.with_margins), jnp.float32),
     ],
     compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_VMEM),
     interpret=interpret,
@@ -156,10 +115,10 @@ def gradients(
     interpret: as of `forward`.
   """
   x, _, _, widen, depthwise, narrow = arguments
-  image = _image(x)
+  image = Image.of_size(*x.shape[1:3])
   b, c = x.shape[0], x.shape[3]
   pixels, weights = _in_kernel_form(arguments)
-  one = pl.BlockSpec((1, image.pixels, c), lambda i: (i, 0, 0))
+  one = _one_image(image, c)
   sums = [jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in weights]
   grad_x, *grads = pl.pallas_call(
     functools.partial(_backward_kernel, image),
@@ -170,8 +129,8 @@ def gradients(
     scratch_shapes=[
       pltpu.VMEM((image.pixels, c), x.dtype),
       pltpu.VMEM((image.pixels, c), jnp.float32),
-      pltpu.VMEM(image.wide, jnp.float32),
-      pltpu.VMEM(image.wide, jnp.float32),
+      pltpu.VMEM((2, *image.with_margins), jnp.float32),
+      pltpu.VMEM((2, *image.with_margins), jnp.float32),
     ],
     compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_VMEM),
     interpret=interpret,
@@ -189,6 +148,13 @@ def gradients(
   )
 
 
+def _one_image(image, c):
+  """Not in flight twice: that takes as much again, and hides microseconds."""
+  return pl.BlockSpec(
+    (1, image.pixels, c), lambda i: (i, 0, 0), pipeline_mode=pl.Buffered(1)
+  )
+
+
 def _whole(array):
   return pl.BlockSpec(array.shape, lambda i: (0,) * array.ndim)
 
@@ -198,14 +164,14 @@ def _in_kernel_form(arguments):
   x, scale, bias, widen, depthwise, narrow = arguments
   b, h, w, c = x.shape
   hidden = narrow.shape[0]
-  missing = -hidden % _LANES
+  missing = -hidden % LANES
   narrow = jnp.pad(narrow.astype(x.dtype), ((0, missing), (0, 0)))
   weights = (
     scale.reshape(1, c),
     bias.reshape(1, c),
     _split(widen.astype(x.dtype), hidden),
     _split(depthwise.reshape(9, 2 * hidden), hidden),
-    narrow.reshape(-1, _LANES, c),
+    narrow.reshape(-1, LANES, c),
   )
   return x.reshape(b, h * w, c), weights
 
@@ -214,8 +180,8 @@ def _split(matrix, hidden):
   """(N, 2 hidden) to (groups, 2, N, 128), filled with zeros."""
   n = matrix.shape[0]
   halves = matrix.reshape(n, 2, hidden)
-  halves = jnp.pad(halves, ((0, 0), (0, 0), (0, -hidden % _LANES)))
-  return halves.reshape(n, 2, -1, _LANES).transpose(2, 1, 0, 3)
+  halves = jnp.pad(halves, ((0, 0), (0, 0), (0, -hidden % LANES)))
+  return halves.reshape(n, 2, -1, LANES).transpose(2, 1, 0, 3)
 
 
 def _join(groups, hidden):
@@ -228,8 +194,9 @@ def _join(groups, hidden):
 def _forward_kernel(
   image, x, scale, bias, widen, taps, narrow, out, normal, total, wide
 ):
-  borders = _borders(image)
-  _clear_margins(wide, image)
+  masks = neighbours(image)
+  for half in range(2):
+    clear_margins(image, wide.at[half])
 
   def begin(at):
     part = x[0, pl.ds(at, image.piece), :].astype(jnp.float32)
@@ -238,20 +205,20 @@ def _forward_kernel(
     normal[pl.ds(at, image.piece), :] = part_normal.astype(normal.dtype)
     total[pl.ds(at, image.piece), :] = part
 
-  image.pieces(begin)
+  image.for_pieces(begin)
 
   def of_group(group, _):
     _widen(image, normal, widen, wide, group)
 
     def narrow_piece(at):
       a, b = (
-        _depthwise(image, borders, wide, taps, group, half, at)
+        depthwise(image, masks, wide.at[half], taps.at[group, half], at)
         for half in range(2)
       )
-      gate = (a * _normal_cdf(a) * b).astype(normal.dtype)
+      gate = (a * normal_cdf(a) * b).astype(normal.dtype)
       total[pl.ds(at, image.piece), :] += _product(gate, narrow[group])
 
-    image.pieces(narrow_piece)
+    image.for_pieces(narrow_piece)
 
   jax.lax.fori_loop(0, widen.shape[0], of_group, None)
 
@@ -259,7 +226,7 @@ def _forward_kernel(
     part = total[pl.ds(at, image.piece), :]
     out[0, pl.ds(at, image.piece), :] = part.astype(out.dtype)
 
-  image.pieces(end)
+  image.for_pieces(end)
 
 
 def _backward_kernel(
@@ -268,9 +235,10 @@ def _backward_kernel(
   grad_x, grad_scale, grad_bias, grad_widen, grad_taps, grad_narrow,
   normal, grad_normal, wide, grad_wide,
 ):  # fmt: skip
-  borders = _borders(image)
-  _clear_margins(wide, image)
-  _clear_margins(grad_wide, image)
+  masks = neighbours(image)
+  for half in range(2):
+    clear_margins(image, wide.at[half])
+    clear_margins(image, grad_wide.at[half])
 
   @pl.when(pl.program_id(0) == 0)
   def _():
@@ -283,7 +251,7 @@ def _backward_kernel(
     normal[pl.ds(at, image.piece), :] = part.astype(normal.dtype)
     grad_normal[pl.ds(at, image.piece), :] = jnp.zeros_like(part)
 
-  image.pieces(begin)
+  image.for_pieces(begin)
 
   def of_group(group, _):
     _widen(image, normal, widen, wide, group)
@@ -291,10 +259,10 @@ def _backward_kernel(
     def gate_piece(at):
       part = g[0, pl.ds(at, image.piece), :]
       a, b = (
-        _depthwise(image, borders, wide, taps, group, half, at)
+        depthwise(image, masks, wide.at[half], taps.at[group, half], at)
         for half in range(2)
       )
-      cdf = _normal_cdf(a)
+      cdf = normal_cdf(a)
       density = jnp.exp(-0.5 * a * a) * (1 / math.sqrt(2 * math.pi))
       gate = (a * cdf * b).astype(normal.dtype)
       grad_narrow[group] += _product(gate, part, over=(0, 0))
@@ -302,23 +270,30 @@ def _backward_kernel(
       for half, grad in enumerate(
         (grad_gate * b * (cdf + a * density), grad_gate * a * cdf)
       ):
-        grad_wide[half, pl.ds(at + _margin(image.width), image.piece), :] = grad
-        _add_taps(image, borders, wide, grad, grad_taps, group, half, at)
+        grad_wide[half, pl.ds(at + image.margin, image.piece), :] = grad
+        add_taps_gradient(
+          image, masks, wide.at[half], grad, grad_taps.at[group, half], at
+        )
 
-    image.pieces(gate_piece)
+    image.for_pieces(gate_piece)
 
     def widen_piece(at):
       part = normal[pl.ds(at, image.piece), :]
       for half in range(2):
-        grad = _depthwise(
-          image, borders, grad_wide, taps, group, half, at, flipped=True
+        grad = depthwise(
+          image,
+          masks,
+          grad_wide.at[half],
+          taps.at[group, half],
+          at,
+          flipped=True,
         ).astype(normal.dtype)
         grad_widen[group, half] += _product(part, grad, over=(0, 0))
         grad_normal[pl.ds(at, image.piece), :] += _product(
           grad, widen[group, half], over=(1, 1)
         )
 
-    image.pieces(widen_piece)
+    image.for_pieces(widen_piece)
 
   jax.lax.fori_loop(0, widen.shape[0], of_group, None)
 
@@ -334,7 +309,7 @@ def _backward_kernel(
     grad += g[0, pl.ds(at, image.piece), :].astype(jnp.float32)
     grad_x[0, pl.ds(at, image.piece), :] = grad.astype(grad_x.dtype)
 
-  image.pieces(end)
+  image.for_pieces(end)
 
 
 def _normalise(x):
@@ -345,21 +320,10 @@ def _normalise(x):
   return centred, jax.lax.rsqrt(variance + _EPSILON)
 
 
-def _normal_cdf(x):
-  return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-
-
 def _product(x, y, over=(1, 0)):
   """Of matrices, over an axis of each, in float32."""
   axes = (((over[0],), (over[1],)), ((), ()))
   return jax.lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
-
-
-def _clear_margins(wide, image):
-  margin = _margin(image.width)
-  zeros = jnp.zeros((2, margin, _LANES), jnp.float32)
-  wide[:, pl.ds(0, margin), :] = zeros
-  wide[:, pl.ds(margin + image.pixels, margin), :] = zeros
 
 
 def _widen(image, normal, widen, wide, group):
@@ -367,60 +331,8 @@ def _widen(image, normal, widen, wide, group):
 
   def piece(at):
     part = normal[pl.ds(at, image.piece), :]
-    to = pl.ds(at + _margin(image.width), image.piece)
+    to = pl.ds(at + image.margin, image.piece)
     for half in range(2):
       wide[half, to, :] = _product(part, widen[group, half])
 
-  image.pieces(piece)
-
-
-def _borders(image):
-  """For dx = -1, 0, 1: whether a pixel of a piece has that neighbour."""
-  shape = image.piece, _LANES
-  column = jax.lax.broadcasted_iota(jnp.int32, shape, 0) % image.width
-  return {-1: column > 0, 1: column < image.width - 1}
-
-
-def _rows(image, wide, half, at):
-  """For dy = -1, 0, 1: the piece moved by dy rows, and 8 pixels around it."""
-  above = _round_up(image.width, 8)
-  size = image.piece + 16
-  around = wide[half, pl.ds(at, size + 2 * above), :]
-  return {
-    dy: around[above + dy * image.width : above + dy * image.width + size]
-    for dy in (-1, 0, 1)
-  }
-
-
-def _depthwise(
-  image, borders, wide, taps, group, half, at, *, flipped=False
-):  # fmt: skip
-  """The depthwise convolution of a piece: (piece, 128)."""
-  rows = _rows(image, wide, half, at)
-  total = 0.0
-  for dx in (-1, 0, 1):
-    column = sum(
-      row * _tap(taps, group, half, -dy if flipped else dy,
-                 -dx if flipped else dx)
-      for dy, row in rows.items()
-    )[8 + dx : 8 + dx + image.piece]  # fmt: skip
-    total += jnp.where(borders[dx], column, 0.0) if dx else column
-  return total
-
-
-def _tap(taps, group, half, dy, dx):
-  return taps[group, half, pl.ds(3 * dy + dx + 4, 1), :]
-
-
-def _add_taps(image, borders, wide, grad, grad_taps, group, half, at):
-  """Adds a piece's part of the taps' gradient."""
-  rows = _rows(image, wide, half, at)
-  zeros = jnp.zeros((16, _LANES), jnp.float32)
-  for dx in (-1, 0, 1):
-    masked = jnp.where(borders[dx], grad, 0.0) if dx else grad
-    moved = jnp.concatenate([zeros, masked, zeros])
-    moved = moved[8 - dx : 8 - dx + image.piece + 16]
-    for dy, row in rows.items():
-      grad_taps[group, half, pl.ds(3 * dy + dx + 4, 1), :] += (moved * row).sum(
-        0, keepdims=True
-      )
+  image.for_pieces(piece)

@@ -67,7 +67,7 @@ residual_feed_forward.defvjp(_forward_rule, _backward_rule)
 def _kernels_fit(arguments):
   rows_shared = jax.sharding.get_abstract_mesh().shape.get('space', 1) > 1
   x, hidden = arguments.x, arguments.narrow.shape[0]
-  return not rows_shared and pallas_feed_forward.fits(x.shape, hidden)
+  return not rows_shared and pallas_feed_forward.fits(x.shape, x.dtype, hidden)
 
 
 def _plain(x, scale, bias, *kernels):
