@@ -56,16 +56,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def traced_for(mesh: Mesh, function: _Function) -> _Function:
-  """The function, which JAX is to trace for devices of a mesh.
+  """The function, by its name, which JAX is to trace for devices of a mesh.
 
   Kernels that XLA cannot split by itself find there how images lie: see
   residual_feed_forward.py.
   """
 
   @functools.wraps(function)
-  def traced(*args):
+  def traced(*args, **kwargs):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return function(*args)
+      return function(*args, **kwargs)
 
   return traced
 

@@ -153,7 +153,7 @@ def make_train_step(
       f'ema_decay = {config.ema_decay}: needs 0 or more, and less than 1'
     )
   step = functools.partial(
-    train_step,
+    traced_for(mesh, train_step),
     network=make_network(make_model_config(config.model)),
     loss=make_loss(**config.loss),
     optimizer=make_optimizer(config),
@@ -161,9 +161,7 @@ def make_train_step(
     accumulate_steps=config.accumulate_steps,
     ema_decay=config.ema_decay,
   )
-  return jax.jit(
-    traced_for(mesh, step), donate_argnums=0, out_shardings=replicated(mesh)
-  )
+  return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
 def compile_ahead(
