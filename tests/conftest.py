@@ -24,3 +24,23 @@ def real_data() -> pathlib.Path:
   if not (folder / 'rain100l').is_dir():
     pytest.skip(f'no real rain data in {folder} (set MIXDTP_DATA)')
   return folder
+
+
+@pytest.fixture(params=['shifted', 'native'])
+def cpu_form(request, monkeypatch):
+  """A test of each form that a CPU's depthwise convolutions have.
+
+  The eight devices of these tests compute with shifted sums; here the native
+  code of a single one does it too.
+  """
+  import jax
+
+  from mixdtp_jax.model import native
+
+  if request.param == 'native':
+    if not native._registered():
+      pytest.skip('there is no C++ compiler')
+    monkeypatch.setattr(native, 'usable', lambda dtype: dtype == 'float32')
+  jax.clear_caches()  # of functions traced in the other form
+  yield request.param
+  jax.clear_caches()

@@ -11,7 +11,8 @@ from mixdtp_jax.mesh import make_mesh
 from mixdtp_jax.model import native, ops
 from mixdtp_jax.model.architectures import abstract_params, final_image
 from mixdtp_jax.model.config import ModelConfig, PReNetConfig
-from mixdtp_jax.model.depthwise import depthwise_conv3x3, feed_forward
+from mixdtp_jax.model.depthwise import depthwise_conv3x3
+from mixdtp_jax.model.feed_forward import feed_forward
 
 _image = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
 _FEED_FORWARD = ((12, 20), (3, 3, 1, 20), (10, 12))  # its kernels

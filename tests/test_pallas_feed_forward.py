@@ -17,7 +17,7 @@ from mixdtp_jax.mesh import (
 )
 from mixdtp_jax.model import ops, pallas_feed_forward
 from mixdtp_jax.model import residual_feed_forward as residual
-from mixdtp_jax.model.depthwise import feed_forward
+from mixdtp_jax.model.feed_forward import feed_forward
 from mixdtp_jax.model.pallas_feed_forward import Arguments, fits
 from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from mixdtp_jax.model.depthwise import normal_cdf
+from mixdtp_jax.model.feed_forward import normal_cdf
 from mixdtp_jax.model.pallas_depthwise import (
   LANES,
   Image,

@@ -1,7 +1,7 @@
 """A block's second half as one function, whose gradient keeps its input alone.
 
 On TPUs it is a kernel, pallas_feed_forward.py; elsewhere, and where an image
-is too large for that, it is what ops.py and depthwise.py make of it.
+is too large for that, it is what ops.py and feed_forward.py make of it.
 """
 
 import jax
@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from mixdtp_jax.model import ops, pallas_feed_forward
-from mixdtp_jax.model.depthwise import feed_forward
+from mixdtp_jax.model.feed_forward import feed_forward
 from mixdtp_jax.model.pallas_feed_forward import Arguments
 
 _IMAGES, _WHOLE = PartitionSpec('data'), PartitionSpec()

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.depthwise import depthwise_conv3x3, feed_forward
+from mixdtp_jax.model.depthwise import depthwise_conv3x3
+from mixdtp_jax.model.feed_forward import feed_forward
 from mixdtp_jax.model.layers import Kernel, LayerNorm
 from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
 
@@ -82,7 +83,7 @@ class FeedForward(nn.Module):
 
   @nn.compact
   def kernels(self, channels: int) -> tuple[jax.Array, ...]:
-    """Returns the three kernels that `depthwise.feed_forward` takes."""
+    """Returns the three kernels that `feed_forward` takes."""
     hidden = int(channels * self.expansion)
     return (
       Kernel((channels, 2 * hidden), name='project_in')(),

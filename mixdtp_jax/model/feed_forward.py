@@ -1,0 +1,224 @@
+"""The gated feed-forward of a transformer block, fast where it runs.
+
+It is Restormer's (arXiv:2111.09881): a 1x1 convolution widens the image, a
+depthwise one follows, one half of the channels gates the other, and a 1x1
+convolution narrows it. Arrays and dtypes are as in ops.py.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mixdtp_jax.model import native
+from mixdtp_jax.model.depthwise import (
+  as_rounded,
+  depthwise_conv3x3,
+  depthwise_conv3x3_gradients,
+  shifted_convolution,
+  shifted_gradients,
+  shifted_sum,
+)
+from mixdtp_jax.model.ops import (
+  at_least_float32,
+  conv1x1,
+  conv1x1_kernel_gradient,
+)
+
+
+@jax.custom_vjp
+def gated_gelu(x: jax.Array) -> jax.Array:
+  """gelu(a) * b of the halves a, b of the channels: (..., 2C) to (..., C).
+
+  The exact gelu, a times the normal distribution function of a, in float32:
+  elementwise, it costs no more there than in bfloat16. Written with
+  its gradient: XLA on a CPU computes anew what made `x` in each of the
+  gradient's parts, and here these are fewer than in the automatic one.
+  """
+  a, b = jnp.split(at_least_float32(x), 2, axis=-1)
+  return (a * normal_cdf(a) * b).astype(x.dtype)
+
+
+def normal_cdf(x: jax.Array) -> jax.Array:
+  """The normal distribution function, of each number."""
+  return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
+
+
+def _gated_gelu_fwd(x):
+  return gated_gelu(x), x
+
+
+def _gated_gelu_bwd(x, g):
+  a, b = jnp.split(at_least_float32(x), 2, axis=-1)
+  _, grad_a, grad_b = _gate_with_gradients(a, b, g)
+  return (jnp.concatenate([grad_a, grad_b], axis=-1).astype(x.dtype),)
+
+
+def _gate_with_gradients(a, b, g):
+  """gelu(a) * b, and the gradients of a and b."""
+  cdf = normal_cdf(a)
+  density = jnp.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
+  return a * cdf * b, g * b * (cdf + a * density), g * a * cdf
+
+
+gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
+
+
+def feed_forward(
+  x: jax.Array, widen: jax.Array, depthwise: jax.Array, narrow: jax.Array
+) -> jax.Array:
+  """The gated feed-forward: 1x1, depthwise 3x3, `gated_gelu`, 1x1.
+
+  The widened image is the network's largest array by far. On a CPU, where it
+  would pass through memory several times, and where nothing is kept for a
+  gradient, it is made and used up in strips of rows.
+
+  Args:
+    x: (B, H, W, C).
+    widen: (C, 2D), the 1x1 kernel before.
+    depthwise: (3, 3, 1, 2D).
+    narrow: (D, C), the 1x1 kernel after.
+
+  Returns:
+    (B, H, W, C).
+  """
+  form = _native_form if native.usable(x.dtype) else _xla_form
+  return form(x, widen, depthwise, narrow)
+
+
+@jax.custom_vjp
+def _xla_form(x, widen, depthwise, narrow):
+  return lax.platform_dependent(
+    x, widen, depthwise, narrow, cpu=_in_strips, default=_at_once
+  )
+
+
+def _xla_form_fwd(x, widen, depthwise, narrow):
+  wide = conv1x1(x, widen)
+  between = depthwise_conv3x3(wide, depthwise)
+  gate = gated_gelu(between)
+  # The compiler drops what the platform's gradient does not ask for.
+  kept = x, widen, wide, depthwise, between, gate, narrow
+  return conv1x1(gate, narrow), kept
+
+
+def _xla_form_bwd(residuals, g):
+  x, widen, wide, depthwise, between, gate, narrow = residuals
+  of_gate = lax.platform_dependent(
+    wide,
+    depthwise,
+    between,
+    gate,
+    conv1x1(g, narrow.T),
+    cuda=_gate_gradients_on_gpu,
+    rocm=_gate_gradients_on_gpu,
+    default=_gate_gradients,
+  )
+  return _through_products(x, widen, narrow, g, of_gate)
+
+
+_xla_form.defvjp(_xla_form_fwd, _xla_form_bwd)
+
+
+@jax.custom_vjp
+def _native_form(x, widen, depthwise, narrow):
+  return _in_strips(x, widen, depthwise, narrow)
+
+
+def _native_form_fwd(x, widen, depthwise, narrow):
+  wide = conv1x1(x, widen)
+  out = conv1x1(_gate(wide, depthwise), narrow)
+  # What comes between the two is computed anew, which costs little here.
+  return out, (x, widen, wide, depthwise, narrow)
+
+
+def _native_form_bwd(residuals, g):
+  x, widen, wide, depthwise, narrow = residuals
+  of_gate = native.depthwise_gate_gradients(
+    wide, depthwise, conv1x1(g, narrow.T)
+  )
+  return _through_products(x, widen, narrow, g, of_gate)
+
+
+_native_form.defvjp(_native_form_fwd, _native_form_bwd)
+
+
+def _through_products(x, widen, narrow, g, of_gate):
+  """All gradients, of what `_gate_gradients` returned."""
+  grad_wide, grad_depthwise, gate = of_gate
+  return (
+    conv1x1(grad_wide, widen.T),
+    conv1x1_kernel_gradient(x, widen, grad_wide),
+    grad_depthwise,
+    conv1x1_kernel_gradient(gate, narrow, g),
+  )
+
+
+def _gate_gradients(wide, depthwise, between, gate, g):
+  """Gradients of `_gate`, and what it returned."""
+  (grad_between,) = _gated_gelu_bwd(between, g)
+  return *depthwise_conv3x3_gradients(wide, depthwise, grad_between), gate
+
+
+def _gate_gradients_on_gpu(wide, depthwise, between, gate, g):
+  """`_gate_gradients` from the wide image alone.
+
+  To compute again what came after it costs less than to write and read that:
+  it is one kernel, whose three results have one shape, as the halves of the
+  channels are apart. What follows is a second, and one for the sums.
+  """
+  del between, gate
+  halves = jnp.split(wide, 2, axis=-1)
+  kernels = jnp.split(depthwise, 2, axis=-1)
+  a, b = map(shifted_convolution, map(at_least_float32, halves), kernels)
+  parts = (part.astype(wide.dtype) for part in _gate_with_gradients(a, b, g))
+  gate, *grad_halves = as_rounded(tuple(parts))
+  gradients = map(shifted_gradients, halves, kernels, grad_halves)
+  grad_wide, grad_depthwise = (
+    jnp.concatenate(parts, axis=-1) for parts in zip(*gradients, strict=True)
+  )
+  return grad_wide, grad_depthwise, gate
+
+
+def _at_once(x, widen, depthwise, narrow):
+  return conv1x1(_gate(conv1x1(x, widen), depthwise), narrow)
+
+
+def _gate(wide, depthwise):
+  if native.usable(wide.dtype):
+    return native.depthwise_gate(wide, depthwise)
+  return gated_gelu(depthwise_conv3x3(wide, depthwise))
+
+
+def _gate_inside(wide, depthwise):
+  """The gate of all pixels but those at the border."""
+  if native.usable(wide.dtype):
+    return native.depthwise_gate(wide, depthwise, inside=True)
+  return gated_gelu(shifted_sum(wide, depthwise))
+
+
+# Bytes of a strip of a widened image. 4 and 16 MiB did nearly as well on cores
+# that share 32 MiB of cache; an image of no more than that gains nothing.
+_STRIP = 8 * 2**20
+_CACHE = 4 * _STRIP
+
+
+def _in_strips(x, widen, depthwise, narrow):
+  """`_at_once`, some rows after the others."""
+  b, h, w, c = x.shape
+  row = b * w * widen.shape[1] * x.dtype.itemsize
+  # A row above and one below are widened twice: of few rows that is a loss.
+  strips = -(-h // max(_STRIP // row, 8))
+  if h * row <= _CACHE or strips == 1:
+    return _at_once(x, widen, depthwise, narrow)
+  rows = -(-h // strips)
+  # Rows of zeros are widened to zeros, the depthwise convolution's padding.
+  padded = jnp.pad(x, ((0, 0), (1, strips * rows - h + 1), (1, 1), (0, 0)))
+
+  def strip(first):
+    part = lax.dynamic_slice_in_dim(padded, first, rows + 2, axis=1)
+    return conv1x1(_gate_inside(conv1x1(part, widen), depthwise), narrow)
+
+  out = lax.map(strip, rows * jnp.arange(strips))
+  return jnp.moveaxis(out, 0, 1).reshape(b, strips * rows, w, c)[:, :h]
