@@ -291,7 +291,8 @@ def _add_plan(commands) -> None:
   command.add_argument(
     '--topology',
     help='TPU slice: generation and chips along each axis, such as v5e:4x4 or '
-    'v5p:4x4x4; needs libtpu (default: this machine)',
+    "v5p:4x4x4, by libtpu; or GPUs, such as h100:8, by JAX's CUDA plugin "
+    '(default: this machine)',
   )
   command.add_argument(
     '--utilisation',

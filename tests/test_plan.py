@@ -11,6 +11,7 @@ import sys
 import jax
 import pytest
 import tiny
+from test_plan_gpus import needs_cuda_plugin
 from test_plan_targets import needs_libtpu
 
 from mixdtp_jax.mesh import make_mesh
@@ -115,6 +116,38 @@ def test_plans_a_slice_that_is_not_there(prenet, tmp_path):
     max(took['products'], took['memory']) + took['exchange']
   )
   assert '819 GB/s' in result.stdout
+
+
+@needs_cuda_plugin
+@pytest.mark.parametrize('space', [1, 2])
+def test_plans_gpus_that_are_not_there(prenet, tmp_path, space):
+  out = tmp_path / 'plan.json'
+  environment = dict(os.environ)
+  del environment['JAX_PLATFORMS']  # the command sees to that
+  result = _plan(
+    f'--config={prenet}',
+    '--config.model.dtype=bfloat16',
+    f'--config.mesh_space={space}',
+    '--config.data.crop=32',
+    '--topology=h100:4',
+    f'--out={out}',
+    environment=environment,
+  )
+  assert result.returncode == 0, result.stderr
+  content = json.loads(out.read_text())
+  assert content['target']['devices'] == 4
+  (stage,) = content['stages']
+  assert stage['available'] == content['target']['memory']
+  kinds = {c['kind']: c['devices'] for c in stage['collectives']}
+  assert kinds['all-reduce'] == 4
+  # Neighbours in a pair exchange the rows at their border.
+  assert ('collective-permute' in kinds) == (space == 2)
+  assert stage['traffic'] > 0
+  took = stage['seconds']
+  assert took['step'] == pytest.approx(
+    max(took['products'], took['memory']) + took['exchange']
+  )
+  assert '3,350 GB/s' in result.stdout
 
 
 @needs_libtpu

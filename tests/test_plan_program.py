@@ -180,6 +180,15 @@ def test_a_loop_of_unknown_length_counts_once_and_is_told():
   assert program.collectives()[0].times == 1
 
 
+@pytest.mark.parametrize(
+  ('axes', 'devices'), [("'a'", 4), ("'a','c'", 8), ("'b'", 2)]
+)
+def test_a_group_may_be_axes_of_a_mesh(axes, devices):
+  mesh = f"mesh['a'=4,'b'=2,'c'=2] {{{axes}}}"
+  text = _TPU.replace('[4,4]<=[16]', mesh)
+  assert Program(text, 16).collectives()[0].devices == devices
+
+
 def test_names_of_one_group_may_be_listed():
   text = _TPU.replace('[4,4]<=[16]', '{{0,1},{2,3}}')
   assert Program(text, 16).collectives()[0].devices == 2

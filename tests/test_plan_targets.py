@@ -46,12 +46,6 @@ def test_an_impossible_slice_is_refused_in_a_line():
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('topology', ['v5e-16', 'v1:2x2', ''])
-def test_an_unknown_generation_is_refused(topology):
-  with pytest.raises(ValueError, match='choose one of v3, v4, v5e, v5p'):
-    targets.tpu_slice(topology)
-
-
 def test_without_libtpu_the_remedy_is_told(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ImportError, match=r"pip install 'mixdtp_jax\[plan\]'"):

@@ -11,9 +11,10 @@ import ml_collections
 from mixdtp_jax.config_file import load_config_file, override
 from mixdtp_jax.console import set_up_logging
 from mixdtp_jax.growth import Stage, stages
+from mixdtp_jax.plan.gpus import GPUS, gpu_box
 from mixdtp_jax.plan.search import largest_batch
 from mixdtp_jax.plan.step import StepPlan, plan_step
-from mixdtp_jax.plan.targets import Target, this_machine, tpu_slice
+from mixdtp_jax.plan.targets import CHIPS, Target, this_machine, tpu_slice
 from mixdtp_jax.report import dump_json
 
 _GIB = 2**30
@@ -53,7 +54,7 @@ def plan(
 
   Args:
     config: a file as in configs/.
-    topology: of a TPU slice; None is this machine.
+    topology: a TPU slice or a box of GPUs; None is this machine.
     utilisation: part of the peak rate at which products are made.
     search: look for the largest batch too, for these choices of model.remat,
       all of them if it is empty; None looks for none.
@@ -64,17 +65,14 @@ def plan(
     Whether every stage fits.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: see `override`, `tpu_slice`
-      and `plan_step`.
+    FileNotFoundError, ImportError, ValueError: see `override`, `tpu_slice`,
+      `gpu_box` and `plan_step`.
   """
   if not 0 < utilisation <= 1:
     raise ValueError(f'--utilisation {utilisation}: needs more than 0, up to 1')
   recipe = override(load_config_file(config), overrides)
   choices = _choices(recipe, search)
-  if topology is None:
-    target = this_machine(recipe.model.dtype)
-  else:
-    target = tpu_slice(topology)
+  target = _target(topology, recipe)
   set_up_logging()  # not before: it asks JAX for this machine's devices
   parts = stages(recipe)
   plans = [plan_step(recipe, stage, target) for stage in parts]
@@ -92,6 +90,21 @@ def plan(
     print('\n' + format_search(searched, recipe, target, utilisation))
     write(searched)
   return all(found.fits for found in plans)
+
+
+def _target(topology, recipe) -> Target:
+  if topology is None:
+    return this_machine(recipe.model.dtype)
+  kind = topology.partition(':')[0]
+  if kind in CHIPS:
+    return tpu_slice(topology)
+  if kind in GPUS:
+    return gpu_box(topology)
+  raise ValueError(
+    f'--topology {topology}: choose one of {", ".join(CHIPS)}, a colon, and '
+    f'chips along each axis, such as v5e:4x4, or one of {", ".join(GPUS)}, a '
+    'colon, and how many, such as h100:8'
+  )
 
 
 def times(found: StepPlan, target: Target, utilisation: float) -> Times:

@@ -1,6 +1,7 @@
 """What a compiled program says of itself: its exchanges and its traffic."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 
@@ -243,4 +244,10 @@ def _group_size(attributes: str, devices: int) -> int:
     return listed[1].count(',') + 1
   if shape := re.search(r'replica_groups=\[(\d+),(\d+)\]', attributes):
     return int(shape[2])
+  # mesh['axis_0'=4,'axis_1'=2] {'axis_0'}: groups along some axes of a mesh.
+  if axes := re.search(
+    r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', attributes
+  ):
+    sizes = dict(re.findall(r"('\w+')=(\d+)", axes[1]))
+    return math.prod(int(sizes[axis]) for axis in axes[2].split(','))
   return devices

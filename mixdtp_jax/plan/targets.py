@@ -80,18 +80,12 @@ def tpu_slice(topology: str) -> Target:
   accelerators.
 
   Args:
-    topology: generation and chips along each axis, such as v5e:4x4.
+    topology: one of CHIPS and how many along each axis, such as v5e:4x4.
 
   Raises:
     ImportError: libtpu, which compiles for TPUs, is not installed.
-    ValueError: there is no such topology, or no figures of its chips.
+    ValueError: there is no such topology.
   """
-  generation = topology.partition(':')[0]
-  if generation not in CHIPS:
-    raise ValueError(
-      f'--topology {topology}: choose one of {", ".join(CHIPS)}, a colon, and '
-      'chips along each axis, such as v5e:4x4'
-    )
   if importlib.util.find_spec('libtpu') is None:
     raise ImportError(
       f'--topology {topology} needs libtpu, the compiler for TPUs: '
@@ -99,7 +93,7 @@ def tpu_slice(topology: str) -> Target:
       'is installed'
     )
   devices = _devices(topology)
-  chip = CHIPS[generation]
+  chip = CHIPS[topology.partition(':')[0]]
   cores = len(devices) // len({tuple(d.coords) for d in devices})
   return Target(
     topology,
