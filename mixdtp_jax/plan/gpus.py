@@ -12,6 +12,9 @@ from mixdtp_jax.plan.targets import Target
 # otherwise.
 _PART = 0.75
 _MOST = 8  # that NVLink joins in a box
+# XLA chooses kernels for products by timing them. Without a GPU to time them
+# on it may choose one that it cannot make; those of a library it can always.
+_OPTIONS = {'xla_gpu_enable_triton_gemm': False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +121,7 @@ def gpu_box(topology: str) -> Target:
     'published, in bfloat16',
     gpu.bandwidth,
     gpu.links,
+    _OPTIONS,
   )
 
 

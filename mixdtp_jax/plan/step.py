@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -130,7 +131,9 @@ def plan_step(
   )
   logging.info(what)
   with waiting(what):
-    took, found = seconds(lambda: _compile(step, arguments, here))
+    took, found = seconds(
+      lambda: _compile(step, arguments, here, target.compiler_options)
+    )
   if isinstance(found, jax.errors.JaxRuntimeError):
     needed = out_of_memory(found).get('needed')
     return StepPlan(compile_seconds=took, needed=needed, **common)
@@ -170,12 +173,15 @@ def _tracing(here: bool) -> contextlib.AbstractContextManager:
 
 
 def _compile(
-  step: jax.stages.Wrapped, arguments: tuple[Any, ...], here: bool
+  step: jax.stages.Wrapped,
+  arguments: tuple[Any, ...],
+  here: bool,
+  options: Mapping[str, bool],
 ) -> jax.stages.Compiled | jax.errors.JaxRuntimeError:
   """The program, or the error that says that memory does not suffice."""
   try:
     with _tracing(here):
-      return step.lower(*arguments).compile()
+      return step.lower(*arguments).compile(dict(options))
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

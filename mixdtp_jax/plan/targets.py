@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,7 @@ class Target:
       known.
     ring: bytes a second that each sends on a ring through all of them, in both
       of its directions; None where it is not known.
+    compiler_options: what XLA is told besides.
   """
 
   name: str
@@ -71,6 +73,7 @@ class Target:
   peak_source: str
   bandwidth: float | None
   ring: float | None
+  compiler_options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
 def tpu_slice(topology: str) -> Target:
