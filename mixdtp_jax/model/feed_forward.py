@@ -45,21 +45,23 @@ def normal_cdf(x: jax.Array) -> jax.Array:
   return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
+def gate_with_gradients(
+  a: jax.Array, b: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """gelu(a) * b, and its gradients of `a` and `b`, all of one shape."""
+  cdf = normal_cdf(a)
+  density = jnp.exp(-0.5 * a * a) * (1 / math.sqrt(2 * math.pi))
+  return a * cdf * b, g * b * (cdf + a * density), g * a * cdf
+
+
 def _gated_gelu_fwd(x):
   return gated_gelu(x), x
 
 
 def _gated_gelu_bwd(x, g):
   a, b = jnp.split(at_least_float32(x), 2, axis=-1)
-  _, grad_a, grad_b = _gate_with_gradients(a, b, g)
+  _, grad_a, grad_b = gate_with_gradients(a, b, g)
   return (jnp.concatenate([grad_a, grad_b], axis=-1).astype(x.dtype),)
-
-
-def _gate_with_gradients(a, b, g):
-  """gelu(a) * b, and the gradients of a and b."""
-  cdf = normal_cdf(a)
-  density = jnp.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
-  return a * cdf * b, g * b * (cdf + a * density), g * a * cdf
 
 
 gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
@@ -172,7 +174,7 @@ def _gate_gradients_on_gpu(wide, depthwise, between, gate, g):
   halves = jnp.split(wide, 2, axis=-1)
   kernels = jnp.split(depthwise, 2, axis=-1)
   a, b = map(shifted_convolution, map(at_least_float32, halves), kernels)
-  parts = (part.astype(wide.dtype) for part in _gate_with_gradients(a, b, g))
+  parts = (part.astype(wide.dtype) for part in gate_with_gradients(a, b, g))
   gate, *grad_halves = as_rounded(tuple(parts))
   gradients = map(shifted_gradients, halves, kernels, grad_halves)
   grad_wide, grad_depthwise = (

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from mixdtp_jax.model.feed_forward import normal_cdf
+from mixdtp_jax.model.feed_forward import gate_with_gradients, normal_cdf
 from mixdtp_jax.model.pallas_depthwise import (
   LANES,
   Image,
@@ -262,14 +262,11 @@ def _backward_kernel(
         depthwise(image, masks, wide.at[half], taps.at[group, half], at)
         for half in range(2)
       )
-      cdf = normal_cdf(a)
-      density = jnp.exp(-0.5 * a * a) * (1 / math.sqrt(2 * math.pi))
-      gate = (a * cdf * b).astype(normal.dtype)
-      grad_narrow[group] += _product(gate, part, over=(0, 0))
       grad_gate = _product(part, narrow[group], over=(1, 1))
-      for half, grad in enumerate(
-        (grad_gate * b * (cdf + a * density), grad_gate * a * cdf)
-      ):
+      gate, *grads = gate_with_gradients(a, b, grad_gate)
+      gate = gate.astype(normal.dtype)
+      grad_narrow[group] += _product(gate, part, over=(0, 0))
+      for half, grad in enumerate(grads):
         grad_wide[half, pl.ds(at + image.margin, image.piece), :] = grad
         add_taps_gradient(
           image, masks, wide.at[half], grad, grad_taps.at[group, half], at

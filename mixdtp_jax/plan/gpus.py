@@ -104,10 +104,7 @@ def gpu_box(topology: str) -> Target:
       f'--topology {topology}: say how many GPUs of a box, 1 to {_MOST}, such '
       f'as {kind}:{_MOST}'
     )
-  if not any(
-    importlib.util.find_spec(f'jax_cuda{version}_plugin')
-    for version in (12, 13)
-  ):
+  if importlib.util.find_spec('jax_cuda13_plugin') is None:
     raise ImportError(
       f"--topology {topology} needs JAX's plugin for CUDA, but no GPU: "
       "pip install 'mixdtp_jax[plan-gpu]'"
