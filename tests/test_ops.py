@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,6 +36,27 @@ def lax_conv3x3(x, kernel):
 def test_conv3x3_is_jax_own_in_value_and_gradient(shape):
   x, kernel = random(0, *shape), random(1, 3, 3, shape[-1], 4)
   assert_same_with_gradients(ops.conv3x3, lax_conv3x3, x, kernel)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_sum_of_squares_is_the_plain_one_in_value_and_gradient(shape):
+  def plain(x):
+    return (x**2).sum((1, 2))
+
+  assert_same_with_gradients(ops.sum_of_squares, plain, random(0, *shape))
+
+
+def test_sum_of_squares_keeps_narrow_images_as_they_are():
+  x = random(0, 2, 5, 7, 3).astype(jnp.bfloat16)
+  value, pull = jax.vjp(ops.sum_of_squares, x)
+  exact, exact_pull = jax.vjp(ops.sum_of_squares, x.astype(jnp.float32))
+  np.testing.assert_array_equal(value, exact)
+  g = random(1, 2, 3)
+  (expected,) = exact_pull(g)
+  (actual,) = pull(g)
+  np.testing.assert_array_equal(actual, expected.astype(jnp.bfloat16))
+  images = [a.dtype for a in jax.tree.leaves(pull) if a.size == x.size]
+  assert images == [jnp.bfloat16]
 
 
 @pytest.mark.parametrize(

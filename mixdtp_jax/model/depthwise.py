@@ -102,6 +102,13 @@ def as_rounded(arrays):
   return lax.optimization_barrier(arrays)
 
 
+def rounded_on_gpu(x: jax.Array) -> jax.Array:
+  """The same, `as_rounded` on a GPU: for what is read more than once."""
+  return lax.platform_dependent(
+    x, cuda=as_rounded, rocm=as_rounded, default=lambda x: x
+  )
+
+
 def shifted_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """`depthwise_conv3x3` as a sum of nine products."""
   return shifted_sum(_pad(x), kernel)

@@ -263,6 +263,27 @@ mix_channels.defvjp(_mix_fwd, _mix_bwd)
 
 
 @jax.custom_vjp
+def sum_of_squares(x: jax.Array) -> jax.Array:
+  """Over the pixels, in float32 (or wider): (B, H, W, C) to (B, C).
+
+  The automatic gradient would keep a float32 copy of the images.
+  """
+  return jnp.sum(jnp.square(at_least_float32(x)), axis=(1, 2))
+
+
+def _sum_of_squares_fwd(x):
+  return sum_of_squares(x), x
+
+
+def _sum_of_squares_bwd(x, g):
+  grad = 2 * at_least_float32(x) * g[:, None, None, :]
+  return (grad.astype(x.dtype),)
+
+
+sum_of_squares.defvjp(_sum_of_squares_fwd, _sum_of_squares_bwd)
+
+
+@jax.custom_vjp
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
   """Layer norm over the channels of each pixel, in float32 (or wider).
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mixdtp_jax.model import ops
 from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.depthwise import depthwise_conv3x3
+from mixdtp_jax.model.depthwise import depthwise_conv3x3, rounded_on_gpu
 from mixdtp_jax.model.feed_forward import feed_forward
 from mixdtp_jax.model.layers import Kernel, LayerNorm
 from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
@@ -32,7 +32,7 @@ class ChannelAttention(nn.Module):
     pointwise = Kernel((c, 3 * c), name='qkv')()
     depthwise = Kernel((3, 3, 1, 3 * c), name='qkv_depthwise')()
     q, k, v = (
-      depthwise_conv3x3(ops.conv1x1(x, p), d)
+      rounded_on_gpu(depthwise_conv3x3(ops.conv1x1(x, p), d))
       for p, d in zip(
         jnp.split(pointwise, 3, -1), jnp.split(depthwise, 3, -1), strict=True
       )
@@ -68,8 +68,7 @@ def _inverse_norm(x):
 
   The maximum is taken of the square, so that a black image has a gradient.
   """
-  squares = jnp.sum(jnp.square(ops.at_least_float32(x)), axis=(1, 2))
-  return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+  return jax.lax.rsqrt(jnp.maximum(ops.sum_of_squares(x), 1e-24))
 
 
 class FeedForward(nn.Module):
