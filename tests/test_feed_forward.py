@@ -149,6 +149,5 @@ def test_a_gpus_gradient_reads_and_writes_less_than_cudnns():
   )
   assert '__cudnn$conv' in cudnn
   assert '__cudnn$conv' not in shifted
-  # Two thirds, in fact a little more than half.
-  less = Program(shifted, 1).memory_traffic()
-  assert less < 2 / 3 * Program(cudnn, 1).memory_traffic()
+  less = Program(shifted, 1).memory_traffic()  # 0.39 of it with JAX 0.10.2
+  assert less < Program(cudnn, 1).memory_traffic() / 2

@@ -90,63 +90,55 @@ def test_plans_this_machine(environment, tmp_path):
   assert 'Compiling the step of 8 crops' in result.stderr
 
 
-@needs_libtpu
-def test_plans_a_slice_that_is_not_there(prenet, tmp_path):
+def _plan_of_the_absent(config, tmp_path, *flags):
+  """The finished command, and the plan of its only stage, for four devices."""
   out = tmp_path / 'plan.json'
   environment = dict(os.environ)
   del environment['JAX_PLATFORMS']  # the command sees to that
   result = _plan(
-    f'--config={prenet}',
+    f'--config={config}',
     '--config.model.dtype=bfloat16',
-    '--topology=v5e:2x2',
     f'--out={out}',
+    *flags,
     environment=environment,
   )
   assert result.returncode == 0, result.stderr
-  assert 'libtpu' not in result.stderr  # which looks for a TPU, if let
   content = json.loads(out.read_text())
   assert content['target']['devices'] == 4
   (stage,) = content['stages']
   assert stage['available'] == content['target']['memory']
-  assert {c['kind'] for c in stage['collectives']} == {'all-reduce'}
-  assert {c['devices'] for c in stage['collectives']} == {4}
-  assert 0 < stage['traffic'] < stage['xla_bytes']
   took = stage['seconds']
   assert took['step'] == pytest.approx(
     max(took['products'], took['memory']) + took['exchange']
   )
+  return result, stage
+
+
+@needs_libtpu
+def test_plans_a_slice_that_is_not_there(prenet, tmp_path):
+  result, stage = _plan_of_the_absent(prenet, tmp_path, '--topology=v5e:2x2')
+  assert 'libtpu' not in result.stderr  # which looks for a TPU, if let
+  assert {c['kind'] for c in stage['collectives']} == {'all-reduce'}
+  assert {c['devices'] for c in stage['collectives']} == {4}
+  assert 0 < stage['traffic'] < stage['xla_bytes']
   assert '819 GB/s' in result.stdout
 
 
 @needs_cuda_plugin
 @pytest.mark.parametrize('space', [1, 2])
 def test_plans_gpus_that_are_not_there(prenet, tmp_path, space):
-  out = tmp_path / 'plan.json'
-  environment = dict(os.environ)
-  del environment['JAX_PLATFORMS']  # the command sees to that
-  result = _plan(
-    f'--config={prenet}',
-    '--config.model.dtype=bfloat16',
+  result, stage = _plan_of_the_absent(
+    prenet,
+    tmp_path,
+    '--topology=h100:4',
     f'--config.mesh_space={space}',
     '--config.data.crop=32',
-    '--topology=h100:4',
-    f'--out={out}',
-    environment=environment,
   )
-  assert result.returncode == 0, result.stderr
-  content = json.loads(out.read_text())
-  assert content['target']['devices'] == 4
-  (stage,) = content['stages']
-  assert stage['available'] == content['target']['memory']
   kinds = {c['kind']: c['devices'] for c in stage['collectives']}
   assert kinds['all-reduce'] == 4
   # Neighbours in a pair exchange the rows at their border.
   assert ('collective-permute' in kinds) == (space == 2)
   assert stage['traffic'] > 0
-  took = stage['seconds']
-  assert took['step'] == pytest.approx(
-    max(took['products'], took['memory']) + took['exchange']
-  )
   assert '3,350 GB/s' in result.stdout
 
 
