@@ -87,6 +87,25 @@ def test_inside_leaves_out_the_border(shape):
 
 
 @needs_compiler
+@pytest.mark.parametrize('shape', [*SHAPES, (2, 3, 33)])
+@pytest.mark.parametrize(
+  ('inputs', 'outputs'), [(3, 16), (16, 3), (1, 1), (16, 16), (5, 7)]
+)
+def test_convolution_of_few_channels(shape, inputs, outputs):
+  x, kernel = random(0, *shape, inputs), random(1, 3, 3, inputs, outputs)
+  expected = ops._xla_conv3x3(x, kernel)
+  assert_close([native.conv3x3(x, kernel)], [expected])
+
+
+@needs_compiler
+@pytest.mark.parametrize(('inputs', 'outputs'), [(17, 3), (3, 17)])
+def test_convolution_refuses_more_channels(inputs, outputs):
+  x, kernel = jnp.zeros((1, 4, 4, inputs)), jnp.zeros((3, 3, inputs, outputs))
+  with pytest.raises(jax.errors.JaxRuntimeError, match='up to 16 channels'):
+    native.conv3x3(x, kernel)
+
+
+@needs_compiler
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize(('inputs', 'outputs'), CHANNELS)
 def test_products_summed_over_pixels(shape, inputs, outputs):
@@ -122,6 +141,7 @@ k = jax.random.normal(jax.random.key(2), (3, 3, 1, 34))
 parts = (*native.depthwise_gradients(x, k, g), native.gram(x, g),
          *native.depthwise_gate_gradients(x, k, g[..., :17]),
          native.kernel_gradient(x, jnp.zeros((34, 34)), g),
+         native.conv3x3(x[..., :3], k[..., :3] * jnp.ones((3, 1))),
          *native.layer_norm_gradients(x, k[0, 0, 0], g))
 sys.stdout.write(''.join(bytes(memoryview(p).cast('B')).hex() for p in parts))
 """

@@ -12,15 +12,6 @@ from same import SHAPES, assert_same_with_gradients, random
 from mixdtp_jax.model import depthwise, ops
 
 
-def to_torch(x):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
-  return torch.from_numpy(np.array(x).transpose(0, 3, 1, 2))
-
-
-def from_torch(x):
-  return x.numpy().transpose(0, 2, 3, 1)
-
-
 def lax_conv3x3(x, kernel):
   return lax.conv_general_dilated(
     x,
@@ -99,26 +90,3 @@ def test_conv1x1_is_a_convolution_in_value_and_gradient(shape):
   assert_same_with_gradients(
     ops.conv1x1, plain, random(0, *shape), random(1, shape[-1], 7)
   )
-
-
-def test_pixel_shuffles_have_pytorch_channel_order():
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
-  x = random(0, 2, 4, 6, 8)
-  down = from_torch(torch.pixel_unshuffle(to_torch(x), 2))
-  np.testing.assert_array_equal(ops.pixel_unshuffle(x), down)
-  up = from_torch(torch.pixel_shuffle(to_torch(x), 2))
-  np.testing.assert_array_equal(ops.pixel_shuffle(x), up)
-  np.testing.assert_array_equal(ops.pixel_shuffle(ops.pixel_unshuffle(x)), x)
-
-
-@pytest.mark.parametrize(
-  ('function', 'factor'), [(ops.bilinear_half, 0.5), (ops.bilinear_double, 2)]
-)
-def test_bilinear_is_pytorch_interpolate(function, factor):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
-  for shape in ((2, 8, 6, 3), (1, 2, 4, 5)):
-    x = random(0, *shape)
-    expected = torch.nn.functional.interpolate(
-      to_torch(x), scale_factor=factor, mode='bilinear', align_corners=False
-    )
-    np.testing.assert_allclose(function(x), from_torch(expected), atol=1e-6)

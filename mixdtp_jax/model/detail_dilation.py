@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.model import ops
+from mixdtp_jax.model import resizing
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.layers import Conv3x3
 
@@ -21,10 +21,10 @@ class DetailDilation(nn.Module):
   def __call__(self, image: jax.Array) -> jax.Array:
     """Embeds (B, H, W, 3) into (B, H, W, width)."""
     zoomed = nn.relu(Conv3x3(3, name='zoom')(image))
-    half = ops.bilinear_half(zoomed)
-    detail = half - ops.bilinear_double(ops.bilinear_half(half))
+    half = resizing.bilinear_half(zoomed)
+    detail = half - resizing.bilinear_double(resizing.bilinear_half(half))
     # The original embeds the image and the detail with the same bias-free
     # convolution and subtracts: by linearity one convolution does.
     return Conv3x3(self.cfg.width, name='embed')(
-      image - ops.bilinear_double(detail)
+      image - resizing.bilinear_double(detail)
     )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.model import ops
+from mixdtp_jax.model import resizing
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.layers import Conv3x3
 from mixdtp_jax.model.transformer import TransformerStage
@@ -30,7 +30,7 @@ class Downsample(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Halves the channels, then moves 2x2 pixels into channels."""
-    return ops.pixel_unshuffle(Conv3x3(x.shape[-1] // 2, name='conv')(x))
+    return resizing.pixel_unshuffle(Conv3x3(x.shape[-1] // 2, name='conv')(x))
 
 
 class MFE(nn.Module):

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model import ops
+from mixdtp_jax.model import ops, resizing
 from mixdtp_jax.model.config import ModelConfig
 from mixdtp_jax.model.layers import Conv1x1, Conv3x3
 from mixdtp_jax.model.mfe import Features
@@ -17,7 +17,7 @@ class Upsample(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Doubles the channels, then moves four channels into 2x2 pixels."""
-    return ops.pixel_shuffle(Conv3x3(x.shape[-1] * 2, name='conv')(x))
+    return resizing.pixel_shuffle(Conv3x3(x.shape[-1] * 2, name='conv')(x))
 
 
 class MHS(nn.Module):
