@@ -52,9 +52,10 @@ def test_the_machine_is_measured(profile):
   roofline = found['roofline']
   assert set(roofline['flops']) == {'float32', 'bfloat16'}
   for rates in (*roofline['flops'].values(), roofline['bytes']):
-    assert len(rates) == 2
+    assert len(rates) > 10
     assert min(rates) > 1e8
-  assert 'GFLOP/s' in text
+  best = max(roofline['flops']['float32']) / 1e9
+  assert f'float32 {best:,.0f} GFLOP/s' in text
 
 
 def test_the_table_sums_up(profile):

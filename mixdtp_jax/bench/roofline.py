@@ -6,17 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mixdtp_jax.timing import seconds
 
 _ENOUGH = 0.02  # seconds that a timed run takes at least, of short calls many
 _MANY = 200  # calls in a timed run, at most
+_SAMPLES = 20  # of each rate: other work may slow the machine for some
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Rates of the first device, one a repeat.
+  """Rates of the first device, several of each, of which the best counts.
 
   Attributes:
     flops: by dtype, floating-point operations a second in the product of two
@@ -29,21 +29,19 @@ class Roofline:
 
   def bound(self, dtype: str, flops: float, moved: float) -> float:
     """Seconds that so many operations and bytes take at the least."""
-    return max(
-      flops / np.median(self.flops[dtype]), moved / np.median(self.bytes)
-    )
+    return max(flops / max(self.flops[dtype]), moved / max(self.bytes))
 
 
-def measure_roofline(repeats: int) -> Roofline:
+def measure_roofline() -> Roofline:
   """Takes a few seconds."""
   on_cpu = jax.devices()[0].platform == 'cpu'
   side = 1024 if on_cpu else 8192
   flops = {
-    dtype: _rates(2 * side**3, _product(dtype, side), repeats)
+    dtype: _rates(2 * side**3, _product(dtype, side))
     for dtype in ('float32', 'bfloat16')
   }
   count = 2 ** (26 if on_cpu else 28)  # float32 numbers: beyond any cache
-  return Roofline(flops, _rates(8 * count, _copy(count), repeats))
+  return Roofline(flops, _rates(8 * count, _copy(count)))
 
 
 def _product(dtype, side):
@@ -65,8 +63,8 @@ def _copy(count):
   return call
 
 
-def _rates(work: float, call: Callable[[], Any], repeats: int):
-  return tuple(work / time for time in seconds_each(call, repeats))
+def _rates(work: float, call: Callable[[], Any]):
+  return tuple(work / time for time in seconds_each(call, _SAMPLES))
 
 
 def seconds_each(call: Callable[[], Any], repeats: int) -> tuple[float, ...]:
