@@ -173,6 +173,22 @@ def test_a_tpus_program():
   assert program.memory_traffic() == copied + looped + 2 * 4096
 
 
+# As it writes them for GPUs: a library's call makes its result, and has room.
+_GPU = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (x: bf16[9,4], y: bf16[4,3]) -> bf16[9,3] {
+  %x = bf16[9,4]{1,0} parameter(0)
+  %y = bf16[4,3]{1,0} parameter(1)
+  %p = (bf16[9,3]{1,0}, s8[4194304]{0}) custom-call(%x, %y), CALLED
+  ROOT %r = bf16[9,3]{1,0} get-tuple-element(%p), index=0
+}
+""".replace('CALLED', 'custom_call_target="__cublas$gemm"')
+
+
+def test_the_room_of_a_librarys_call_is_not_traffic():
+  assert Program(_GPU, 1).memory_traffic() == 2 * (9 * 4 + 4 * 3 + 9 * 3)
+
+
 def test_a_loop_of_unknown_length_counts_once_and_is_told():
   text = _TPU.replace('direction=LT', 'direction=NE')
   program = Program(text, 16)

@@ -125,7 +125,8 @@ class Program:
     What each kernel reads and writes, with the filling of tiles, and without
     what stays in a memory beside the compute units where the program says so
     (on a TPU). Of an array that is read or replaced by slices, the slices
-    count. A CPU and a GPU have caches, which serve some of it.
+    count. Of a library's call on a GPU (cuBLAS, cuDNN) the room that it has to
+    work in does not count. A CPU and a GPU have caches, which serve some of it.
     """
     return sum(
       self._times[name]
@@ -213,6 +214,8 @@ def _uses(body, index):
 
 def _written(instruction, body, computation) -> int:
   """Bytes of the results; of an array that is updated, the update's."""
+  if 'custom_call_target="__cu' in instruction.attributes:
+    return _stored(instruction.results[:1])  # others are room to work in
   makers = [instruction]
   if instruction.kind == 'fusion':
     (root,) = (i for i in body.values() if i.root)
