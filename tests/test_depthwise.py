@@ -23,7 +23,7 @@ def test_depthwise_off_the_cpu_is_the_same(platform, dtype):
   # The branches that platform_dependent takes elsewhere, run here.
   forms = {
     'tpu': (depthwise._xla_convolution, depthwise._xla_gradients),
-    'gpu': (depthwise.shifted_convolution, depthwise._gradients_on_gpu),
+    'gpu': (depthwise.shifted_convolution, depthwise.shifted_gradients),
   }
   convolution, gradients = forms[platform]
   x, g = (random(seed, 2, 6, 9, 4).astype(dtype) for seed in (0, 2))

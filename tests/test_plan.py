@@ -11,7 +11,7 @@ import sys
 import jax
 import pytest
 import tiny
-from test_plan_gpus import needs_cuda_plugin
+from h100 import needs_cuda_plugin
 from test_plan_targets import needs_libtpu
 
 from mixdtp_jax.mesh import make_mesh

@@ -3,13 +3,9 @@
 import importlib.util
 
 import pytest
+from h100 import needs_cuda_plugin
 
 from mixdtp_jax.plan import gpus
-
-needs_cuda_plugin = pytest.mark.skipif(
-  importlib.util.find_spec('jax_cuda13_plugin') is None,
-  reason="JAX's plugin for CUDA, which compiles for GPUs, is not installed",
-)
 
 
 @needs_cuda_plugin

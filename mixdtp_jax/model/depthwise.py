@@ -62,8 +62,8 @@ def depthwise_conv3x3_gradients(
     kernel,
     g,
     cpu=_gradients_on_cpu,
-    cuda=_gradients_on_gpu,
-    rocm=_gradients_on_gpu,
+    cuda=shifted_gradients,
+    rocm=shifted_gradients,
     default=_xla_gradients,
   )
 
@@ -87,10 +87,6 @@ def _gradients_on_cpu(x, kernel, g):
   if native.usable(x.dtype):
     return native.depthwise_gradients(x, kernel, g)
   return shifted_gradients(x, kernel, g)
-
-
-def _gradients_on_gpu(x, kernel, g):
-  return shifted_gradients(x, kernel, as_rounded(g))
 
 
 def as_rounded(arrays):
