@@ -1,9 +1,10 @@
 // The parts of a network that XLA is slow at on a CPU: depthwise 3x3
-// convolutions, the gelu gate after them, layer norm, their gradients, and
-// products of two images that are summed over pixels, as kernels' gradients are.
+// convolutions, the gelu gate after them, layer norm, their gradients, products
+// of two images that are summed over pixels, as kernels' gradients are, and
+// dense 3x3 convolutions of few channels.
 //
-// Images are float32, (batch, height, width, channels); kernels are (3, 3,
-// channels). An output that has two rows (or columns) less than its input is
+// Images are float32, (batch, height, width, channels); depthwise kernels are
+// (3, 3, channels), dense ones (3, 3, inputs, outputs). An output that has two rows (or columns) less than its input is
 // that of the pixels that have all neighbours; one of equal size has a border
 // of zeros around its input. The work is cut into tasks of some rows; the
 // innermost loop is that over channels.
