@@ -4,10 +4,10 @@
 // dense 3x3 convolutions of few channels.
 //
 // Images are float32, (batch, height, width, channels); depthwise kernels are
-// (3, 3, channels), dense ones (3, 3, inputs, outputs). An output that has two rows (or columns) less than its input is
-// that of the pixels that have all neighbours; one of equal size has a border
-// of zeros around its input. The work is cut into tasks of some rows; the
-// innermost loop is that over channels.
+// (3, 3, channels), dense ones (3, 3, inputs, outputs). An output that has two
+// rows (or columns) less than its input is that of the pixels that have all
+// neighbours; one of equal size has a border of zeros around its input. The work
+// is cut into tasks of some rows; the innermost loop is that over channels.
 //
 // native.py compiles this file and says what each function computes.
 
@@ -38,8 +38,16 @@ constexpr int64_t kRows = 8;
 // Pixels at once, which share what they load.
 constexpr int kPixels = 4;
 
-// Some channels at once.
-typedef float Vector __attribute__((vector_size(64)));
+// Some channels at once: as many as a register has. The compiler would take
+// longer vectors too, and keep them in memory.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float Vector __attribute__((vector_size(4 * kLanes)));
 typedef float Short __attribute__((vector_size(16)));
 
 template <typename V>
@@ -58,7 +66,7 @@ inline void store(float* to, V value) {
 template <typename F>
 inline void over_channels(int64_t size, F f) {
   int64_t n = 0;
-  for (; n + 16 <= size; n += 16) f(Vector(), n);
+  for (; n + kLanes <= size; n += kLanes) f(Vector(), n);
   for (; n + 4 <= size; n += 4) f(Short(), n);
   for (; n < size; ++n) f(float(), n);
 }
@@ -269,10 +277,11 @@ class Sums {
 // Products of two images that are summed over pixels are matrix products over
 // a tile of some inputs (channels of x) and outputs (of g), in registers.
 #ifdef __AVX512F__
-constexpr int kInputs = 8, kVectors = 2;
+constexpr int kInputs = 8;
 #else
-constexpr int kInputs = 4, kVectors = 1;
+constexpr int kInputs = 4;
 #endif
+constexpr int kVectors = 2;
 
 // sum[i, o] += x[p, i] g[p, o] over some pixels p, one after another in memory.
 template <int inputs, int vectors, typename V>
@@ -296,11 +305,11 @@ inline void add_tile(float* sum, const float* x, const float* g, int64_t pixels,
 template <int inputs>
 void add_inputs(float* sum, const float* x, const float* g, int64_t pixels,
                 int64_t in, int64_t out) {
-  constexpr int64_t step = 16 * kVectors;
+  constexpr int64_t step = kLanes * kVectors;
   int64_t n = 0;
   for (; n + step <= out; n += step)
     add_tile<inputs, kVectors, Vector>(sum + n, x, g + n, pixels, in, out);
-  for (; n + 16 <= out; n += 16)
+  for (; n + kLanes <= out; n += kLanes)
     add_tile<inputs, 1, Vector>(sum + n, x, g + n, pixels, in, out);
   for (; n + 4 <= out; n += 4)
     add_tile<inputs, 1, Short>(sum + n, x, g + n, pixels, in, out);
@@ -557,18 +566,21 @@ class PaddedRows {
   std::unique_ptr<float[]> data_;
 };
 
-// A tile from `column` on; kernel: (3, 3, in) of vectors.
-void convolve_tile(Vector* out, const PaddedRows& x, int64_t row,
+// A tile from `column` on, (kTile, kFew); kernel: (3, 3, in, kFew).
+void convolve_tile(float* out, const PaddedRows& x, int64_t row,
                    int64_t column, const float* kernel, int64_t in) {
-  Vector total[kTile] = {};
+  constexpr int vectors = kFew / kLanes;
+  Vector total[kTile][vectors] = {};
   for (int t = 0; t < 9; ++t) {
     const float* from = x.at(row + t / 3 - 1, column + t % 3 - 1);
-    for (int64_t i = 0; i < in; ++i, kernel += kFew) {
-      Vector weights = load<Vector>(kernel);
-      for (int p = 0; p < kTile; ++p) total[p] += from[p * kFew + i] * weights;
-    }
+    for (int64_t i = 0; i < in; ++i, kernel += kFew)
+      for (int v = 0; v < vectors; ++v) {
+        Vector weights = load<Vector>(kernel + v * kLanes);
+        for (int p = 0; p < kTile; ++p)
+          total[p][v] += from[p * kFew + i] * weights;
+      }
   }
-  std::copy_n(total, kTile, out);
+  std::memcpy(out, total, sizeof total);
 }
 
 ffi::Error conv3x3(ffi::ThreadPool threads, Array x_, Array kernel_,
@@ -582,14 +594,14 @@ ffi::Error conv3x3(ffi::ThreadPool threads, Array x_, Array kernel_,
                 kernel.data() + n * kFew);
   by_rows(threads, out, [&](const Task& task) {
     PaddedRows rows(x, task.image, task.begin - 1, task.end + 1);
-    Vector tile[kTile];
+    float tile[kTile * kFew];
     for (int64_t row = task.begin; row < task.end; ++row)
       for (int64_t column = 0; column < out.width; column += kTile) {
         convolve_tile(tile, rows, row, column, kernel.data(), x.channels);
         int64_t columns = std::min<int64_t>(kTile, out.width - column);
         for (int64_t p = 0; p < columns; ++p)
-          std::memcpy(out.at(task.image, row, column + p), &tile[p],
-                      out.channels * sizeof(float));
+          std::copy_n(tile + p * kFew, out.channels,
+                      out.at(task.image, row, column + p));
       }
   });
   return ffi::Error::Success();
@@ -623,7 +635,7 @@ constexpr float kEpsilon = 1e-5f;
 
 inline float sum_of(Vector v) {
   float total = 0;
-  for (int i = 0; i < 16; ++i) total += v[i];
+  for (int i = 0; i < kLanes; ++i) total += v[i];
   return total;
 }
 
@@ -633,7 +645,7 @@ inline void sum_over_channels(float* totals, int64_t size, F f) {
   Vector wide[count] = {};
   std::fill_n(totals, count, 0.f);
   int64_t n = 0;
-  for (; n + 16 <= size; n += 16) f(wide, n);
+  for (; n + kLanes <= size; n += kLanes) f(wide, n);
   for (; n < size; ++n) f(totals, n);
   for (int i = 0; i < count; ++i) totals[i] += sum_of(wide[i]);
 }

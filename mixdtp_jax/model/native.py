@@ -1,9 +1,10 @@
 """cpu_kernels.cc, compiled where it is first needed, as functions of arrays.
 
 What XLA makes of depthwise and of narrow convolutions, layer norm and the
-gradients of kernels on a CPU is several times slower. A C++ compiler is needed once; without
-one XLA's loops are used, which compute the same but for rounding. Sums are in
-the same order on any number of threads, so results are the same bit for bit.
+gradients of kernels on a CPU is several times slower. A C++ compiler is needed
+once; without one XLA's loops are used, which compute the same but for rounding.
+Sums are in the same order on any number of threads, so results are the same bit
+for bit.
 
 All images are (B, H, W, C); all arrays are float32.
 """
