@@ -186,7 +186,13 @@ ENTRY %main (x: bf16[9,4], y: bf16[4,3]) -> bf16[9,3] {
 
 
 def test_the_room_of_a_librarys_call_is_not_traffic():
-  assert Program(_GPU, 1).memory_traffic() == 2 * (9 * 4 + 4 * 3 + 9 * 3)
+  moved = 2 * (9 * 4 + 4 * 3 + 9 * 3)
+  assert Program(_GPU, 1).memory_traffic() == moved
+  another = '(bf16[9,3]{1,0}, bf16[9,3]{1,0}, s8'
+  text = _GPU.replace('(bf16[9,3]{1,0}, s8', another)
+  assert Program(text, 1).memory_traffic() == moved + 2 * 9 * 3
+  text = _GPU.replace('(bf16[9,3]{1,0}, s8[4194304]{0})', 'bf16[9,3]{1,0}')
+  assert Program(text, 1).memory_traffic() == moved
 
 
 def test_a_loop_of_unknown_length_counts_once_and_is_told():

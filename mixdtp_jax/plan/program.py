@@ -215,7 +215,8 @@ def _uses(body, index):
 def _written(instruction, body, computation) -> int:
   """Bytes of the results; of an array that is updated, the update's."""
   if 'custom_call_target="__cu' in instruction.attributes:
-    return _stored(instruction.results[:1])  # others are room to work in
+    # The last of several is room to work in.
+    return _stored(instruction.results[:-1] or instruction.results)
   makers = [instruction]
   if instruction.kind == 'fusion':
     (root,) = (i for i in body.values() if i.root)
