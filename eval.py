@@ -23,8 +23,8 @@ from mixdtp_jax.data.pipeline import eval_batches
 from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.inference import make_restore
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.architectures import final_image, make_network
-from mixdtp_jax.model.config import as_mapping
+from mixdtp_jax.models.config import as_mapping
+from mixdtp_jax.models.factory import final_image, make_network
 from mixdtp_jax.weights import load_run_config, load_weights
 
 _WEIGHTS = flags.DEFINE_string(

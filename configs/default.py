@@ -7,7 +7,7 @@ exist, and `train.py` refuses an unknown key.
 import ml_collections
 
 from mixdtp_jax.data import rain_ranges
-from mixdtp_jax.model.config import ModelConfig, as_mapping
+from mixdtp_jax.models.config import ModelConfig, as_mapping
 
 
 def get_config() -> ml_collections.ConfigDict:

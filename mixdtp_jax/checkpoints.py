@@ -22,7 +22,7 @@ from absl import logging
 
 from mixdtp_jax import hosts
 from mixdtp_jax.mesh import place
-from mixdtp_jax.model.config import EXECUTION
+from mixdtp_jax.models.config import EXECUTION
 from mixdtp_jax.state import TrainState
 
 T = TypeVar('T')

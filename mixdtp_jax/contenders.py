@@ -14,8 +14,8 @@ import numpy as np
 
 from mixdtp_jax import memory
 from mixdtp_jax.mesh import batch_sharding, place, replicated
-from mixdtp_jax.model.architectures import final_image
-from mixdtp_jax.model.config import AnyConfig
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.state import TrainState, make_optimizer
 from mixdtp_jax.timing import seconds
 from mixdtp_jax.update import make_train_step

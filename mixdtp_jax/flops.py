@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from mixdtp_jax.model import native
+from mixdtp_jax.ops.cpu import native
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> int:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax import metrics
-from mixdtp_jax.model.network import Outputs
+from mixdtp_jax.models.mixdtp import Outputs
+from mixdtp_jax.ops import ssim
 
 
 def negative_ssim(restored: jax.Array, clean: jax.Array) -> jax.Array:
   """-SSIM with an 11x11 Gaussian, sigma 1.5, zero "same" padding."""
-  return -metrics.ssim(restored, clean, padding='SAME').mean()
+  return -ssim.ssim(restored, clean, padding='SAME').mean()
 
 
 def ssim_as_published(restored: jax.Array, clean: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from mixdtp_jax.model.architectures import Network
+from mixdtp_jax.models.factory import Network
 
 
 @flax.struct.dataclass

@@ -28,8 +28,8 @@ from mixdtp_jax.data.folders import CroppedPairs, Pairs
 from mixdtp_jax.evaluate import evaluate, mean_row
 from mixdtp_jax.mesh import make_mesh, place, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.architectures import final_image, make_network
-from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import final_image, make_network
 from mixdtp_jax.run_lock import only_run
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
 from mixdtp_jax.training_log import TrainingLog

@@ -12,9 +12,9 @@ from absl import logging
 from mixdtp_jax.growth import stages
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import batch_sharding, replicated, traced_for
-from mixdtp_jax.model.architectures import Network, make_network
-from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.model.network import Outputs
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import Network, make_network
+from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.state import TrainState, make_optimizer, make_schedule
 
 Batch = dict[str, jax.Array]

@@ -12,13 +12,13 @@ import orbax.checkpoint as ocp
 
 from mixdtp_jax import checkpoints
 from mixdtp_jax.interop import torch_names, torch_weights
-from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models.config import (
   EXECUTION,
   AnyConfig,
   as_mapping,
   make_model_config,
 )
+from mixdtp_jax.models.factory import abstract_params
 
 _CONFIG = 'model.json'  # marks a weights folder
 _PARAMS = 'params'

@@ -16,7 +16,7 @@ import tiny
 
 from mixdtp_jax import hosts
 from mixdtp_jax.console import set_up_logging
-from mixdtp_jax.model.config import PReNetConfig, as_mapping
+from mixdtp_jax.models.config import PReNetConfig, as_mapping
 from mixdtp_jax.train import train_and_evaluate
 
 UPDATES = 30

@@ -35,7 +35,7 @@ def cpu_form(request, monkeypatch):
   """
   import jax
 
-  from mixdtp_jax.model import native
+  from mixdtp_jax.ops.cpu import native
 
   if request.param == 'native':
     if not native._registered():

@@ -6,13 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixdtp_jax.model.architectures import (
-  abstract_params,
-  final_image,
-  make_network,
-)
-from mixdtp_jax.model.baselines import PReNet, Restormer
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models.config import (
   EXECUTION,
   ModelConfig,
   PReNetConfig,
@@ -20,7 +14,10 @@ from mixdtp_jax.model.config import (
   as_mapping,
   make_model_config,
 )
-from mixdtp_jax.model.network import MixDTP
+from mixdtp_jax.models.factory import abstract_params, final_image, make_network
+from mixdtp_jax.models.mixdtp import MixDTP
+from mixdtp_jax.models.prenet import PReNet
+from mixdtp_jax.models.restormer import Restormer
 
 PUBLISHED = {
   ModelConfig: (MixDTP, 45_246_322),

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mixdtp_jax.model.architectures import abstract_params, make_network
-from mixdtp_jax.model.config import PReNetConfig, RestormerConfig
+from mixdtp_jax.models.config import PReNetConfig, RestormerConfig
+from mixdtp_jax.models.factory import abstract_params, make_network
 
 RESTORMER = RestormerConfig(
   width=4,

@@ -13,7 +13,7 @@ from mixdtp_jax.bench.boxes import find_boxes
 from mixdtp_jax.bench.parts import draw, measure_part
 from mixdtp_jax.bench.roofline import Roofline, seconds_each
 from mixdtp_jax.flops import count_flops
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models.config import (
   ModelConfig,
   PReNetConfig,
   make_model_config,

@@ -11,7 +11,7 @@ import pytest
 from configs.default import get_config
 from mixdtp_jax import checkpoints
 from mixdtp_jax.mesh import make_mesh, replicated
-from mixdtp_jax.model.config import EXECUTION
+from mixdtp_jax.models.config import EXECUTION
 from mixdtp_jax.state import TrainState, make_optimizer
 
 

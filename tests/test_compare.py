@@ -16,24 +16,24 @@ import tiny
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from mixdtp_jax import checkpoints  # noqa: E402
-from mixdtp_jax.compare import networks, report  # noqa: E402
-from mixdtp_jax.compare.speed import measure_inference  # noqa: E402
-from mixdtp_jax.compare.training import (  # noqa: E402
+from mixdtp_jax import checkpoints
+from mixdtp_jax.compare import networks, report
+from mixdtp_jax.compare.speed import measure_inference
+from mixdtp_jax.compare.training import (
   crop_batches,
   train_both,
 )
-from mixdtp_jax.data.folders import open_folder  # noqa: E402
-from mixdtp_jax.interop.torch_network import make_torch_network  # noqa: E402
-from mixdtp_jax.interop.torch_weights import from_torch  # noqa: E402
-from mixdtp_jax.metrics import PROTOCOLS  # noqa: E402
-from mixdtp_jax.model.config import (  # noqa: E402
+from mixdtp_jax.data.folders import open_folder
+from mixdtp_jax.interop.torch_network import make_torch_network
+from mixdtp_jax.interop.torch_weights import from_torch
+from mixdtp_jax.metrics import PROTOCOLS
+from mixdtp_jax.models.config import (
   PReNetConfig,
   RestormerConfig,
   make_model_config,
 )
-from mixdtp_jax.report import write_png  # noqa: E402
-from mixdtp_jax.state import TrainState  # noqa: E402
+from mixdtp_jax.report import write_png
+from mixdtp_jax.state import TrainState
 
 pytest_plugins = 'tiny'
 pytestmark = pytest.mark.usefixtures('quick_compiler')

@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from mixdtp_jax import __main__  # noqa: E402
-from mixdtp_jax.compare import command  # noqa: E402
-from mixdtp_jax.data.datasets import photographs  # noqa: E402
-from mixdtp_jax.data.folders import open_folder  # noqa: E402
+from mixdtp_jax import __main__
+from mixdtp_jax.compare import command
+from mixdtp_jax.data.datasets import photographs
+from mixdtp_jax.data.folders import open_folder
 
 pytest_plugins = 'tiny'
 

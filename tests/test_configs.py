@@ -12,9 +12,9 @@ from configs import ablation, default, published, rain100l, rain100l_small
 from mixdtp_jax.data.datasets import DATASETS
 from mixdtp_jax.data.pipeline import CROPS
 from mixdtp_jax.losses import make_loss
-from mixdtp_jax.model.architectures import abstract_params, make_network
-from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.model.network import Outputs
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import abstract_params, make_network
+from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.state import make_optimizer, make_schedule
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from same import SHAPES, assert_same_with_gradients, lax_depthwise, random
 
-from mixdtp_jax.model import depthwise
+from mixdtp_jax.ops import depthwise
 
 
 @pytest.mark.parametrize('shape', SHAPES)

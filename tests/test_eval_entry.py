@@ -13,7 +13,7 @@ from PIL import Image
 from mixdtp_jax.inference import make_restore
 from mixdtp_jax.interop.torch_weights import to_torch, write_pth
 from mixdtp_jax.metrics import PROTOCOLS, Score
-from mixdtp_jax.model.architectures import final_image
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.published import format_placement, placement
 from mixdtp_jax.weights import load_weights
 

@@ -8,7 +8,7 @@ from h100 import compiled_text, needs_cuda_plugin
 from same import assert_same_with_gradients, lax_depthwise, random
 
 from mixdtp_jax.mesh import batch_sharding, make_mesh, place
-from mixdtp_jax.model import depthwise, feed_forward
+from mixdtp_jax.ops import depthwise, feed_forward
 from mixdtp_jax.plan.program import Program
 
 

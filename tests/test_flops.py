@@ -8,11 +8,12 @@ import pytest
 
 from mixdtp_jax.flops import count_flops
 from mixdtp_jax.mesh import make_mesh
-from mixdtp_jax.model import native, ops
-from mixdtp_jax.model.architectures import abstract_params, final_image
-from mixdtp_jax.model.config import ModelConfig, PReNetConfig
-from mixdtp_jax.model.depthwise import depthwise_conv3x3
-from mixdtp_jax.model.feed_forward import feed_forward
+from mixdtp_jax.models.config import ModelConfig, PReNetConfig
+from mixdtp_jax.models.factory import abstract_params, final_image
+from mixdtp_jax.ops import dense
+from mixdtp_jax.ops.cpu import native
+from mixdtp_jax.ops.depthwise import depthwise_conv3x3
+from mixdtp_jax.ops.feed_forward import feed_forward
 
 _image = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
 _FEED_FORWARD = ((12, 20), (3, 3, 1, 20), (10, 12))  # its kernels
@@ -23,7 +24,7 @@ def test_products_and_convolutions():
   assert count_flops(jnp.matmul, a, b) == 2 * 5 * 7 * 11 * 3
   image, kernel = _image((2, 8, 6, 12)), _image((3, 3, 12, 4))
   pixels = 2 * 8 * 6
-  assert count_flops(ops.conv3x3, image, kernel) == 2 * pixels * 9 * 12 * 4
+  assert count_flops(dense.conv3x3, image, kernel) == 2 * pixels * 9 * 12 * 4
   grouped = functools.partial(
     jax.lax.conv_general_dilated,
     window_strides=(1, 1),
@@ -38,8 +39,8 @@ def test_products_and_convolutions():
 
 def test_gradients_cost_twice_the_value():
   image, kernel = _image((2, 8, 6, 12)), _image((3, 3, 12, 4))
-  forward = count_flops(ops.conv3x3, image, kernel)
-  gradients = jax.grad(lambda *a: ops.conv3x3(*a).sum(), argnums=(0, 1))
+  forward = count_flops(dense.conv3x3, image, kernel)
+  gradients = jax.grad(lambda *a: dense.conv3x3(*a).sum(), argnums=(0, 1))
   # The value itself is not needed, but it is traced.
   assert count_flops(gradients, image, kernel) == 3 * forward
 

@@ -9,7 +9,7 @@ import pytest
 
 from mixdtp_jax import inference
 from mixdtp_jax.mesh import make_mesh
-from mixdtp_jax.model import ops
+from mixdtp_jax.ops import dense
 
 make_restore = functools.partial(inference.make_restore, multiple=8)
 
@@ -108,7 +108,7 @@ def test_devices_that_share_the_rows_agree(height):
       images, callback=lambda s: shapes.append(s.shard_shape((2, 40, 8, 3)))
     )
     mean = images.mean((1, 2), keepdims=True)
-    return ops.conv3x3(images, params['kernel']) * mean
+    return dense.conv3x3(images, params['kernel']) * mean
 
   kernel = np.random.default_rng(0).random((3, 3, 3, 3), np.float32)
   images = _images(2, height, 8, 3)

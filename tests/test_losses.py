@@ -5,7 +5,7 @@ import pytest
 from scipy import signal
 
 from mixdtp_jax.losses import LOSSES, make_loss
-from mixdtp_jax.model.network import Outputs
+from mixdtp_jax.models.mixdtp import Outputs
 
 _SHAPE = (2, 13, 17, 3)
 

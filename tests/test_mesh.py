@@ -13,20 +13,20 @@ import tiny
 
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
-from mixdtp_jax.model import layers
-from mixdtp_jax.model.architectures import make_network
-from mixdtp_jax.model.baselines import PReNet
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models import layers
+from mixdtp_jax.models.config import (
   ModelConfig,
   PReNetConfig,
   make_model_config,
 )
-from mixdtp_jax.model.detail_dilation import DetailDilation
-from mixdtp_jax.model.mfe import Downsample
-from mixdtp_jax.model.mhs import Upsample
-from mixdtp_jax.model.network import Outputs
-from mixdtp_jax.model.progressive import ProgressiveRefinement
-from mixdtp_jax.model.transformer import TransformerStage
+from mixdtp_jax.models.decoder import Upsample
+from mixdtp_jax.models.detail_dilation import DetailDilation
+from mixdtp_jax.models.encoder import Downsample
+from mixdtp_jax.models.factory import make_network
+from mixdtp_jax.models.mixdtp import Outputs
+from mixdtp_jax.models.prenet import PReNet
+from mixdtp_jax.models.refinement import ProgressiveRefinement
+from mixdtp_jax.models.transformer import TransformerStage
 from mixdtp_jax.plan.program import Program
 from mixdtp_jax.state import make_optimizer
 from mixdtp_jax.update import (

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from same import random
 
-from mixdtp_jax.model import depthwise, native, ops
+from mixdtp_jax.ops import dense, depthwise
+from mixdtp_jax.ops.cpu import native
 
 needs_compiler = pytest.mark.skipif(
   not native._registered(), reason='there is no C++ compiler'
@@ -94,7 +95,7 @@ def test_inside_leaves_out_the_border(shape):
 )
 def test_convolution_of_few_channels(shape, inputs, outputs):
   x, kernel = random(0, *shape, inputs), random(1, 3, 3, inputs, outputs)
-  expected = ops._xla_conv3x3(x, kernel)
+  expected = dense._xla_conv3x3(x, kernel)
   assert_close([native.conv3x3(x, kernel)], [expected])
 
 
@@ -112,12 +113,12 @@ def test_convolution_refuses_more_channels(inputs, outputs):
 def test_products_summed_over_pixels(shape, inputs, outputs):
   x, g = random(0, *shape, inputs), random(1, *shape, outputs)
   for kernel, plain in (
-    (jnp.zeros((3, 3, inputs, outputs)), ops._xla_conv3x3_kernel_gradient),
-    (jnp.zeros((inputs, outputs)), ops._xla_conv1x1_kernel_gradient),
+    (jnp.zeros((3, 3, inputs, outputs)), dense._xla_conv3x3_kernel_gradient),
+    (jnp.zeros((inputs, outputs)), dense._xla_conv1x1_kernel_gradient),
   ):
     actual = native.kernel_gradient(x, kernel, g)
     assert_close([actual], [plain(x, kernel, g)])
-  assert_close([native.gram(x, g)], [ops._xla_gram(x, g)])
+  assert_close([native.gram(x, g)], [dense._xla_gram(x, g)])
 
 
 @needs_compiler
@@ -126,7 +127,7 @@ def test_products_summed_over_pixels(shape, inputs, outputs):
 def test_layer_norm_and_its_gradients(shape, channels):
   x, g = 3 + random(0, *shape, channels), random(1, *shape, channels)
   scale, bias = random(2, channels), random(3, channels)
-  value, gradients = jax.vjp(ops._xla_layer_norm, x, scale, bias)
+  value, gradients = jax.vjp(dense._xla_layer_norm, x, scale, bias)
   assert_close([native.layer_norm(x, scale, bias)], [value])
   assert_close(native.layer_norm_gradients(x, scale, g), gradients(g))
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixdtp_jax.model import layers
-from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.baselines import PReNet, Restormer
-from mixdtp_jax.model.config import ModelConfig, PReNetConfig, RestormerConfig
-from mixdtp_jax.model.network import MixDTP, Outputs
-from mixdtp_jax.model.transformer import TransformerStage
+from mixdtp_jax.models import layers
+from mixdtp_jax.models.config import ModelConfig, PReNetConfig, RestormerConfig
+from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.models.mixdtp import MixDTP, Outputs
+from mixdtp_jax.models.prenet import PReNet
+from mixdtp_jax.models.restormer import Restormer
+from mixdtp_jax.models.transformer import TransformerStage
 
 BASE = ModelConfig(
   width=4,

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 from same import SHAPES, assert_same_with_gradients, random
 
-from mixdtp_jax.model import depthwise, ops
+from mixdtp_jax.ops import dense, depthwise
 
 
 def lax_conv3x3(x, kernel):
@@ -27,7 +27,7 @@ def lax_conv3x3(x, kernel):
 @pytest.mark.parametrize('shape', [*SHAPES, (1, 6, 5, 17)])
 def test_conv3x3_is_jax_own_in_value_and_gradient(cpu_form, shape):
   x, kernel = random(0, *shape), random(1, 3, 3, shape[-1], 4)
-  assert_same_with_gradients(ops.conv3x3, lax_conv3x3, x, kernel)
+  assert_same_with_gradients(dense.conv3x3, lax_conv3x3, x, kernel)
 
 
 @pytest.mark.parametrize('shape', SHAPES)
@@ -35,13 +35,13 @@ def test_sum_of_squares_is_the_plain_one_in_value_and_gradient(shape):
   def plain(x):
     return (x**2).sum((1, 2))
 
-  assert_same_with_gradients(ops.sum_of_squares, plain, random(0, *shape))
+  assert_same_with_gradients(dense.sum_of_squares, plain, random(0, *shape))
 
 
 def test_sum_of_squares_keeps_narrow_images_as_they_are():
   x = random(0, 2, 5, 7, 3).astype(jnp.bfloat16)
-  value, pull = jax.vjp(ops.sum_of_squares, x)
-  exact, exact_pull = jax.vjp(ops.sum_of_squares, x.astype(jnp.float32))
+  value, pull = jax.vjp(dense.sum_of_squares, x)
+  exact, exact_pull = jax.vjp(dense.sum_of_squares, x.astype(jnp.float32))
   np.testing.assert_array_equal(value, exact)
   g = random(1, 2, 3)
   (expected,) = exact_pull(g)
@@ -54,8 +54,8 @@ def test_sum_of_squares_keeps_narrow_images_as_they_are():
 @pytest.mark.parametrize(
   ('gradients', 'kernel_shape', 'features'),
   [
-    (ops._conv3x3_bwd, (3, 3, 6, 4), 4),
-    (ops._conv1x1_bwd, (6, 4), 4),
+    (dense._conv3x3_bwd, (3, 3, 6, 4), 4),
+    (dense._conv1x1_bwd, (6, 4), 4),
     (
       lambda residuals, g: depthwise._xla_gradients(*residuals, g),
       (3, 3, 1, 6),
@@ -89,5 +89,5 @@ def test_conv1x1_is_a_convolution_in_value_and_gradient(shape):
     jnp.einsum, 'bhwc,cd->bhwd', precision=lax.Precision.HIGHEST
   )
   assert_same_with_gradients(
-    ops.conv1x1, plain, random(0, *shape), random(1, shape[-1], 7)
+    dense.conv1x1, plain, random(0, *shape), random(1, shape[-1], 7)
   )

@@ -15,11 +15,12 @@ from mixdtp_jax.mesh import (
   replicated,
   traced_for,
 )
-from mixdtp_jax.model import ops, pallas_feed_forward
-from mixdtp_jax.model import residual_feed_forward as residual
-from mixdtp_jax.model.feed_forward import feed_forward
-from mixdtp_jax.model.pallas_feed_forward import Arguments, fits
-from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
+from mixdtp_jax.ops import dense
+from mixdtp_jax.ops import fused_feed_forward as residual
+from mixdtp_jax.ops.feed_forward import feed_forward
+from mixdtp_jax.ops.fused_feed_forward import residual_feed_forward
+from mixdtp_jax.ops.tpu import feed_forward as on_tpu
+from mixdtp_jax.ops.tpu.feed_forward import Arguments, fits
 
 
 def arguments_of(shape, hidden, dtype='float32'):
@@ -44,7 +45,7 @@ def arguments_of(shape, hidden, dtype='float32'):
 
 
 def plain(x, scale, bias, *kernels):
-  return x + feed_forward(ops.layer_norm(x, scale, bias), *kernels)
+  return x + feed_forward(dense.layer_norm(x, scale, bias), *kernels)
 
 
 def value_and_gradients(function, arguments, g):
@@ -67,8 +68,8 @@ def test_the_kernels_are_the_plain_form(shape, hidden, dtype, tolerance):
   g = jax.random.normal(jax.random.key(1), shape).astype(dtype)
   want = value_and_gradients(plain, arguments, g)
   got = (
-    pallas_feed_forward.forward(arguments, interpret=True),
-    *pallas_feed_forward.gradients(arguments, g, interpret=True),
+    on_tpu.forward(arguments, interpret=True),
+    *on_tpu.gradients(arguments, g, interpret=True),
   )
   for x, y in zip(got, want, strict=True):
     assert x.dtype == y.dtype
@@ -116,8 +117,8 @@ def test_each_device_computes_its_own_images(monkeypatch):
   monkeypatch.setattr(residual, 'lax', lax)
   kernels = types.SimpleNamespace(
     fits=fits,
-    forward=functools.partial(pallas_feed_forward.forward, interpret=True),
-    gradients=functools.partial(pallas_feed_forward.gradients, interpret=True),
+    forward=functools.partial(on_tpu.forward, interpret=True),
+    gradients=functools.partial(on_tpu.gradients, interpret=True),
   )
   monkeypatch.setattr(residual, 'pallas_feed_forward', kernels)
   mesh = make_mesh(jax.devices()[:4])

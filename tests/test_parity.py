@@ -15,12 +15,13 @@ import numpy as np
 import optax
 import pytest
 
-from mixdtp_jax import losses, metrics
+from mixdtp_jax import losses
 from mixdtp_jax.interop.torch_names import MIXDTP_STAGES
 from mixdtp_jax.interop.torch_weights import from_torch, to_torch
-from mixdtp_jax.model import native
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.network import MixDTP
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.mixdtp import MixDTP
+from mixdtp_jax.ops import ssim as ssim_lib
+from mixdtp_jax.ops.cpu import native
 
 # Golden stage (a PyTorch module) -> path of ours.
 STAGES = {
@@ -126,7 +127,7 @@ def test_outputs_losses_and_metrics(case):
     ('coarse', outputs.coarse),
     ('input', data['rainy']),
   ):
-    ssim = metrics.ssim(image, data['clean'], padding='SAME').mean()
+    ssim = ssim_lib.ssim(image, data['clean'], padding='SAME').mean()
     assert float(ssim) == pytest.approx(float(data[f'ssim_{name}']), abs=1e-5)
   error = np.square(data['rainy'].astype(np.float64) - data['clean'])
   psnr = -10 * np.log10(error.mean((1, 2, 3)))

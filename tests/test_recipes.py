@@ -10,7 +10,7 @@ import tiny
 
 from configs import rain100l_robust
 from mixdtp_jax import train
-from mixdtp_jax.model.config import PReNetConfig, as_mapping
+from mixdtp_jax.models.config import PReNetConfig, as_mapping
 from mixdtp_jax.train import train_and_evaluate
 from mixdtp_jax.training_log import CollapseError
 from mixdtp_jax.weights import load_weights

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from same import random
 
-from mixdtp_jax.model import resizing
+from mixdtp_jax.ops import resizing
 
 
 def to_torch(x):

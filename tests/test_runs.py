@@ -28,8 +28,8 @@ from mixdtp_jax.compare.runs import (
 )
 from mixdtp_jax.evaluate import Row, mean_row
 from mixdtp_jax.metrics import PROTOCOLS, Score
-from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.state import TrainState
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from configs.default import get_config
-from mixdtp_jax.model.architectures import make_network
-from mixdtp_jax.model.config import PReNetConfig
+from mixdtp_jax.models.config import PReNetConfig
+from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.state import init_state, make_optimizer, make_schedule
 
 _STEPS = 6

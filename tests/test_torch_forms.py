@@ -7,17 +7,14 @@ import tiny
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from mixdtp_jax.bench import subject  # noqa: E402
-from mixdtp_jax.interop import (  # noqa: E402
+from mixdtp_jax.bench import subject
+from mixdtp_jax.interop import (
   torch_contenders,
   torch_inference,
   torch_training,
 )
-from mixdtp_jax.interop.torch_forms import FORMS  # noqa: E402
-from mixdtp_jax.model.config import (  # noqa: E402
-  PReNetConfig,
-  make_model_config,
-)
+from mixdtp_jax.interop.torch_forms import FORMS
+from mixdtp_jax.models.config import PReNetConfig, make_model_config
 
 torch.set_num_threads(1)
 

@@ -13,11 +13,11 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from mixdtp_jax.interop.torch_network import TorchMixDTP  # noqa: E402
-from mixdtp_jax.interop.torch_weights import to_torch  # noqa: E402
-from mixdtp_jax.model.architectures import abstract_params  # noqa: E402
-from mixdtp_jax.model.config import ModelConfig  # noqa: E402
-from mixdtp_jax.model.network import MixDTP  # noqa: E402
+from mixdtp_jax.interop.torch_network import TorchMixDTP
+from mixdtp_jax.interop.torch_weights import to_torch
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.models.mixdtp import MixDTP
 
 # PyTorch's threads wait for one another in a busy loop: two of them on cores
 # that other processes use too take 30 times as long as one.

@@ -8,10 +8,10 @@ import tiny
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from mixdtp_jax import losses, state  # noqa: E402
-from mixdtp_jax.interop import torch_training  # noqa: E402
-from mixdtp_jax.interop.torch_inference import to_nchw, to_nhwc  # noqa: E402
-from mixdtp_jax.model.network import Outputs  # noqa: E402
+from mixdtp_jax import losses, state
+from mixdtp_jax.interop import torch_training
+from mixdtp_jax.interop.torch_inference import to_nchw, to_nhwc
+from mixdtp_jax.models.mixdtp import Outputs
 
 torch.set_num_threads(1)
 

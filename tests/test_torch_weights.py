@@ -14,8 +14,8 @@ import pytest
 from mixdtp_jax.interop import torch_weights
 from mixdtp_jax.interop.torch_names import infer_config
 from mixdtp_jax.interop.torch_weights import from_torch, to_torch
-from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import ModelConfig
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.factory import abstract_params
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 

@@ -18,7 +18,7 @@ from mixdtp_jax import checkpoints
 from mixdtp_jax.data import datasets
 from mixdtp_jax.mesh import make_mesh, replicated
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.report import side_by_side
 from mixdtp_jax.state import TrainState
 from mixdtp_jax.train import start_state, train_and_evaluate

@@ -7,8 +7,8 @@ import pytest
 from h100 import compiled_text, needs_cuda_plugin
 from same import assert_same_with_gradients, lax_depthwise, random
 
-from mixdtp_jax.model import transformer
-from mixdtp_jax.model.transformer import ChannelAttention
+from mixdtp_jax.models import transformer
+from mixdtp_jax.models.transformer import ChannelAttention
 from mixdtp_jax.plan.program import Program
 
 

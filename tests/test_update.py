@@ -10,8 +10,8 @@ import pytest
 
 from configs.default import get_config
 from mixdtp_jax.mesh import batch_sharding, make_mesh, replicated
-from mixdtp_jax.model.architectures import make_network
-from mixdtp_jax.model.config import PReNetConfig, as_mapping, make_model_config
+from mixdtp_jax.models.config import PReNetConfig, as_mapping, make_model_config
+from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.plan.program import Program
 from mixdtp_jax.state import init_state, make_optimizer
 from mixdtp_jax.update import compile_ahead, make_train_step

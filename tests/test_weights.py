@@ -11,8 +11,8 @@ import tiny
 
 from mixdtp_jax import checkpoints
 from mixdtp_jax.interop.torch_weights import to_torch, write_pth
-from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.state import TrainState
 from mixdtp_jax.weights import (
   load_params,

@@ -21,8 +21,8 @@ from configs.default import get_config as get_default_config
 from mixdtp_jax import train
 from mixdtp_jax.data import pipeline
 from mixdtp_jax.mesh import make_mesh, replicated
-from mixdtp_jax.model.architectures import make_network
-from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.state import TrainState, init_state, make_optimizer
 
 SIZE = (24, 40)

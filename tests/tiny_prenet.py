@@ -3,7 +3,7 @@
 import ml_collections
 
 from configs.default import get_config as get_default_config
-from mixdtp_jax.model.config import PReNetConfig, as_mapping
+from mixdtp_jax.models.config import PReNetConfig, as_mapping
 
 
 def get_config() -> ml_collections.ConfigDict:

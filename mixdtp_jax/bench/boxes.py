@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model.architectures import abstract_params, make_network
-from mixdtp_jax.model.config import AnyConfig, PReNetConfig
-from mixdtp_jax.model.transformer import TransformerBlock, TransformerStage
+from mixdtp_jax.models.config import AnyConfig, PReNetConfig
+from mixdtp_jax.models.factory import abstract_params, make_network
+from mixdtp_jax.models.transformer import TransformerBlock, TransformerStage
 
 # What the modules do apart from their parts; others go by their class's name.
 KINDS = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mixdtp_jax import contenders, inference
 from mixdtp_jax.bench import machine, opponents, race, subject
-from mixdtp_jax.model.architectures import make_network
+from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.report import dump_json
 
 

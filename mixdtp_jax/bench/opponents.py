@@ -12,7 +12,7 @@ import numpy as np
 
 from mixdtp_jax.bench.machine import cores
 from mixdtp_jax.contenders import Contender
-from mixdtp_jax.model.config import AnyConfig
+from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.timing import seconds
 
 _NAMES = ('published', 'eager', 'compile')  # of interop.torch_forms.FORMS

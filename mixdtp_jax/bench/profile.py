@@ -23,7 +23,7 @@ from mixdtp_jax.console import progress, set_up_logging
 from mixdtp_jax.flops import count_flops
 from mixdtp_jax.losses import make_loss
 from mixdtp_jax.mesh import make_mesh
-from mixdtp_jax.model.network import Outputs
+from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.report import dump_json
 from mixdtp_jax.state import make_optimizer
 from mixdtp_jax.timing import seconds

@@ -9,8 +9,8 @@ import numpy as np
 
 from mixdtp_jax import config_file
 from mixdtp_jax.mesh import make_mesh
-from mixdtp_jax.model.architectures import abstract_params, make_network
-from mixdtp_jax.model.config import AnyConfig, make_model_config
+from mixdtp_jax.models.config import AnyConfig, make_model_config
+from mixdtp_jax.models.factory import abstract_params, make_network
 
 
 def load_recipe(

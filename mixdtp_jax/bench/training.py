@@ -12,7 +12,7 @@ from mixdtp_jax import contenders
 from mixdtp_jax.bench import children, machine, opponents, race, subject
 from mixdtp_jax.bench.best import Search, best_batch
 from mixdtp_jax.contenders import Contender
-from mixdtp_jax.model.config import AnyConfig
+from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.report import dump_json
 
 Batch = dict[str, np.ndarray]

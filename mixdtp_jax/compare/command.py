@@ -18,8 +18,8 @@ from mixdtp_jax.compare.training import crop_batches
 from mixdtp_jax.console import set_up_logging
 from mixdtp_jax.data.datasets import open_split
 from mixdtp_jax.data.folders import Pairs, open_folder
-from mixdtp_jax.model.architectures import make_network
-from mixdtp_jax.model.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.state import init_state, make_optimizer
 from mixdtp_jax.weights import load_run_config, load_weights
 

@@ -16,8 +16,8 @@ from mixdtp_jax.evaluate import Row, evaluate
 from mixdtp_jax.interop import stages, torch_inference
 from mixdtp_jax.mesh import make_mesh
 from mixdtp_jax.metrics import PROTOCOLS
-from mixdtp_jax.model.architectures import Network, final_image, make_network
-from mixdtp_jax.model.config import AnyConfig
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.models.factory import Network, final_image, make_network
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ import ml_collections
 from mixdtp_jax import checkpoints
 from mixdtp_jax.compare.event_log import Point, read_scalars
 from mixdtp_jax.metrics import PROTOCOLS, Score
-from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import make_model_config
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.weights import load_run_config
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from mixdtp_jax.interop import torch_inference
 from mixdtp_jax.interop.torch_names import MIXDTP_STAGES, RESTORMER_STAGES
 from mixdtp_jax.interop.torch_network import torch
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models.config import (
   AnyConfig,
   ModelConfig,
   PReNetConfig,

@@ -12,7 +12,7 @@ from mixdtp_jax.inference import Restore, pad
 from mixdtp_jax.interop.torch_forms import Form
 from mixdtp_jax.interop.torch_network import make_torch_network, torch
 from mixdtp_jax.interop.torch_weights import to_torch
-from mixdtp_jax.model.config import AnyConfig
+from mixdtp_jax.models.config import AnyConfig
 
 
 def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models.config import (
   AnyConfig,
   ModelConfig,
   PReNetConfig,
   RestormerConfig,
   UNetConfig,
 )
-from mixdtp_jax.model.progressive import RESIDUAL_BLOCKS
+from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
 
 
 class Slot(NamedTuple):

@@ -6,16 +6,17 @@ Their modules bear the published names, so that the state dict of
 
 from collections import OrderedDict
 
-from mixdtp_jax.model.baselines import PReNet, Restormer
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models.config import (
   AnyConfig,
   ModelConfig,
   PReNetConfig,
   RestormerConfig,
   UNetConfig,
 )
-from mixdtp_jax.model.network import MixDTP
-from mixdtp_jax.model.progressive import RESIDUAL_BLOCKS
+from mixdtp_jax.models.mixdtp import MixDTP
+from mixdtp_jax.models.prenet import PReNet
+from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
+from mixdtp_jax.models.restormer import Restormer
 
 try:
   import torch

@@ -16,8 +16,8 @@ import flax.traverse_util
 import numpy as np
 
 from mixdtp_jax.interop.torch_names import slots
-from mixdtp_jax.model.architectures import abstract_params
-from mixdtp_jax.model.config import AnyConfig
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.models.factory import abstract_params
 
 
 def _from_layout(name: str, tensor: np.ndarray) -> np.ndarray:

@@ -15,9 +15,9 @@ from mixdtp_jax.data.pipeline import check_split
 from mixdtp_jax.flops import count_flops
 from mixdtp_jax.growth import Stage
 from mixdtp_jax.mesh import make_mesh, replicated
-from mixdtp_jax.model.architectures import make_network
-from mixdtp_jax.model.config import make_model_config
-from mixdtp_jax.model.native import for_other_devices
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import make_network
+from mixdtp_jax.ops.cpu.native import for_other_devices
 from mixdtp_jax.plan.program import Collective, Program
 from mixdtp_jax.plan.targets import Target, out_of_memory
 from mixdtp_jax.state import TrainState, init_state, make_optimizer

@@ -11,33 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model import ops
-from mixdtp_jax.model.config import PReNetConfig, RestormerConfig
-from mixdtp_jax.model.layers import Conv1x1, Conv3x3, to_compute
-from mixdtp_jax.model.mfe import MFE
-from mixdtp_jax.model.mhs import Upsample
-from mixdtp_jax.model.network import Outputs, check_images
-from mixdtp_jax.model.progressive import ProgressiveRefinement
-from mixdtp_jax.model.transformer import TransformerStage
-
-
-class PReNet(nn.Module):
-  """The progressive refinement alone, started from the rainy image."""
-
-  multiple: ClassVar[int] = 1  # any size
-
-  cfg: PReNetConfig
-
-  @nn.compact
-  def __call__(self, rainy: jax.Array) -> Outputs:
-    """Restores rainy images (B, H, W, 3); final and coarse are one image.
-
-    Raises:
-      ValueError: the shape is another one.
-    """
-    check_images(rainy, self.multiple)
-    image = ProgressiveRefinement(self.cfg, name='progressive')(rainy, rainy)
-    return Outputs(image, image)
+from mixdtp_jax.models.config import RestormerConfig
+from mixdtp_jax.models.decoder import Upsample
+from mixdtp_jax.models.encoder import MFE
+from mixdtp_jax.models.layers import Conv1x1, Conv3x3, to_compute
+from mixdtp_jax.models.mixdtp import Outputs, check_images
+from mixdtp_jax.models.transformer import TransformerStage
+from mixdtp_jax.ops import dense
 
 
 class Restormer(nn.Module):
@@ -67,5 +47,5 @@ class Restormer(nn.Module):
       blocks = cfg.decoder_blocks[level]
       x = TransformerStage(cfg, level, blocks, name=f'stage{level + 1}')(x)
     x = TransformerStage(cfg, 0, cfg.refinement_blocks, name='refinement')(x)
-    image = Conv3x3(3, name='to_image')(ops.at_least_float32(x)) + rainy
+    image = Conv3x3(3, name='to_image')(dense.at_least_float32(x)) + rainy
     return Outputs(image, image)

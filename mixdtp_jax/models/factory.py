@@ -10,14 +10,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model.baselines import PReNet, Restormer
-from mixdtp_jax.model.config import (
+from mixdtp_jax.models.config import (
   AnyConfig,
   ModelConfig,
   PReNetConfig,
   RestormerConfig,
 )
-from mixdtp_jax.model.network import MixDTP
+from mixdtp_jax.models.mixdtp import MixDTP
+from mixdtp_jax.models.prenet import PReNet
+from mixdtp_jax.models.restormer import Restormer
 
 Network = MixDTP | PReNet | Restormer
 

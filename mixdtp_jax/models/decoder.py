@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model import ops, resizing
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Conv1x1, Conv3x3
-from mixdtp_jax.model.mfe import Features
-from mixdtp_jax.model.transformer import TransformerStage
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.encoder import Features
+from mixdtp_jax.models.layers import Conv1x1, Conv3x3
+from mixdtp_jax.models.transformer import TransformerStage
+from mixdtp_jax.ops import dense, resizing
 
 
 class Upsample(nn.Module):
@@ -44,4 +44,4 @@ class MHS(nn.Module):
       if cfg.coupling:
         x += up(features.inputs[level])
     x = TransformerStage(cfg, 0, cfg.refinement_blocks, name='refinement')(x)
-    return Conv3x3(3, name='to_image')(ops.at_least_float32(x))
+    return Conv3x3(3, name='to_image')(dense.at_least_float32(x))

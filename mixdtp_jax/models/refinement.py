@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model import ops
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Conv3x3, to_compute
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.layers import Conv3x3, to_compute
+from mixdtp_jax.ops import dense
 
 RESIDUAL_BLOCKS = 5
 
@@ -35,7 +35,7 @@ class RefinementStep(nn.Module):
     gates = Conv3x3(4 * r, use_bias=True, name='gates')(
       jnp.concatenate([x, h], axis=-1)
     )
-    i, f, g, o = jnp.split(ops.at_least_float32(gates), 4, axis=-1)
+    i, f, g, o = jnp.split(dense.at_least_float32(gates), 4, axis=-1)
     c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
     h = to_compute(nn.sigmoid(o) * nn.tanh(c), self.cfg.dtype)
     x = h
@@ -44,7 +44,7 @@ class RefinementStep(nn.Module):
       y = nn.relu(Conv3x3(r, use_bias=True, name=f'residual{block}_2')(y))
       x = nn.relu(y + x)
     to_image = Conv3x3(3, use_bias=True, name='conv_out')
-    return to_image(ops.at_least_float32(x)) + rainy, (c, h)
+    return to_image(dense.at_least_float32(x)) + rainy, (c, h)
 
 
 class ProgressiveRefinement(nn.Module):

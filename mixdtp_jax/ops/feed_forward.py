@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mixdtp_jax.model import native
-from mixdtp_jax.model.depthwise import (
+from mixdtp_jax.ops.cpu import native
+from mixdtp_jax.ops.dense import (
+  at_least_float32,
+  conv1x1,
+  conv1x1_kernel_gradient,
+)
+from mixdtp_jax.ops.depthwise import (
   as_rounded,
   depthwise_conv3x3,
   depthwise_conv3x3_gradients,
   shifted_convolution,
   shifted_gradients,
   shifted_sum,
-)
-from mixdtp_jax.model.ops import (
-  at_least_float32,
-  conv1x1,
-  conv1x1_kernel_gradient,
 )
 
 

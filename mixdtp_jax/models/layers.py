@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model import ops
+from mixdtp_jax.ops import dense
 
 kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
@@ -56,7 +56,7 @@ class Conv3x3(nn.Module):
     inputs = x.shape[-1]
     shape = (3, 3, inputs, self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
-    x = ops.conv3x3(x, kernel)
+    x = dense.conv3x3(x, kernel)
     if self.use_bias:
       shape = (self.features,)
       bias = self.param('bias', _bias_init(inputs), shape, jnp.float32)
@@ -74,7 +74,7 @@ class Conv1x1(nn.Module):
     """Applies `ops.conv1x1` with this module's kernel."""
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
-    return ops.conv1x1(x, kernel)
+    return dense.conv1x1(x, kernel)
 
 
 class LayerNorm(nn.Module):
@@ -82,7 +82,7 @@ class LayerNorm(nn.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies `ops.layer_norm` with this module's scale and bias."""
-    return ops.layer_norm(x, *self.weights(x.shape[-1]))
+    return dense.layer_norm(x, *self.weights(x.shape[-1]))
 
   @nn.compact
   def weights(self, channels: int) -> tuple[jax.Array, jax.Array]:

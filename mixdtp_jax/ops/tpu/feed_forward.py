@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from mixdtp_jax.model.feed_forward import gate_with_gradients, normal_cdf
-from mixdtp_jax.model.pallas_depthwise import (
+from mixdtp_jax.ops.feed_forward import gate_with_gradients, normal_cdf
+from mixdtp_jax.ops.tpu.depthwise import (
   LANES,
   Image,
   add_taps_gradient,

@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.model import ops
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.depthwise import depthwise_conv3x3, rounded_on_gpu
-from mixdtp_jax.model.feed_forward import feed_forward
-from mixdtp_jax.model.layers import Kernel, LayerNorm
-from mixdtp_jax.model.residual_feed_forward import residual_feed_forward
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.layers import Kernel, LayerNorm
+from mixdtp_jax.ops import dense
+from mixdtp_jax.ops.depthwise import depthwise_conv3x3, rounded_on_gpu
+from mixdtp_jax.ops.feed_forward import feed_forward
+from mixdtp_jax.ops.fused_feed_forward import residual_feed_forward
 
 
 class ChannelAttention(nn.Module):
@@ -32,12 +32,12 @@ class ChannelAttention(nn.Module):
     pointwise = Kernel((c, 3 * c), name='qkv')()
     depthwise = Kernel((3, 3, 1, 3 * c), name='qkv_depthwise')()
     q, k, v = (
-      rounded_on_gpu(depthwise_conv3x3(ops.conv1x1(x, p), d))
+      rounded_on_gpu(depthwise_conv3x3(dense.conv1x1(x, p), d))
       for p, d in zip(
         jnp.split(pointwise, 3, -1), jnp.split(depthwise, 3, -1), strict=True
       )
     )
-    similarity = _within_heads(ops.gram(q, k), self.heads)
+    similarity = _within_heads(dense.gram(q, k), self.heads)
     # q and k are normalised over all pixels; scaling their small product
     # instead of the images is the same and cheaper.
     similarity *= _inverse_norm(q).reshape(b, self.heads, -1, 1)
@@ -49,7 +49,7 @@ class ChannelAttention(nn.Module):
     mix = jnp.einsum(
       'bhcd,hce->bhde', attention, project_out.reshape(self.heads, -1, c)
     ).reshape(b, c, c)
-    return ops.mix_channels(v, mix)
+    return dense.mix_channels(v, mix)
 
 
 def _within_heads(gram, heads):
@@ -68,7 +68,7 @@ def _inverse_norm(x):
 
   The maximum is taken of the square, so that a black image has a gradient.
   """
-  return jax.lax.rsqrt(jnp.maximum(ops.sum_of_squares(x), 1e-24))
+  return jax.lax.rsqrt(jnp.maximum(dense.sum_of_squares(x), 1e-24))
 
 
 class FeedForward(nn.Module):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mixdtp_jax.model import native
+from mixdtp_jax.ops.cpu import native
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

@@ -9,12 +9,12 @@ from typing import ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.detail_dilation import DetailDilation
-from mixdtp_jax.model.layers import Conv3x3, to_compute
-from mixdtp_jax.model.mfe import MFE
-from mixdtp_jax.model.mhs import MHS
-from mixdtp_jax.model.progressive import ProgressiveRefinement
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.decoder import MHS
+from mixdtp_jax.models.detail_dilation import DetailDilation
+from mixdtp_jax.models.encoder import MFE
+from mixdtp_jax.models.layers import Conv3x3, to_compute
+from mixdtp_jax.models.refinement import ProgressiveRefinement
 
 
 class Outputs(NamedTuple):

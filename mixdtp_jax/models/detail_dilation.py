@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.model import resizing
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Conv3x3
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.layers import Conv3x3
+from mixdtp_jax.ops import resizing
 
 
 class DetailDilation(nn.Module):

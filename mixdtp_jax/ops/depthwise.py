@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mixdtp_jax.model import native
-from mixdtp_jax.model.ops import (
+from mixdtp_jax.ops.cpu import native
+from mixdtp_jax.ops.dense import (
   at_least_float32,
   grouped_conv3x3,
   grouped_conv3x3_kernel_gradient,

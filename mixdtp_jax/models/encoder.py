@@ -5,10 +5,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.model import resizing
-from mixdtp_jax.model.config import ModelConfig
-from mixdtp_jax.model.layers import Conv3x3
-from mixdtp_jax.model.transformer import TransformerStage
+from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.layers import Conv3x3
+from mixdtp_jax.models.transformer import TransformerStage
+from mixdtp_jax.ops import resizing
 
 
 class Features(NamedTuple):

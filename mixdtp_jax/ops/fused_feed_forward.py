@@ -1,16 +1,17 @@
 """A block's second half as one function, whose gradient keeps its input alone.
 
-On TPUs it is a kernel, pallas_feed_forward.py; elsewhere, and where an image
-is too large for that, it is what ops.py and feed_forward.py make of it.
+On TPUs it is a kernel, tpu/feed_forward.py; elsewhere, and where an image
+is too large for that, it is what dense.py and feed_forward.py make of it.
 """
 
 import jax
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from mixdtp_jax.model import ops, pallas_feed_forward
-from mixdtp_jax.model.feed_forward import feed_forward
-from mixdtp_jax.model.pallas_feed_forward import Arguments
+from mixdtp_jax.ops import dense
+from mixdtp_jax.ops.feed_forward import feed_forward
+from mixdtp_jax.ops.tpu import feed_forward as on_tpu
+from mixdtp_jax.ops.tpu.feed_forward import Arguments
 
 _IMAGES, _WHOLE = PartitionSpec('data'), PartitionSpec()
 _SPLIT = Arguments(_IMAGES, *(_WHOLE,) * 5)
@@ -67,11 +68,11 @@ residual_feed_forward.defvjp(_forward_rule, _backward_rule)
 def _kernels_fit(arguments):
   rows_shared = jax.sharding.get_abstract_mesh().shape.get('space', 1) > 1
   x, hidden = arguments.x, arguments.narrow.shape[0]
-  return not rows_shared and pallas_feed_forward.fits(x.shape, x.dtype, hidden)
+  return not rows_shared and on_tpu.fits(x.shape, x.dtype, hidden)
 
 
 def _plain(x, scale, bias, *kernels):
-  return x + feed_forward(ops.layer_norm(x, scale, bias), *kernels)
+  return x + feed_forward(dense.layer_norm(x, scale, bias), *kernels)
 
 
 def _plain_gradients(*arguments_and_g):
@@ -88,7 +89,7 @@ def _kernel(*arguments):
 
 
 def _kernel_of_part(*arguments):
-  return pallas_feed_forward.forward(Arguments(*arguments))
+  return on_tpu.forward(Arguments(*arguments))
 
 
 def _kernel_gradients(*arguments_and_g):
@@ -106,7 +107,7 @@ def _kernel_gradients(*arguments_and_g):
 
 def _kernel_gradients_of_part(*arguments_and_g):
   *arguments, g = arguments_and_g
-  return pallas_feed_forward.gradients(Arguments(*arguments), g)
+  return on_tpu.gradients(Arguments(*arguments), g)
 
 
 def _one_device():

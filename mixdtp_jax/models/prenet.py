@@ -1,0 +1,29 @@
+"""PReNet: the recurrent refinement alone."""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+
+from mixdtp_jax.models.config import PReNetConfig
+from mixdtp_jax.models.mixdtp import Outputs, check_images
+from mixdtp_jax.models.refinement import ProgressiveRefinement
+
+
+class PReNet(nn.Module):
+  """The progressive refinement alone, started from the rainy image."""
+
+  multiple: ClassVar[int] = 1  # any size
+
+  cfg: PReNetConfig
+
+  @nn.compact
+  def __call__(self, rainy: jax.Array) -> Outputs:
+    """Restores rainy images (B, H, W, 3); final and coarse are one image.
+
+    Raises:
+      ValueError: the shape is another one.
+    """
+    check_images(rainy, self.multiple)
+    image = ProgressiveRefinement(self.cfg, name='progressive')(rainy, rainy)
+    return Outputs(image, image)
