@@ -1,10 +1,10 @@
-"""Scores a network on a data set: flags -> mixdtp_jax.evaluate.
+"""Scores a network on a data set: flags -> mixdtp_jax.evaluation.score.
 
 python eval.py --weights=runs/mine --out=results
 python eval.py --weights=mixdtp.pth --steps=3 --folder=pairs --out=results
 """
 
-from mixdtp_jax import huge_pages
+from mixdtp_jax.runtime import huge_pages
 
 if __name__ == '__main__':
   huge_pages.use_huge_pages()  # before what takes time to import
@@ -15,17 +15,20 @@ from collections.abc import Sequence
 import jax
 from absl import app, flags
 
-from mixdtp_jax import hosts, published, report
-from mixdtp_jax.console import progress, set_up_logging
-from mixdtp_jax.data.datasets import DATASETS, open_split
-from mixdtp_jax.data.folders import CroppedPairs, Pairs, open_folder
-from mixdtp_jax.data.pipeline import eval_batches
-from mixdtp_jax.evaluate import evaluate, mean_row
-from mixdtp_jax.inference import make_restore
-from mixdtp_jax.metrics import PROTOCOLS
+from mixdtp_jax.data.datasets.registry import DATASETS, open_split
+from mixdtp_jax.data.eval_batches import eval_batches
+from mixdtp_jax.data.matching import open_folder
+from mixdtp_jax.data.pairs import CroppedPairs, Pairs
+from mixdtp_jax.evaluation import images, published, results
+from mixdtp_jax.evaluation.metrics import PROTOCOLS
+from mixdtp_jax.evaluation.score import evaluate, mean_row
 from mixdtp_jax.models.config import as_mapping
 from mixdtp_jax.models.factory import final_image, make_network
-from mixdtp_jax.weights import load_run_config, load_weights
+from mixdtp_jax.restoration.whole_image import make_restore
+from mixdtp_jax.runtime import hosts
+from mixdtp_jax.runtime.console import progress, set_up_logging
+from mixdtp_jax.weights.load import load_weights
+from mixdtp_jax.weights.run import load_run_config
 
 _WEIGHTS = flags.DEFINE_string(
   'weights',
@@ -84,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
   pairs, source = _open_pairs()
   pairs = CroppedPairs(pairs, _CROP_MULTIPLE.value)
   cfg, params = load_weights(_WEIGHTS.value, steps=_STEPS.value)
-  panels = report.Panels(pairs, _OUT.value)
+  panels = images.Panels(pairs, _OUT.value)
   rows = evaluate(
     make_restore(final_image(cfg), params, multiple=make_network(cfg).multiple),
     eval_batches(pairs, batch_size=_BATCH_SIZE.value or jax.device_count()),
@@ -94,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
   )
   if not hosts.is_first():
     return
-  print(report.format_table(rows))
+  print(results.format_table(rows))
   # Published figures are of test splits.
   dataset = source.get('name', '') if _SPLIT.value == 'test' else ''
   scores = mean_row(rows).restored
@@ -108,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
       'data': source,
       'crop_multiple': _CROP_MULTIPLE.value,
     }
-    for path in report.write_results(
+    for path in results.write_results(
       _OUT.value,
       rows,
       panels.image,

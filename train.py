@@ -1,4 +1,4 @@
-"""Trains a network: flags -> mixdtp_jax.train.
+"""Trains a network: flags -> mixdtp_jax.training.loop.
 
 python train.py --config=configs/demo.py --workdir=runs/demo
 
@@ -6,7 +6,7 @@ One command on each host of a TPU slice, or under srun or mpirun, trains on all
 of them; elsewhere the last three flags say who is who.
 """
 
-from mixdtp_jax import huge_pages
+from mixdtp_jax.runtime import huge_pages
 
 if __name__ == '__main__':
   huge_pages.use_huge_pages()  # before what takes time to import
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
-from mixdtp_jax import hosts
-from mixdtp_jax.console import set_up_logging
-from mixdtp_jax.train import train_and_evaluate
+from mixdtp_jax.runtime import hosts
+from mixdtp_jax.runtime.console import set_up_logging
+from mixdtp_jax.training.loop import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/; --config.KNOB=VALUE changes a knob.'

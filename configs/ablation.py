@@ -7,7 +7,7 @@ and recipe of configs/rain100l_small.py. ABLATIONS has the names.
 
 import ml_collections
 
-from configs import rain100l, rain100l_small
+from mixdtp_jax.configs import rain100l, rain100l_small
 
 # Name: the knobs that it sets.
 ABLATIONS = {

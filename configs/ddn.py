@@ -7,7 +7,7 @@ To compare with, under y_float: 32.60 dB / 0.9459 (PReNet), 34.20 / 0.9571
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

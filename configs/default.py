@@ -6,8 +6,8 @@ exist, and `train.py` refuses an unknown key.
 
 import ml_collections
 
-from mixdtp_jax.data import rain_ranges
 from mixdtp_jax.models.config import ModelConfig, as_mapping
+from mixdtp_jax.recipe import rain_ranges
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.ema_decay = 0.0  # an update, of the averaged weights; 0 has none
 
   config.loss = loss = ml_collections.ConfigDict()
-  loss.final = 'negative_ssim'  # a key of mixdtp_jax.losses.LOSSES
+  loss.final = 'negative_ssim'  # a key of mixdtp_jax.recipe.losses.LOSSES
   loss.coarse = 'mse'  # the same
   loss.coarse_weight = 0.5
 

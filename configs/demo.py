@@ -7,7 +7,7 @@ in under five minutes; its numbers compare with nothing but themselves.
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ To compare with, under y_float: 33.17 dB / 0.9481 (PReNet), 35.29 / 0.9641
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -9,7 +9,7 @@ protocol prenet.
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 from mixdtp_jax.models.config import PReNetConfig, as_mapping
 
 

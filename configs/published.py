@@ -31,7 +31,7 @@ import math
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 # For another data set change its name below and this; Rain200L has 1800.
 PAIRS = 200

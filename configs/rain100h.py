@@ -8,7 +8,7 @@ with: 30.32 dB / 0.938 (MixDTPNet; rgb, images cropped to multiples of 32),
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

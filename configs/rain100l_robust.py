@@ -7,7 +7,7 @@ first, and the loss is 0.84 (-SSIM) + 0.16 l1, of which the l1 part pulls back.
 
 import ml_collections
 
-from configs.rain100l import get_config as get_rain100l_config
+from mixdtp_jax.configs.rain100l import get_config as get_rain100l_config
 
 
 def get_config() -> ml_collections.ConfigDict:

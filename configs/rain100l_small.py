@@ -7,7 +7,7 @@ numbers that it reached.
 
 import ml_collections
 
-from configs.demo import get_config as get_demo_config
+from mixdtp_jax.configs.demo import get_config as get_demo_config
 
 
 def get_config() -> ml_collections.ConfigDict:

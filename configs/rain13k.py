@@ -13,7 +13,7 @@ To compare with on Rain100H, Y channel without a stated variant: 30.41 dB /
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ of 32); under y 29.04 / 0.8991 (PReNet), 32.00 / 0.9329 (Restormer), 33.09 /
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ of 32); under y 37.80 / 0.9814 (PReNet), 40.99 / 0.9890 (Restormer), 42.70 /
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

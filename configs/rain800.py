@@ -7,7 +7,7 @@ Test100 its test pairs are scored after training on Rain13K.
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ with --split=test_b.
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

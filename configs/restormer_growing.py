@@ -12,7 +12,9 @@ device, 4 on two, and so on.
 
 import ml_collections
 
-from configs.restormer_rain100l import get_config as get_restormer_config
+from mixdtp_jax.configs.restormer_rain100l import (
+  get_config as get_restormer_config,
+)
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ crops of 128. No figure was published for this training set.
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 from mixdtp_jax.models.config import RestormerConfig, as_mapping
 
 

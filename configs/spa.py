@@ -8,7 +8,7 @@ two crops of each of the 638,492 images of 256. To compare with: 32.43 dB /
 
 import ml_collections
 
-from configs.default import get_config as get_default_config
+from mixdtp_jax.configs.default import get_config as get_default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,8 +7,8 @@ photograph; tested on Rain100L's real pairs. Prepare the photographs (as
 
 import ml_collections
 
-from configs.rain100l_small import get_config as get_small_config
-from mixdtp_jax.data.rain_ranges import PRESETS, as_mapping
+from mixdtp_jax.configs.rain100l_small import get_config as get_small_config
+from mixdtp_jax.recipe.rain_ranges import PRESETS, as_mapping
 
 
 def get_config() -> ml_collections.ConfigDict:

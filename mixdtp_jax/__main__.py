@@ -1,6 +1,6 @@
 """The commands: python -m mixdtp_jax COMMAND --help."""
 
-from mixdtp_jax import huge_pages
+from mixdtp_jax.runtime import huge_pages
 
 if __name__ == '__main__':
   huge_pages.use_huge_pages()  # before what takes time to import
@@ -13,11 +13,12 @@ import sys
 import jax
 import numpy as np
 
-from mixdtp_jax import console, report, weights
-from mixdtp_jax.bench import command as bench
-from mixdtp_jax.compare.runs import compare_runs
-from mixdtp_jax.data import folders
-from mixdtp_jax.interop import torch_weights
+from mixdtp_jax.cli import bench as bench
+from mixdtp_jax.data import images
+from mixdtp_jax.restoration import sheets
+from mixdtp_jax.runtime import console
+from mixdtp_jax.tools.runs.runs import compare_runs
+from mixdtp_jax.weights import folder, load, pth
 
 
 def convert(source: str, target: str, steps: int | None) -> None:
@@ -37,11 +38,11 @@ def convert(source: str, target: str, steps: int | None) -> None:
   path = pathlib.Path(target)
   if path.exists():
     raise FileExistsError(f'{path} exists already: choose another target')
-  cfg, params = weights.load_weights(source, steps=steps)
+  cfg, params = load.load_weights(source, steps=steps)
   if path.suffix == '.pth':
-    torch_weights.write_pth(torch_weights.to_torch(params, cfg), path)
+    pth.write_pth(pth.to_torch(params, cfg), path)
   else:
-    weights.save_weights(path, cfg, params)
+    folder.save_weights(path, cfg, params)
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   print(f'{source} -> {path}: {count:,} parameters of {cfg}')
 
@@ -61,12 +62,12 @@ def prepare(
     exclude: an audit's JSON file, whose findings are left out; '' for none.
   """
   # TensorFlow takes seconds to import, which the other commands do without.
-  from mixdtp_jax.data import datasets
+  from mixdtp_jax.data.datasets import registry
 
   console.set_up_logging()
   # Unwinds, which removes what is half-written.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped'))
-  builder = datasets.prepare(
+  builder = registry.prepare(
     name, source=source, data_dir=data_dir, partial=partial, exclude=exclude
   )
   counts = ', '.join(
@@ -88,43 +89,41 @@ def rain(photograph: str, target: str, seed: int) -> None:
     OSError, ValueError: the photograph cannot be read.
   """
   # TensorFlow takes seconds to import, and the other commands do without.
-  from mixdtp_jax.data.rain import add_rain
-  from mixdtp_jax.data.rain_ranges import PRESETS
+  from mixdtp_jax.data.rain.draw import add_rain
+  from mixdtp_jax.recipe.rain_ranges import PRESETS
 
-  clean = folders.read_image(pathlib.Path(photograph))
+  clean = images.read_image(pathlib.Path(photograph))
   panels = [
     (name, add_rain(clean.astype(np.float32) / 255, (seed, 0), ranges).numpy())
     for name, ranges in PRESETS.items()
   ]
-  rows = [report.side_by_side(panels[i : i + 2]) for i in (0, 2)]
-  report.write_png(np.concatenate(rows), target)
+  rows = [sheets.side_by_side(panels[i : i + 2]) for i in (0, 2)]
+  images.write_png(np.concatenate(rows), target)
   print(f'{photograph} -> {target}: {", ".join(PRESETS)}')
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m mixdtp_jax')
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
-  command = commands.add_parser(
+  audit = commands.add_parser(
     'convert', help='convert weights to and from PyTorch'
   )
-  command.add_argument(
+  audit.add_argument(
     'source', help="a run's workdir, a weights folder, or a .pth file"
   )
-  command.add_argument(
+  audit.add_argument(
     '--to',
     required=True,
     metavar='TARGET',
     help='weights folder to write, or a file that ends in .pth',
   )
-  command.add_argument(
+  audit.add_argument(
     '--steps',
     type=int,
     help='iterations of the progressive refinement, which a .pth does not '
     'record (default: the published 3)',
   )
-  command.set_defaults(
-    run=lambda args: convert(args.source, args.to, args.steps)
-  )
+  audit.set_defaults(run=lambda args: convert(args.source, args.to, args.steps))
   _add_compare(commands)
   bench.add_to(commands)
   _add_plan(commands)
@@ -152,10 +151,10 @@ _STUDY = (
 
 
 def _add_compare(commands) -> None:
-  command = commands.add_parser(
+  audit = commands.add_parser(
     'compare', help='set runs side by side, or JAX and PyTorch'
   )
-  what = command.add_mutually_exclusive_group(required=True)
+  what = audit.add_mutually_exclusive_group(required=True)
   what.add_argument(
     '--runs',
     nargs='+',
@@ -173,16 +172,16 @@ def _add_compare(commands) -> None:
     metavar='SEED',
     help='the same, its weights drawn',
   )
-  command.add_argument(
+  audit.add_argument(
     '--out', required=True, help='folder for JSON and HTML files'
   )
-  study = command.add_argument_group('JAX and PyTorch')
+  study = audit.add_argument_group('JAX and PyTorch')
   for name, kind, default, text in _STUDY:
     shown = '' if default is None else f' (default: {default})'
     study.add_argument(
       f'--{name}', type=kind, default=default, help=text + shown
     )
-  command.set_defaults(run=_compare)
+  audit.set_defaults(run=_compare)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -191,7 +190,7 @@ def _compare(args: argparse.Namespace) -> None:
   runs = settings.pop('runs')
   if runs is None:
     # Not above: it needs PyTorch, which the other commands do without.
-    from mixdtp_jax.compare.command import compare_frameworks
+    from mixdtp_jax.tools.compare.command import compare_frameworks
 
     compare_frameworks(**settings)
     return
@@ -204,65 +203,63 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def audit(sources: list[str], path: str) -> None:
-  """Audits data sets; see `mixdtp_jax.data.audit.command.run`."""
+  """Audits data sets; see `mixdtp_jax.cli.audit.run`."""
   # TensorFlow takes seconds to import, which the other commands do without.
-  from mixdtp_jax.data.audit import command
+  from mixdtp_jax.cli import audit
 
   console.set_up_logging()
-  command.run(sources, path)
+  audit.run(sources, path)
 
 
 def _add_rain(commands: argparse._SubParsersAction) -> None:
-  command = commands.add_parser(
+  audit = commands.add_parser(
     'rain', help='draw the rain of every preset on a photograph'
   )
-  command.add_argument('photograph', help='a PNG or JPEG file')
-  command.add_argument(
+  audit.add_argument('photograph', help='a PNG or JPEG file')
+  audit.add_argument(
     '--to', required=True, metavar='TARGET', help='PNG file to write'
   )
-  command.add_argument('--seed', type=int, default=0, help='of the rain')
-  command.set_defaults(
-    run=lambda args: rain(args.photograph, args.to, args.seed)
-  )
+  audit.add_argument('--seed', type=int, default=0, help='of the rain')
+  audit.set_defaults(run=lambda args: rain(args.photograph, args.to, args.seed))
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
-  command = commands.add_parser(
+  audit = commands.add_parser(
     'prepare', help='check a data set and write the copy that training reads'
   )
-  command.add_argument(
+  audit.add_argument(
     'name', nargs='?', help='rain100l, rain800, pairs, ...; see README'
   )
-  command.add_argument(
+  audit.add_argument(
     '--source', default='', help='folder of the files as published'
   )
-  command.add_argument('--data_dir', help='folder of prepared copies')
-  command.add_argument(
+  audit.add_argument('--data_dir', help='folder of prepared copies')
+  audit.add_argument(
     '--partial',
     action='store_true',
     help='take what is there of a published set, not only all of it',
   )
-  command.add_argument(
+  audit.add_argument(
     '--exclude',
     default='',
     metavar='FILE',
     help='leave out of training what an audit found; FILE is its JSON',
   )
-  command.add_argument(
+  audit.add_argument(
     '--audit',
     nargs='+',
     metavar='NAME=FOLDER',
     help='prepare nothing, but look for what is wrong in these data sets and '
     'leaks between them; findings are a report, the exit status is 0',
   )
-  command.add_argument(
+  audit.add_argument(
     '--json',
     default='audit.json',
     metavar='FILE',
     help='--audit writes it (default: audit.json)',
   )
 
-  command.set_defaults(run=lambda args: _prepare_or_audit(command, args))
+  audit.set_defaults(run=lambda args: _prepare_or_audit(audit, args))
 
 
 def _prepare_or_audit(
@@ -273,47 +270,47 @@ def _prepare_or_audit(
   elif args.name and args.data_dir and not args.audit:
     prepare(args.name, args.source, args.data_dir, args.partial, args.exclude)
   else:
-    command.error('give NAME and --data_dir, or --audit alone')
+    audit.error('give NAME and --data_dir, or --audit alone')
 
 
 def _add_plan(commands) -> None:
-  command = commands.add_parser(
+  audit = commands.add_parser(
     'plan',
     help='what training needs on a TPU slice, without one, or on this machine',
     description='Compiles the training step and reports memory, exchanges, '
     'operations and time. The exit status is 1 where it does not fit.',
   )
-  command.add_argument(
+  audit.add_argument(
     '--config',
     required=True,
     help='a file of configs/; --config.KNOB=VALUE changes a knob',
   )
-  command.add_argument(
+  audit.add_argument(
     '--topology',
     help='TPU slice: generation and chips along each axis, such as v5e:4x4 or '
     "v5p:4x4x4, by libtpu; or GPUs, such as h100:8, by JAX's CUDA plugin "
     '(default: this machine)',
   )
-  command.add_argument(
+  audit.add_argument(
     '--utilisation',
     type=float,
     default=0.3,
     help='part of the peak rate that products reach (default: 0.3)',
   )
-  command.add_argument(
+  audit.add_argument(
     '--search',
     nargs='*',
     metavar='REMAT',
     help='also look for the largest batch that fits, for these values of '
     'model.remat (without any: for all); two to six more compilations each',
   )
-  command.add_argument('--out', metavar='FILE', help='JSON file to write')
-  command.set_defaults(run=_plan, overrides=[])
+  audit.add_argument('--out', metavar='FILE', help='JSON file to write')
+  audit.set_defaults(run=_plan, overrides=[])
 
 
 def _plan(args: argparse.Namespace) -> None:
   # Not above: TensorFlow takes seconds to import.
-  from mixdtp_jax.plan.command import plan
+  from mixdtp_jax.tools.plan.report import plan
 
   settings = vars(args)
   del settings['run']

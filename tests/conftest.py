@@ -13,6 +13,12 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import pytest  # noqa: E402
 
+pytest_plugins = (
+  'tests.helpers.tiny',
+  'tests.helpers.batches',
+  'tests.helpers.child_runs',
+)
+
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 

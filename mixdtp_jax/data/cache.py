@@ -2,7 +2,7 @@
 
 import threading
 
-from mixdtp_jax.data.folders import Pairs
+from mixdtp_jax.data.pairs import Pairs
 
 
 class CachedPairs:

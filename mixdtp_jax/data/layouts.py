@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mixdtp_jax.data import folders
-from mixdtp_jax.data.folders import Half, PairFiles
+from mixdtp_jax.data import matching
+from mixdtp_jax.data.images import Half
+from mixdtp_jax.data.pairs import PairFiles
 
 
 class Layout(Protocol):
@@ -62,7 +63,7 @@ class TwoFiles(NamedTuple):
       for number, field in enumerate(_fields(self.rainy))
       if field in _fields(self.clean)
     ]
-    return folders.match(*found, lambda key: tuple(key[n] for n in shared))
+    return matching.match(*found, lambda key: tuple(key[n] for n in shared))
 
 
 class SideBySide(NamedTuple):
@@ -99,7 +100,7 @@ class Split(NamedTuple):
     counts: the numbers of pairs of its published versions.
   """
 
-  folders: tuple[str, ...]
+  matching: tuple[str, ...]
   layouts: tuple[Layout, ...]
   counts: tuple[int, ...]
 
@@ -151,7 +152,7 @@ def _matching(
   if not all(place.is_dir() for place in places):
     return None
   files = {
-    place: [f for f in folders.by_stem(place).values() if not f.is_dir()]
+    place: [f for f in matching.by_stem(place).values() if not f.is_dir()]
     for place in places
   }
   found = []
@@ -194,7 +195,7 @@ def _content(source: Path, places: list[Path], split: Split) -> str:
   }
   shown = [source, *sorted({*places, *below} - {source})]
   return '; '.join(
-    f'{path} has {folders.content(path)}'
+    f'{path} has {matching.content(path)}'
     for path in shown
     if path == source or path.is_dir()
   )

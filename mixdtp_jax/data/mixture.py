@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from mixdtp_jax.data.datasets import open_split
-from mixdtp_jax.data.datasets.base import PreparedPairs
+from mixdtp_jax.data.datasets.prepared import PreparedPairs
+from mixdtp_jax.data.datasets.registry import open_split
 
 
 class Mixture:

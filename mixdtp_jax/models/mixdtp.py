@@ -37,7 +37,7 @@ def check_images(images: jax.Array, multiple: int) -> None:
   if images.shape[1] % multiple or images.shape[2] % multiple:
     raise ValueError(
       f'images of {images.shape[1]}x{images.shape[2]} pixels: needs multiples '
-      f'of {multiple}; mixdtp_jax.inference pads and crops other sizes'
+      f'of {multiple}; restoration.whole_image pads and crops other sizes'
     )
 
 

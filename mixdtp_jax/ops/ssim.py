@@ -110,6 +110,7 @@ def _at_least_float32(x: jax.Array) -> jax.Array:
 
 
 def check_shapes(x: jax.Array, y: jax.Array) -> None:
+  """Raises ValueError unless both are (B, H, W, C) of one shape."""
   if x.shape != y.shape or x.ndim != 4:
     raise ValueError(
       f'images of shapes {x.shape} and {y.shape}: need one shape (B, H, W, C)'

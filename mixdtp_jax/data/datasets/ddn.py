@@ -4,7 +4,7 @@ Fu et al., Removing Rain from Single Images via a Deep Detail Network, CVPR
 2017.
 """
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import Split, TwoFiles
 
 LAYOUTS = (

@@ -7,9 +7,9 @@ density, in which the same names come again; many copies have one folder.
 
 from pathlib import Path
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
-from mixdtp_jax.data.folders import PairFiles
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import SideBySide, Split, TwoFiles
+from mixdtp_jax.data.pairs import PairFiles
 
 ONE_FILE = SideBySide('{i}', rainy='left')
 

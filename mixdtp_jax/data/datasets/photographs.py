@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mixdtp_jax.data import folders, rain
-from mixdtp_jax.data.datasets.base import PairsBuilder
-from mixdtp_jax.data.rain_ranges import PRESETS
+from mixdtp_jax.data import images, pairs
+from mixdtp_jax.data.datasets.builder import PairsBuilder
+from mixdtp_jax.data.rain import draw
+from mixdtp_jax.recipe.rain_ranges import PRESETS
 
 # Read as files of the package: skimage.data may download what it lacks.
 TRAIN = ('astronaut.png', 'motorcycle_left.png', 'rocket.jpg')
@@ -27,7 +28,7 @@ class Photographs(PairsBuilder, skip_registration=True):
   name = 'photographs'
   reads_source = False
 
-  def find_pairs(self, source: Path) -> dict[str, list[folders.PairFiles]]:
+  def find_pairs(self, source: Path) -> dict[str, list[pairs.PairFiles]]:
     """See the base class; `source` is not read."""
     del source
     return {
@@ -38,19 +39,19 @@ class Photographs(PairsBuilder, skip_registration=True):
 
 def _draw(
   names: tuple[str, ...], versions: int, seed: int
-) -> Iterator[folders.PairFiles]:
+) -> Iterator[pairs.PairFiles]:
   for number, name in enumerate(names):
     file = resources.files('skimage') / 'data' / name
-    clean = folders.read_image(file.read_bytes(), name)
-    clean_png = folders.encode_png(clean)
+    clean = images.read_image(file.read_bytes(), name)
+    clean_png = images.encode_png(clean)
     for version in range(versions):
-      rainy = rain.add_rain(
+      rainy = draw.add_rain(
         clean.astype(np.float32) / 255,
         (seed, number * versions + version),
         PRESETS['light'],
       )
-      yield folders.PairFiles(
+      yield pairs.PairFiles(
         f'{Path(name).stem}-{version + 1:02d}',
-        folders.encode_png(np.round(rainy.numpy() * 255).astype(np.uint8)),
+        images.encode_png(np.round(rainy.numpy() * 255).astype(np.uint8)),
         clean_png,
       )

@@ -9,7 +9,7 @@ beside the rainy files.
 PReNet's authors found (Ren et al., CVPR 2019); 1254 are left without them.
 """
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import Split, TwoFiles
 
 FLAT = (

@@ -5,7 +5,7 @@ Yang et al., Deep Joint Rain Detection and Removal from a Single Image, CVPR
 Rain200L's test images are the training images of Rain100L.
 """
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import Split, TwoFiles
 
 

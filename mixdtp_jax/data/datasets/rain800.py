@@ -4,7 +4,7 @@ Zhang et al., Image De-raining Using a Conditional Generative Adversarial
 Network, arXiv:1701.05957. Its 100 test pairs are the Test100 of Rain13K.
 """
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import SideBySide, Split, TwoFiles
 
 LAYOUTS = (

@@ -5,7 +5,7 @@ a Single Image, CVPR 2018. It has two test sets: test_a, well aligned, on which
 papers compare and which is 'test' here, and test_b.
 """
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import Split, TwoFiles
 
 LAYOUTS = (

@@ -4,7 +4,7 @@ Li et al., Single Image Deraining: A Comprehensive Benchmark Analysis, CVPR
 2019. Frames of driving in rain; made to judge by detection of cars and people.
 """
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import Split, TwoFiles
 
 

@@ -8,9 +8,9 @@ a file of lines 'rainy clean'.
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixdtp_jax.data.datasets.base import PublishedPairs
-from mixdtp_jax.data.folders import PairFiles
+from mixdtp_jax.data.datasets.builder import PublishedPairs
 from mixdtp_jax.data.layouts import Split, TwoFiles
+from mixdtp_jax.data.pairs import PairFiles
 
 
 class Listed(Sequence):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mixdtp_jax.data import folders
-from mixdtp_jax.data.datasets.base import PairsBuilder
+from mixdtp_jax.data import matching, pairs
+from mixdtp_jax.data.datasets.builder import PairsBuilder
 
 
 class Synthetic(PairsBuilder, skip_registration=True):
@@ -12,11 +12,11 @@ class Synthetic(PairsBuilder, skip_registration=True):
   name = 'synthetic'
   sides = ('clean',)
 
-  def find_pairs(self, source: Path) -> dict[str, list[folders.PairFiles]]:
+  def find_pairs(self, source: Path) -> dict[str, list[pairs.PairFiles]]:
     """See the base class."""
-    files = folders.by_stem(source)
+    files = matching.by_stem(source)
     if not files:
       raise FileNotFoundError(f'{source} is empty; expected photographs in it')
     return {
-      'train': [folders.PairFiles(n, None, path) for n, path in files.items()]
+      'train': [pairs.PairFiles(n, None, path) for n, path in files.items()]
     }

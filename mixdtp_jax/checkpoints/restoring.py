@@ -1,0 +1,196 @@
+"""Checkpoints of a training run: WORKDIR/checkpoints/STEP, by orbax.
+
+Each holds the parameters, their moving average where the run has one, the
+optimizer's state and the run's whole configuration, and is complete or not
+there at all. Its arrays have checksums, so that one which was damaged later
+cannot be read; then the one before is.
+"""
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from mixdtp_jax.checkpoints.saving import EMA, reason
+from mixdtp_jax.checkpoints.state import TrainState
+from mixdtp_jax.models.config import EXECUTION
+from mixdtp_jax.recipe.config_file import flat_config
+from mixdtp_jax.runtime import hosts
+from mixdtp_jax.runtime.mesh import place
+
+T = TypeVar('T')
+
+
+class OtherNetworkError(ValueError):
+  """A checkpoint is of another network than the one that asks for it."""
+
+
+def restore_or_init(
+  manager: ocp.CheckpointManager,
+  config: ml_collections.ConfigDict,
+  init: Callable[[], TrainState],
+  sharding: jax.sharding.Sharding,
+) -> TrainState:
+  """The newest saved state that can be read, or a fresh one where none is.
+
+  Damaged checkpoints are moved to WORKDIR/damaged_checkpoints.
+
+  Args:
+    manager: of `make_manager`.
+    config: of the run that asks.
+    init: makes the fresh state; jittable.
+    sharding: where each array of the state shall lie.
+
+  Raises:
+    OtherNetworkError: the checkpoint is of another model or optimizer; the
+      message lists the fields that differ.
+    ValueError: there are checkpoints, but none can be read.
+  """
+  if not manager.all_steps():
+    return jax.jit(init, out_shardings=sharding)()
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    jax.eval_shape(init),
+  )
+
+  def read(step: int) -> TrainState:
+    saved = restore_config(manager, step)
+    _refuse_other_run(manager, step, saved, config)
+    items = {
+      'params': ocp.args.StandardRestore(abstract.params),
+      'opt_state': ocp.args.StandardRestore(abstract.opt_state),
+    }
+    if abstract.ema_params is not None and _has_ema(saved):
+      items[EMA] = ocp.args.StandardRestore(abstract.ema_params)
+    restored = manager.restore(step, args=ocp.args.Composite(**items))
+    average = restored.get(EMA)
+    if abstract.ema_params is not None and average is None:
+      # The run had no average so far: it begins here.
+      average = jax.tree.map(jnp.copy, restored.params)
+    number = place(np.asarray(step, abstract.step.dtype), sharding)
+    return TrainState(number, restored.params, restored.opt_state, average)
+
+  state, damaged = newest_readable(manager, read)
+  _set_aside(manager, damaged)
+  logging.info('Continuing from the checkpoint of step %d.', int(state.step))
+  return state
+
+
+def newest_readable(
+  manager: ocp.CheckpointManager, read: Callable[[int], T]
+) -> tuple[T, list[int]]:
+  """Reads the newest checkpoint, or the newest before it that is not damaged.
+
+  Args:
+    manager: has at least one checkpoint.
+    read: step -> what is wanted of that checkpoint.
+
+  Returns:
+    What `read` gave, and the newer steps, which are damaged. These were
+    reported and stay where they are.
+
+  Raises:
+    OtherNetworkError: `read` raised it.
+    ValueError: none can be read; the message says why for each.
+  """
+  damaged = {}
+  for step in sorted(manager.all_steps(), reverse=True):
+    path = manager.directory / str(step)
+    try:
+      return read(step), list(damaged)
+    except OtherNetworkError:
+      raise
+    # Of a lost file orbax makes ValueError, KeyError, FileNotFoundError or a
+    # bare Exception. Nothing is moved unless an older one can be read, so an
+    # error of another kind does no harm here.
+    except Exception as error:  # noqa: BLE001
+      damaged[step] = f'{path}: {reason(error)}'
+      logging.error('Damaged checkpoint %s', damaged[step])
+  raise ValueError(
+    f'none of the {len(damaged)} checkpoints can be read. '
+    + '; '.join(damaged.values())
+    + '. Restore one from a copy, or use another workdir to start afresh.'
+  )
+
+
+def _set_aside(manager, steps) -> None:
+  """Moves damaged checkpoints away: their steps will be saved again."""
+  if not steps:
+    return
+  folder = manager.directory.parent / 'damaged_checkpoints'
+
+  def move():
+    folder.mkdir(exist_ok=True)
+    for step in steps:
+      names = itertools.chain(
+        [str(step)], (f'{step}-{n}' for n in itertools.count(2))
+      )
+      free = next(folder / n for n in names if not (folder / n).exists())
+      os.rename(manager.directory / str(step), free)
+      logging.error('Moved the damaged checkpoint to %s', free)
+
+  # Also waits until every host has done with them.
+  hosts.check_same('the list of damaged checkpoints', str(steps))
+  hosts.in_turn(lambda: move() if hosts.is_first() else None)
+  manager.reload()
+
+
+def _has_ema(saved: dict) -> bool:
+  # Checkpoints that are older than the knob do not have it.
+  return saved.get('ema_decay', 0) > 0
+
+
+def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
+  """The configuration that the checkpoint of a step was saved with."""
+  args = ocp.args.Composite(config=ocp.args.JsonRestore())
+  return manager.restore(step, args=args).config
+
+
+def restore_params(
+  manager: ocp.CheckpointManager, step: int, abstract: dict
+) -> dict:
+  """The parameters of the checkpoint of a step, on one device of this host.
+
+  Their moving average, where the run has one.
+  """
+  item = EMA if _has_ema(restore_config(manager, step)) else 'params'
+  args = ocp.args.StandardRestore(on_one_device(abstract))
+  return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+
+
+def on_one_device(abstract: dict) -> dict:
+  """Abstract arrays, to be restored on this host's first device."""
+  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    abstract,
+  )
+
+
+def _refuse_other_run(manager, step, saved, config) -> None:
+  saved = ml_collections.ConfigDict(saved)
+  fixed, changed = [], []
+  for name, now in flat_config(config).items():
+    then = flat_config(saved).get(name)
+    if then == now or name.removeprefix('model.') in EXECUTION:
+      continue
+    difference = f'{name}: saved {then}, now {now}'
+    if name.startswith('model.') or name == 'optimizer.name':
+      fixed.append(difference)
+    else:
+      changed.append(difference)
+  if fixed:
+    raise OtherNetworkError(
+      f'the checkpoint of step {step} in {manager.directory} is of another '
+      f'network: {"; ".join(fixed)}. Use its configuration, or another '
+      'workdir.'
+    )
+  for difference in changed:
+    logging.warning('Changed since step %d: %s', step, difference)

@@ -1,0 +1,120 @@
+"""Saving checkpoints of a training run: WORKDIR/checkpoints/STEP, by orbax."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import ml_collections
+import orbax.checkpoint as ocp
+
+from mixdtp_jax.checkpoints.state import TrainState
+
+EMA = 'ema_params'  # an item that only runs with ema_decay have
+
+
+class _Manager(ocp.CheckpointManager):
+  def reached_preemption(self, step: int) -> bool:
+    """Leaves that to preemption.py.
+
+    Orbax asks JAX while it saves and, in a thread, when it has saved, with
+    steps that are behind by then: JAX would agree on a moment that is past.
+    """
+    del step
+    return False
+
+
+def make_manager(
+  workdir: str | os.PathLike, *, keep: int | None = None
+) -> ocp.CheckpointManager:
+  """Opens (and creates) the checkpoints of a run, to save some.
+
+  What a killed run left half-saved is removed: only one run may do this at a
+  time (see run_lock.py).
+
+  Args:
+    workdir: the run's folder.
+    keep: how many of the newest are kept; None is all.
+  """
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=keep, create=True, cleanup_tmp_directories=True
+  )
+  return _Manager(_folder(workdir), options=options)
+
+
+def open_manager(workdir: str | os.PathLike) -> ocp.CheckpointManager:
+  """Opens the checkpoints of a run, to read them; it may be going on."""
+  options = ocp.CheckpointManagerOptions(create=False)
+  return ocp.CheckpointManager(_folder(workdir), options=options)
+
+
+def _folder(workdir):
+  return pathlib.Path(workdir).absolute() / 'checkpoints'
+
+
+def save(
+  manager: ocp.CheckpointManager,
+  state: TrainState,
+  config: ml_collections.ConfigDict,
+) -> None:
+  """Starts to save a state under its step; training may go on meanwhile.
+
+  A step that is saved already stays as it is.
+
+  Raises:
+    OSError: this one, or the one before, cannot be saved; see `wait`.
+  """
+  step = int(state.step)
+  if step == manager.latest_step():
+    return
+  items = {
+    'params': ocp.args.StandardSave(state.params),
+    'opt_state': ocp.args.StandardSave(state.opt_state),
+    'config': ocp.args.JsonSave(config.to_dict()),
+  }
+  if state.ema_params is not None:
+    items[EMA] = ocp.args.StandardSave(state.ema_params)
+  wait(manager)
+  with _named_failure(manager, step):
+    manager.save(step, args=ocp.args.Composite(**items))
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+  """Waits until what `save` started is on the disk.
+
+  Raises:
+    OSError: it could not be written, as on a full disk; the message names the
+      last good checkpoint, which is as it was.
+  """
+  with _named_failure(manager, manager.latest_step()):
+    manager.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _named_failure(manager, step) -> Iterator[None]:
+  try:
+    yield
+  # The latter is how a full disk shows in the threads that write arrays.
+  except (OSError, ValueError) as error:
+    manager.reload()
+    raise OSError(
+      f'the checkpoint of step {step} could not be saved: {reason(error)}; '
+      f'{last_good(manager)}. Free or fix the disk, then start the same '
+      'command again: it continues from there.'
+    ) from error
+
+
+def last_good(
+  manager: ocp.CheckpointManager, *, before: int | None = None
+) -> str:
+  """Names the newest checkpoint (of a step before that), for a message."""
+  steps = [s for s in manager.all_steps() if before is None or s < before]
+  if not steps:
+    return 'no checkpoint was saved before'
+  return f'the last good checkpoint is {manager.directory / str(max(steps))}'
+
+
+def reason(error: Exception) -> str:
+  """The first line of an error, which of tensorstore's are very long."""
+  text = str(error).partition('\n')[0]
+  return f'{type(error).__name__}: {text[:300]}'

@@ -1,0 +1,28 @@
+"""The state of a training run, which checkpoints hold."""
+
+import flax
+import jax
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that training carries from one update to the next.
+
+  Attributes:
+    step: updates applied, int32 scalar; also the index of the next batch and
+      the name of the checkpoint.
+    params: the network's parameters, float32.
+    opt_state: the optimizer's state.
+    ema_params: the exponential moving average of params; None without one.
+  """
+
+  step: jax.Array
+  params: dict
+  opt_state: optax.OptState
+  ema_params: dict | None = None
+
+  @property
+  def eval_params(self) -> dict:
+    """What is evaluated and exported: the average where there is one."""
+    return self.params if self.ema_params is None else self.ema_params

@@ -1,0 +1,201 @@
+"""What one pair shows: is it readable, aligned, and the right way round?"""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+from PIL import Image
+
+from mixdtp_jax.data import images as images_lib
+from mixdtp_jax.data import pairs
+from mixdtp_jax.data.audit import scenes
+
+_WINDOW = 256  # side of the middle that is aligned, in pixels
+_MARGIN = 0.05  # of correlation, by which a shift has to be better than none
+_BLUR = 8  # pixels; streaks are thinner
+_RAIN_SIDE = 32  # cells of the shrunken rain
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+  """What was seen in a pair.
+
+  Attributes:
+    problems: {kind of finding: what is wrong, in words}.
+    digests: of the pixels of the rainy and the clean image, or the one there
+      is; equal for equal.
+    spectra: of these, (2 or 1, N) float32; see `scenes.spectrum`.
+    rain: (1024,) float16 of unit length, what the rain adds where; zero where
+      nothing can be said.
+  """
+
+  problems: dict[str, str]
+  digests: tuple[bytes, ...] = ()
+  spectra: np.ndarray | None = None
+  rain: np.ndarray | None = None
+
+
+def inspect(pair: pairs.PairFiles) -> Inspection:
+  """Reads a pair and looks at it; what does not fit is a problem, no error."""
+  sides = ('rainy', 'clean')
+  files = {s: f for s in sides if (f := getattr(pair, s)) is not None}
+  try:
+    images = [
+      images_lib.read_image(file, f'{pair.name} ({side})')
+      for side, file in files.items()
+    ]
+  except (OSError, ValueError) as error:
+    return Inspection({'unreadable': str(error)})
+  digests = tuple(map(_digest, images))
+  images = [np.asarray(Image.fromarray(image).convert('L')) for image in images]
+  spectra = np.stack([scenes.spectrum(image) for image in images])
+  if len(images) == 1:
+    return Inspection({}, digests, spectra, _no_rain())
+  rainy, clean = images
+  try:
+    pairs.check_same_size(pair.name, rainy.shape, clean.shape)
+  except ValueError as error:
+    return Inspection({'size': str(error)}, digests, spectra, _no_rain())
+  problems = _misalignment(rainy, clean, spectra)
+  if not problems and is_swapped(rainy, clean):
+    problems = {'swapped': 'the streaks are in the clean image'}
+  return Inspection(problems, digests, spectra, _rain(rainy, clean))
+
+
+def _digest(image: np.ndarray) -> bytes:
+  content = np.ascontiguousarray(image)
+  shape = str(image.shape).encode()
+  return hashlib.blake2b(content, digest_size=16, key=shape).digest()
+
+
+def _misalignment(rainy, clean, spectra) -> dict[str, str]:
+  shift, is_sure = find_shift(rainy, clean)
+  if shift == (0, 0):
+    return {}
+  if is_sure:
+    down, right = shift
+    return {
+      'misaligned': f'the clean image is {down} pixels down and {right} right'
+    }
+  # Images that show nothing, as a night sky, have a shift of noise.
+  if spectra.any(axis=1).all() and not scenes.same_scene(*spectra):
+    return {'unlike': 'the clean image shows another scene'}
+  return {}
+
+
+def find_shift(
+  rainy: np.ndarray, clean: np.ndarray
+) -> tuple[tuple[int, int], bool]:
+  """How the clean image lies against the rainy one, by phase correlation.
+
+  Kuglin and Hines, The Phase Correlation Image Alignment Method, 1975. All
+  frequencies count alike, so that edges decide, which rain leaves in place.
+  Only the middle is seen, so that shifts are found up to 128 pixels.
+
+  Args:
+    rainy: (H, W) uint8.
+    clean: the same.
+
+  Returns:
+    (pixels down, pixels right), and whether the images agree clearly better
+    there than as they are.
+  """
+  rainy, clean = (_middle(image).astype(np.float32) for image in (rainy, clean))
+  window = np.outer(*(np.hanning(side + 2)[1:-1] for side in rainy.shape))
+  spectra = [np.fft.rfft2((i - i.mean()) * window) for i in (clean, rainy)]
+  cross = spectra[0] * spectra[1].conj()
+  cross /= np.maximum(np.abs(cross), 1e-6)
+  peaks = np.fft.irfft2(cross, s=rainy.shape)
+  place = np.unravel_index(np.argmax(peaks), peaks.shape)
+  down, right = (
+    int((i + side // 2) % side - side // 2)
+    for i, side in zip(place, peaks.shape, strict=True)
+  )
+  edges = _edges(rainy), _edges(clean)
+  gain = _agreement(*edges, down, right) - _agreement(*edges, 0, 0)
+  return (down, right), bool(gain > _MARGIN)
+
+
+def is_swapped(rainy: np.ndarray, clean: np.ndarray) -> bool:
+  """Whether the streaks are in the image that is called clean.
+
+  Three signs, fine structure alone, and all have to say so. What the rainy
+  image has and the clean one does not explain by linear regression is streaks,
+  rare and bright: its third moment is positive. What the clean one has over the
+  rainy one lacks them: negative. And there is more of it in the rainy image.
+  Mean brightness tells nothing, as drawn rain may come with a darker sky; and
+  drops on a lens are no streaks, of them it cannot tell.
+
+  Args:
+    rainy: (H, W) uint8.
+    clean: the same.
+  """
+  rainy, clean = _fine(rainy), _fine(clean)
+  both, *powers = (
+    max(float(np.mean(product)), 1e-6)
+    for product in (rainy * clean, rainy**2, clean**2)
+  )
+  over_clean = np.mean((rainy - clean * (both / powers[1])) ** 3)
+  over_rainy = np.mean((clean - rainy * (both / powers[0])) ** 3)
+  return bool(over_clean < 0 < over_rainy and powers[0] < powers[1])
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+  height, width = (min(side, _WINDOW) for side in image.shape)
+  top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+  return image[top : top + height, left : left + width]
+
+
+def _edges(image: np.ndarray) -> np.ndarray:
+  """The negative Laplacian, its border zero."""
+  edges = np.zeros_like(image)
+  edges[1:-1, 1:-1] = 4 * image[1:-1, 1:-1] - (
+    image[2:, 1:-1] + image[:-2, 1:-1] + image[1:-1, 2:] + image[1:-1, :-2]
+  )
+  return edges
+
+
+def _agreement(rainy, clean, down: int, right: int) -> float:
+  """Correlation where they overlap, the clean one being so far off."""
+  rainy = _overlap(rainy, -down, -right)
+  clean = _overlap(clean, down, right)
+  length = np.sqrt(np.sum(rainy**2) * np.sum(clean**2))
+  return float(np.sum(rainy * clean) / max(length, 1e-6))
+
+
+def _overlap(image, down: int, right: int) -> np.ndarray:
+  rows, columns = (
+    slice(max(shift, 0), side + min(shift, 0))
+    for shift, side in zip((down, right), image.shape, strict=True)
+  )
+  return image[rows, columns]
+
+
+def _fine(image: np.ndarray) -> np.ndarray:
+  """At half the size, without what is wider than _BLUR pixels of that."""
+  half = _shrunk(Image.fromarray(image.astype(np.float32)), 2)
+  coarse = _shrunk(half, _BLUR).resize(half.size, Image.Resampling.BILINEAR)
+  fine = np.asarray(half) - np.asarray(coarse)
+  return fine - fine.mean()
+
+
+def _shrunk(image: Image.Image, factor: int) -> Image.Image:
+  size = [max(side // factor, 1) for side in image.size]
+  return image.resize(size, Image.Resampling.BOX)
+
+
+def _rain(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
+  """Where rain was added: tells two rains on one scene apart.
+
+  Of cells, their differences: how much is added at large is up to the scene.
+  Between re-encoded and resized copies the product is 0.95 or more, between two
+  rains on one scene of Rain800 0.55 or less.
+  """
+  added = Image.fromarray(rainy.astype(np.float32) - clean)
+  cells = added.resize((_RAIN_SIDE,) * 2, Image.Resampling.BOX)
+  rain = _edges(np.asarray(cells)).ravel()
+  return (rain / max(float(np.linalg.norm(rain)), 1.0)).astype(np.float16)
+
+
+def _no_rain() -> np.ndarray:
+  return np.zeros(_RAIN_SIDE**2, np.float16)

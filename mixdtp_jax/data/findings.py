@@ -1,0 +1,136 @@
+"""What an audit finds in a data set, and how it is left out of training."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mixdtp_jax.data.pairs import PairFiles
+from mixdtp_jax.runtime import files
+
+KINDS = {
+  'layout': 'files that are not laid out as published; not audited further',
+  'count': 'another number of pairs than published',
+  'unreadable': 'images that cannot be decoded, or are not RGB',
+  'size': 'rainy and clean images of different sizes',
+  'misaligned': 'the clean image is shifted against the rainy one',
+  'unlike': 'rainy and clean images of different scenes',
+  'swapped': 'the rain is in the image that is called clean',
+  'duplicate': 'one scene under one rain, several times in a split',
+  'repeated': 'one scene under several rains in a split; nothing is left out',
+  'leak': 'a scene in training and in a test split, of one set or of two',
+  'shared': 'a scene in two training or two test splits; nothing is left out',
+}
+
+
+class PairId(NamedTuple):
+  """A pair by its names; as '' the name means the split, and split the set."""
+
+  dataset: str
+  split: str
+  name: str
+
+  def __str__(self) -> str:
+    """As tables show it."""
+    return '/'.join(filter(None, self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One thing that was found.
+
+  Attributes:
+    kind: a key of KINDS.
+    pairs: those that it is about.
+    note: what is wrong, in words; may be ''.
+    excluded: the pairs of a training split to leave out of training.
+  """
+
+  kind: str
+  pairs: tuple[PairId, ...]
+  note: str = ''
+  excluded: tuple[PairId, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+  """Everything that an audit says.
+
+  Attributes:
+    sizes: number of pairs by set and split; no split where the layout is wrong.
+    findings: in the order of KINDS.
+  """
+
+  sizes: dict[str, dict[str, int]]
+  findings: tuple[Finding, ...]
+
+  def __post_init__(self):
+    """Sorts the findings by kind."""
+    order = list(KINDS)
+    findings = sorted(self.findings, key=lambda f: order.index(f.kind))
+    object.__setattr__(self, 'findings', tuple(findings))
+
+
+def write_audit(audit: Audit, path: str | os.PathLike) -> None:
+  """{'sizes': {set: {split: pairs}}, 'findings': [{field: value}, ...]}."""
+  with files.replacing(path) as temporary, open(temporary, 'w') as file:
+    json.dump(dataclasses.asdict(audit), file, indent=1)
+    file.write('\n')
+
+
+def read_audit(path: str | os.PathLike) -> Audit:
+  """Reads what `write_audit` wrote.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is no audit.
+  """
+  try:
+    with open(path) as file:
+      content = json.load(file)
+    findings = tuple(
+      Finding(
+        finding['kind'],
+        tuple(PairId(*pair) for pair in finding['pairs']),
+        finding['note'],
+        tuple(PairId(*pair) for pair in finding['excluded']),
+      )
+      for finding in content['findings']
+    )
+    return Audit(content['sizes'], findings)
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{path} is no audit ({error!r}): write one with python -m mixdtp_jax '
+      'prepare --audit'
+    ) from error
+
+
+def leave_out(
+  dataset: str, splits: Mapping[str, Sequence[PairFiles]], audit: Audit
+) -> dict[str, list[PairFiles]]:
+  """The pairs of each split without those that the audit excludes.
+
+  Args:
+    dataset: name of the set.
+    splits: its pairs, as builders find them.
+    audit: of this set, perhaps beside others.
+
+  Raises:
+    ValueError: the audit is not of these pairs, or excludes a whole split.
+  """
+  sizes = {split: len(pairs) for split, pairs in splits.items()}
+  if audit.sizes.get(dataset) != sizes:
+    raise ValueError(
+      f'{dataset} has {sizes} pairs, and the audit is of '
+      f'{audit.sizes.get(dataset, "other sets")}: audit it again'
+    )
+  excluded = {pair for finding in audit.findings for pair in finding.excluded}
+  kept = {
+    split: [p for p in pairs if PairId(dataset, split, p.name) not in excluded]
+    for split, pairs in splits.items()
+  }
+  for split, pairs in kept.items():
+    if sizes[split] and not pairs:
+      raise ValueError(f'the audit excludes every pair of {dataset} {split}')
+  return kept

@@ -1,0 +1,133 @@
+"""Folders of image pairs: finding, checking and reading them.
+
+A pair is a rainy image and its clean one: RGB, of equal size, as PNG or JPEG
+files. What does not fit is an error that names the file; nothing is skipped.
+Images come out as (H, W, 3) uint8.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+
+from mixdtp_jax.data.pairs import FolderPairs, PairFiles
+
+# Accepted names of the two folders, rainy first.
+FOLDER_NAMES = (('rainy', 'clean'), ('input', 'target'), ('rain', 'norain'))
+
+
+def open_folder(folder: str | Path) -> FolderPairs:
+  """The pairs of a folder with rainy/ and clean/; see `find_pairs`.
+
+  Raises:
+    FileNotFoundError, ValueError: the layout or a file does not fit.
+  """
+  return FolderPairs(find_pairs(Path(folder)))
+
+
+def find_pairs(folder: Path) -> list[PairFiles]:
+  """Pairs files of equal stem in rainy/ and clean/, sorted by stem.
+
+  The folders may also be named input/ and target/, or rain/ and norain/.
+
+  Raises:
+    FileNotFoundError: `folder` does not exist or has no such two folders.
+    ValueError: it has several, or a file has no partner.
+  """
+  found = [
+    names for names in FOLDER_NAMES if all((folder / n).is_dir() for n in names)
+  ]
+  if len(found) == 1:
+    rainy, clean = found[0]
+    return match(by_stem(folder / rainy), by_stem(folder / clean))
+  wanted = ', '.join(f'{rainy}/ and {clean}/' for rainy, clean in FOLDER_NAMES)
+  if found:
+    raise ValueError(
+      f'{folder} has {content(folder)}: keep exactly one of {wanted}'
+    )
+  raise FileNotFoundError(
+    f'{folder} has {content(folder)}; expected one of {wanted}, with files of '
+    'equal stems in both'
+  )
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+  """The files of a folder by their names without suffix, hidden ones aside.
+
+  In natural order: 2 is before 10.
+
+  Raises:
+    FileNotFoundError: `folder` does not exist.
+    ValueError: two files have one stem.
+  """
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f'{folder} is not a folder; {folder.parent} has {content(folder.parent)}'
+    )
+  files: dict[str, Path] = {}
+  for path in sorted(folder.iterdir(), key=_natural):
+    if path.name.startswith('.'):
+      continue
+    if path.stem in files:
+      raise ValueError(
+        f'{folder}: {files[path.stem].name} and {path.name} have one stem; '
+        'keep one of them'
+      )
+    files[path.stem] = path
+  return files
+
+
+def match(
+  rainy: Mapping[Hashable, Path],
+  clean: Mapping[Hashable, Path],
+  clean_key: Callable[[Hashable], Hashable] = lambda key: key,
+) -> list[PairFiles]:
+  """Pairs the files of equal keys, in the order of `rainy`.
+
+  Args:
+    rainy: files by key.
+    clean: the same.
+    clean_key: a rainy file's key to its clean one's, which several may share.
+
+  Raises:
+    ValueError: a file has no partner, or there is no file at all.
+  """
+  partners = {key: clean_key(key) for key in rainy}
+  wanted = set(partners.values())
+  lonely = [path for key, path in rainy.items() if partners[key] not in clean]
+  widowed = [path for key, path in clean.items() if key not in wanted]
+  problems = [
+    f'without a {partner} image: {_some(paths)}'
+    for partner, paths in (('clean', lonely), ('rainy', widowed))
+    if paths
+  ]
+  if problems:
+    raise ValueError('; '.join(problems) + ' (add the partner or remove these)')
+  if not rainy:
+    raise ValueError('no image pairs: the rainy and clean folders are empty')
+  return [
+    PairFiles(path.stem, path, clean[partners[key]])
+    for key, path in rainy.items()
+  ]
+
+
+def content(folder: Path) -> str:
+  """What a folder holds, in a few words for an error."""
+  if not folder.is_dir():
+    return 'nothing (it is not a folder)'
+  names = sorted(
+    path.name + '/' * path.is_dir()
+    for path in folder.iterdir()
+    if not path.name.startswith('.')
+  )
+  return _some(names) if names else 'nothing in it'
+
+
+def _natural(path: Path) -> tuple[list, str]:
+  """Sorts the numbers in a name by their value."""
+  parts = re.split(r'(\d+)', path.name)
+  return [int(p) if p.isdecimal() else p for p in parts], path.name
+
+
+def _some(things: list, most: int = 10) -> str:
+  rest = f' and {len(things) - most} more' if len(things) > most else ''
+  return ', '.join(map(str, things[:most])) + rest

@@ -1,0 +1,164 @@
+"""Pairs of a rainy and a clean image."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mixdtp_jax.data.images import ImageFile, image_shape, read_image
+
+
+class PairFiles(NamedTuple):
+  """A pair; a side that the data set does not have is None."""
+
+  name: str
+  rainy: ImageFile | None
+  clean: ImageFile | None
+
+
+class Pairs(Protocol):
+  """Random access to decoded pairs; what evaluation reads.
+
+  Attributes:
+    name: of the data set; '' where it has none.
+  """
+
+  name: str
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+
+  def __getitem__(self, index: int) -> dict:
+    """{'name': str, 'rainy': (H, W, 3) uint8, 'clean': the same}."""
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W), without decoding an image."""
+
+
+class FolderPairs:
+  """The pairs of `files`, decoded when they are asked for."""
+
+  name = ''
+
+  def __init__(self, files: list[PairFiles]):
+    """Reads every header.
+
+    Raises:
+      ValueError: a file is no RGB image, or a pair's sizes differ.
+    """
+    self._files = files
+    self._shapes = []
+    for pair in files:
+      shapes = image_shape(pair.rainy), image_shape(pair.clean)
+      check_same_size(pair.name, *shapes)
+      self._shapes.append(shapes[0])
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self._files)
+
+  def __getitem__(self, index: int) -> dict:
+    """The decoded pair; see `Pairs`."""
+    name, rainy, clean = self._files[index]
+    return {
+      'name': name,
+      'rainy': read_image(rainy),
+      'clean': read_image(clean),
+    }
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W), from the files' headers."""
+    return self._shapes[index]
+
+
+class CroppedPairs:
+  """Pairs whose images are cut, from the top left, to multiples of a number.
+
+  The MixDTPNet repository scores its images cut to multiples of 32.
+  """
+
+  def __init__(self, pairs: Pairs, multiple: int):
+    """Looks at the shape of every image.
+
+    Args:
+      pairs: the whole images.
+      multiple: of pixels, for both sides; 1 keeps the images whole.
+
+    Raises:
+      ValueError: `multiple` is less than 1, or an image is smaller.
+    """
+    if multiple < 1:
+      raise ValueError(f'images cut to multiples of {multiple}: needs >= 1')
+    self.name = pairs.name
+    self._pairs = pairs
+    self._shapes = []
+    for index in range(len(pairs)):
+      height, width = pairs.shape(index)
+      if min(height, width) < multiple:
+        raise ValueError(
+          f'{pairs[index]["name"]} has {width}x{height} pixels, too few to cut '
+          f'it to multiples of {multiple}: take a smaller multiple (1 keeps '
+          'images whole), or remove the pair'
+        )
+      shape = height - height % multiple, width - width % multiple
+      self._shapes.append(shape)
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self._pairs)
+
+  def __getitem__(self, index: int) -> dict:
+    """The decoded pair, cut; see `Pairs`."""
+    pair, (height, width) = self._pairs[index], self._shapes[index]
+    sides = {side: pair[side][:height, :width] for side in ('rainy', 'clean')}
+    return pair | sides
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W) of the cut image."""
+    return self._shapes[index]
+
+
+def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
+  """Raises ValueError where a pair's two shapes differ."""
+  if rainy[:2] != clean[:2]:
+    sizes = ['x'.join(map(str, shape[1::-1])) for shape in (rainy, clean)]
+    raise ValueError(
+      f'{name}: the rainy image is {sizes[0]}, the clean one {sizes[1]} '
+      'pixels; a pair needs equal sizes'
+    )
+
+
+class CentreCrops:
+  """The first pairs of others, cut to their centres; a `folders.Pairs`."""
+
+  def __init__(self, pairs: Pairs, *, count: int, size: int):
+    """Decodes them.
+
+    Args:
+      pairs: to take from.
+      count: how many, at most.
+      size: longest side of a cut image in pixels; 0 leaves it whole.
+    """
+    self.name = pairs.name
+    self._pairs = [
+      _centre(pairs[i], size) for i in range(min(count, len(pairs)))
+    ]
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self._pairs)
+
+  def __getitem__(self, index: int) -> dict:
+    """The cut pair."""
+    return self._pairs[index]
+
+  def shape(self, index: int) -> tuple[int, int]:
+    """(H, W) of the cut pair."""
+    return self._pairs[index]['rainy'].shape[:2]
+
+
+def _centre(pair: dict, size: int) -> dict:
+  height, width = pair['rainy'].shape[:2]
+  tall, wide = (min(side, size or side) for side in (height, width))
+  top, left = (height - tall) // 2, (width - wide) // 2
+  cut = np.s_[top : top + tall, left : left + wide]
+  return pair | {side: pair[side][cut] for side in ('rainy', 'clean')}

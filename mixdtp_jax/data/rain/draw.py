@@ -1,0 +1,231 @@
+"""Rain drawn on clean photographs, in the order in which light meets it.
+
+The scene is seen through the haze of far rain, then through falling drops,
+then through drops on the lens, by a sensor with noise, and saved as JPEG.
+rain_ranges.py has the numbers and their units.
+
+TensorFlow with stateless random numbers of a named algorithm: the same
+eagerly, in a tf.function and in tf.data.
+"""
+
+import itertools
+import math
+
+import tensorflow as tf
+
+from mixdtp_jax.recipe.rain_ranges import RainRanges
+
+_LAYERS = 3  # of falling drops
+_SHARPEST = 0.5  # pixels: a pixel's own blur, as a standard deviation
+_OPAQUE = 8.0  # pixels: thickness from which a drop on the lens hides the scene
+
+# What is one number for the whole image; of these the first are never below 0.
+_STRENGTHS = ('streaks', 'veil', 'drops', 'noise', 'jpeg')
+_OTHERS = ('angle', 'spread', 'width', 'occlusion', 'airlight', 'shrink')
+
+
+def add_rain(
+  clean: tf.Tensor, seed: tf.Tensor, ranges: RainRanges
+) -> tf.Tensor:
+  """Draws rain on an image.
+
+  Args:
+    clean: (H, W, 3) float32 in [0, 1].
+    seed: (2,) integers; equal seeds draw equal rain.
+    ranges: the kind of rain.
+
+  Returns:
+    (H, W, 3) float32 in [0, 1].
+  """
+  image = tf.convert_to_tensor(clean, tf.float32)
+  # One type: a seed's numbers split differently as int32 and as int64.
+  seed = tf.cast(seed, tf.int64)
+  seeds = tf.unstack(tf.random.split(seed, 3 + _LAYERS, 'philox'))
+  drawn = _draw(ranges, seeds[0])
+  image = _veil(image, drawn)
+  for layer in reversed(range(_LAYERS)):
+    image = _fall(image, drawn, ranges, layer, seeds[3 + layer])
+  image = _wet_lens(image, drawn, ranges, seeds[1])
+  return _record(image, drawn, seeds[2])
+
+
+def _draw(ranges, seed):
+  """The numbers of the whole image, by name."""
+  drawn = {}
+  seeds = tf.random.split(seed, len(_STRENGTHS + _OTHERS), 'philox')
+  for name, own in zip(_STRENGTHS + _OTHERS, tf.unstack(seeds), strict=True):
+    value = _uniform((), own, getattr(ranges, name))
+    drawn[name] = tf.maximum(value, 0) if name in _STRENGTHS else value
+  return drawn
+
+
+def _veil(image, drawn):
+  """I t + A (1 - t), t = exp(-optical depth) (Koschmieder 1924).
+
+  The optical depth grows with the number of drops in the air, and is one for
+  the whole image: a photograph does not tell distances.
+  """
+  seen = tf.exp(-drawn['veil'] * drawn['streaks'])
+  return image * seen + drawn['airlight'] * (1 - seen)
+
+
+def _fall(image, drawn, ranges, layer, seed):
+  """Draws the drops that fall at one depth, from 0 for the nearest layer.
+
+  While the shutter is open a drop moves a long way and covers each pixel of
+  its line for a moment: it adds light and hides some of the background (Garg
+  and Nayar, "Vision and Rain", IJCV 2007). Light that is only added is the
+  model of Rain100L's authors (Yang et al., CVPR 2017), full occlusion is the
+  screen rule 1 - (1 - I)(1 - S). A camera sees a line of depth d 1 / d as long
+  and wide, and d^2 as many of them; one thinner than a pixel is fainter.
+  """
+  near, far = ranges.depth
+  depths = [near + (far - near) * i / _LAYERS for i in range(_LAYERS + 1)]
+  squares = [(a + b) ** 2 for a, b in itertools.pairwise(depths)]
+  density = drawn['streaks'] * squares[layer] / sum(squares)
+  seeds = tf.unstack(tf.random.split(seed, 2, 'philox'))
+  depth = _uniform((), seeds[0], depths[layer : layer + 2])
+  ink = _lines(image, drawn, ranges, density, depth, depths[layer], seeds[1])
+  image = image * (1 - drawn['occlusion'] * ink[:, :, None])
+  return tf.minimum(image + ink[:, :, None], 1.0)
+
+
+def _lines(image, drawn, ranges, density, depth, nearest, seed):
+  """The lines of a layer whose depth is at least `nearest`: (H, W)."""
+  longest = ranges.length[1] / nearest
+  radius = math.ceil(3 * max(ranges.width[1] / nearest, _SHARPEST))
+  # Lines whose centre lies outside the image still reach into it.
+  margin = math.ceil(longest / 2) + radius
+  seeds = tf.unstack(tf.random.split(seed, 4, 'philox'))
+  centre = _scatter(density, tf.shape(image)[:2] + 2 * margin, seeds[0])
+  centre -= margin - radius  # counted from what the blur needs of them
+  column = (tf.shape(centre)[0], 1)  # a number for each line
+  length = _uniform(column, seeds[1], ranges.length) / depth
+  brightness = _uniform(column, seeds[2], ranges.brightness)
+  turn = tf.random.stateless_normal(column, seeds[3], alg='philox')
+  radians = (math.pi / 180) * (drawn['angle'] + drawn['spread'] * turn)
+  # Points no more than a pixel apart along each line, from -1/2 to 1/2.
+  along = tf.linspace(-0.5, 0.5, math.ceil(longest) + 1)[None]
+  points = tf.stack(
+    [
+      centre[:, :1] + tf.cos(radians) * length * along,
+      centre[:, 1:] + tf.sin(radians) * length * along,
+    ],
+    axis=-1,
+  )  # (lines, points, 2): row, column
+  width = drawn['width'] / depth
+  sigma = tf.maximum(width, _SHARPEST)
+  # A line that is blurred across has its peak at 1 / (sqrt(2 pi) sigma).
+  peak = brightness * tf.minimum(width / _SHARPEST, 1.0)
+  peak *= length / (along.shape[1] - 1) * math.sqrt(2 * math.pi) * sigma
+  weights = peak * tf.cos(math.pi * along)
+  ink = _splat(points, weights, tf.shape(image)[:2] + 2 * radius)
+  return tf.clip_by_value(_blur(ink, sigma, radius), 0.0, 1.0)
+
+
+def _wet_lens(image, drawn, ranges, seed):
+  """Shows the scene upside down in drops on the lens.
+
+  A drop is a small strong lens: the point p shows what lies at
+  c - shrink (p - c), c the drop's centre, and out of focus. With heights
+  h = (r^2 - |p - c|^2) / 2 that is p + (1 + shrink) grad h, and for drops that
+  touch h is the larger one.
+  """
+  height = _drops(image, drawn['drops'], ranges.radius, seed)
+  slope = tf.stack(
+    [
+      (height[2:, 1:-1] - height[:-2, 1:-1]) / 2,
+      (height[1:-1, 2:] - height[1:-1, :-2]) / 2,
+    ],
+    axis=-1,
+  )
+  shift = tf.cast(tf.round((1 + drawn['shrink']) * slope), tf.int32)
+  shape = tf.shape(image)[:2]
+  grid = tf.meshgrid(tf.range(shape[0]), tf.range(shape[1]), indexing='ij')
+  # The scene goes on, mirrored, where a drop looks beyond the border.
+  place = tf.math.floormod(tf.stack(grid, axis=-1) + shift, 2 * shape)
+  place = tf.minimum(place, 2 * shape - 1 - place)
+  blur = math.ceil(ranges.shrink[1])
+  scene = tf.nn.avg_pool2d(image[None], blur, 1, 'SAME')[0]
+  # The thickness of half a ball is sqrt(2 h).
+  cover = tf.minimum(2 * height[1:-1, 1:-1, None] / _OPAQUE**2, 1.0)
+  return image * (1 - cover) + tf.gather_nd(scene, place) * cover
+
+
+def _drops(image, density, radius, seed):
+  """Heights of drops, 0 beside them, with a border of 1: (H + 2, W + 2)."""
+  margin = math.ceil(radius[1]) + 1
+  size = tf.shape(image)[:2] + 2 * margin
+  seeds = tf.unstack(tf.random.split(seed, 2, 'philox'))
+  centre = _scatter(density, size, seeds[0])[:, None]
+  radii = _uniform((tf.shape(centre)[0], 1), seeds[1], radius)
+  reach = tf.range(-margin, margin + 1)
+  patch = tf.stack(tf.meshgrid(reach, reach, indexing='ij'), axis=-1)
+  pixel = tf.cast(centre, tf.int32) + tf.reshape(patch, (1, -1, 2))
+  distance = tf.reduce_sum((tf.cast(pixel, tf.float32) - centre) ** 2, axis=-1)
+  height = (radii**2 - distance) / 2
+  inside = tf.reduce_all((pixel >= 0) & (pixel < size), axis=-1) & (height > 0)
+  heights = tf.tensor_scatter_nd_max(
+    tf.zeros(size), tf.boolean_mask(pixel, inside), height[inside]
+  )
+  border = margin - 1
+  return heights[border : size[0] - border, border : size[1] - border]
+
+
+def _record(image, drawn, seed):
+  """Sensor noise, then JPEG."""
+  noise = tf.random.stateless_normal(tf.shape(image), seed, alg='philox')
+  image = tf.clip_by_value(image + drawn['noise'] * noise, 0.0, 1.0)
+  loss = tf.cast(tf.round(drawn['jpeg']), tf.int32)
+  return tf.cond(
+    loss > 0,
+    lambda: tf.image.adjust_jpeg_quality(image, 100 - loss, 'INTEGER_ACCURATE'),
+    lambda: image,
+  )
+
+
+def _scatter(density, size, seed):
+  """(N, 2) float32 points within (H, W), `density` for each 10,000 pixels."""
+  seeds = tf.unstack(tf.random.split(seed, 2, 'philox'))
+  sides = tf.cast(size, tf.float32)
+  expected = density * 1e-4 * tf.reduce_prod(sides)
+  # Up or down by chance: rounding would lose rare drops in small images.
+  count = tf.cast(expected + _uniform((), seeds[0], (0, 1)), tf.int32)
+  return _uniform((count, 2), seeds[1], (0, 1)) * sides
+
+
+def _splat(points, weights, size):
+  """Adds each point to its four pixels, in bilinear shares: (H, W)."""
+  floor = tf.floor(points)
+  corner = tf.cast(floor, tf.int32)
+  inside = tf.reduce_all((corner >= 0) & (corner < size - 1), axis=-1)
+  corner, weights = corner[inside], weights[inside]
+  down, right = tf.unstack((points - floor)[inside], axis=-1)
+  ink = tf.zeros(size)
+  for offset, share in (
+    ((0, 0), (1 - down) * (1 - right)),
+    ((0, 1), (1 - down) * right),
+    ((1, 0), down * (1 - right)),
+    ((1, 1), down * right),
+  ):
+    ink = tf.tensor_scatter_nd_add(ink, corner + offset, weights * share)
+  return ink
+
+
+def _blur(image, sigma, radius):
+  """Gaussian blur, which uses up a border of `radius` pixels."""
+  offset = tf.range(-radius, radius + 1, dtype=tf.float32)
+  kernel = tf.exp(-0.5 * tf.square(offset / sigma))
+  kernel /= tf.reduce_sum(kernel)
+  image = image[None, :, :, None]
+  image = tf.nn.conv2d(image, kernel[:, None, None, None], 1, 'VALID')
+  image = tf.nn.conv2d(image, kernel[None, :, None, None], 1, 'VALID')
+  return image[0, :, :, 0]
+
+
+def _uniform(shape, seed, bounds):
+  """Numbers between the two bounds."""
+  low, high = bounds
+  return tf.random.stateless_uniform(
+    shape, seed, float(low), float(high), alg='philox'
+  )

@@ -1,0 +1,194 @@
+"""Batches of training crops, and whole images for evaluation.
+
+A training batch is a pure function of (config.seed, step). Its rows have the
+counters k = images of all batches before + row; counter k shows image k % N of
+epoch k // N, in that epoch's own order, and what is random about its crop, flip
+and turn is drawn from (seed, k). Of several data sets, each counts its own
+crops. So a run resumes without any iterator state, and every host reads only
+its own rows of the global batch.
+
+Images are NHWC float32 in [0, 1].
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import ml_collections
+import numpy as np
+
+from mixdtp_jax.data.cache import CachedPairs
+from mixdtp_jax.data.datasets.builder import tf
+from mixdtp_jax.data.mixture import Mixture, open_mixture
+from mixdtp_jax.data.sampling import drawn_numbers
+from mixdtp_jax.data.threads import map_in_threads
+from mixdtp_jax.recipe.crop_schedule import Stage, check_split, stages
+from mixdtp_jax.recipe.rain_ranges import make_rain_ranges
+from mixdtp_jax.runtime import mesh as mesh_lib
+
+# Values of config.data.crops.
+CROPS = ('random', 'second_cell')
+
+
+def train_batches(
+  config: ml_collections.ConfigDict, *, start_step: int, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, jax.Array]]:
+  """The batches from step `start_step` to the last.
+
+  Args:
+    config: configs/default.py; the data set is prepared first if need be.
+    start_step: index of the first batch.
+    mesh: the devices that share each batch.
+
+  Returns:
+    Iterator of {'rainy', 'clean'}, global arrays (batch_size, crop, crop, 3)
+    float32 in [0, 1], split over the mesh.
+
+  Raises:
+    ValueError: the devices cannot share a batch, see `check_split`.
+    FileNotFoundError, ValueError: see `mixture.open_mixture`.
+  """
+  data, parts = config.data, stages(config)
+  for stage in parts:
+    check_split(stage, config, mesh)
+  pairs = open_mixture(data, max(stage.crop for stage in parts))
+  for stage in parts:
+    _check_crops(pairs, data, stage.crop)
+  left = (s for s in parts if s.end > start_step)
+  return itertools.chain.from_iterable(
+    _global_batches(config, pairs, stage, start_step, mesh) for stage in left
+  )
+
+
+def _global_batches(config, pairs, stage, start_step, mesh):
+  sharding = mesh_lib.batch_sharding(mesh)
+  shape = (stage.batch_size, stage.crop, stage.crop, 3)
+  slices = sharding.addressable_devices_indices_map(shape).values()
+  rows = sorted({i for s in slices for i in range(stage.batch_size)[s[0]]})
+
+  def to_global(rows_here: np.ndarray) -> jax.Array:
+    return jax.make_array_from_process_local_data(sharding, rows_here, shape)
+
+  local = local_batches(
+    config, pairs, stage, start_step=max(start_step, stage.start), rows=rows
+  )
+  return (jax.tree.map(to_global, batch) for batch in local)
+
+
+def local_batches(
+  config: ml_collections.ConfigDict,
+  pairs: Mixture,
+  stage: Stage,
+  *,
+  start_step: int,
+  rows: Sequence[int],
+) -> Iterator[dict[str, np.ndarray]]:
+  """The given rows of a stage's batches from step `start_step` on.
+
+  Args:
+    config: gives seed and what data says of the crops.
+    pairs: the training images, each with room for the crops.
+    stage: gives crop, batch_size and the last step.
+    start_step: index of the first batch, one of the stage's.
+    rows: ascending, from 0 to batch_size - 1.
+
+  Returns:
+    Iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32 in
+    [0, 1].
+  """
+  data, cached = config.data, CachedPairs(pairs, config.data.cache_mb)
+  shape = (len(rows), stage.crop, stage.crop, 3)
+  draw_rain = _rain(config)
+
+  def to_batch(drawn):
+    rainy, clean = np.empty((2, *shape), np.float32)
+    for row, (index, numbers, k) in enumerate(zip(*drawn, strict=True)):
+      pair = cached[index]
+      clean[row] = _augment(pair['clean'], numbers, data, stage.crop)
+      if 'rainy' in pair:
+        rainy[row] = _augment(pair['rainy'], numbers, data, stage.crop)
+      else:
+        rainy[row] = draw_rain(clean[row], k)
+    return {'rainy': rainy / 255, 'clean': clean / 255}
+
+  rows = np.asarray(rows, np.int64)
+  drawn = drawn_numbers(config, pairs, stage, start_step, rows)
+  return map_in_threads(to_batch, drawn)
+
+
+def _rain(
+  config: ml_collections.ConfigDict,
+) -> Callable[[np.ndarray, int], tf.Tensor]:
+  """(clean crop, counter) -> the crop with rain; both in whole gray levels."""
+  ranges = make_rain_ranges(config.data.rain)
+
+  # Traced at the first clean image without a rainy one, if there is any.
+  @tf.function(reduce_retracing=True)
+  def draw(clean: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    seed = tf.stack([config.seed, k])
+    return tf.round(255 * draw.add_rain(clean / 255, seed, ranges))
+
+  return lambda clean, k: draw(tf.constant(clean), tf.constant(k, tf.int64))
+
+
+def _check_crops(
+  pairs: Mixture, data: ml_collections.ConfigDict, crop: int
+) -> None:
+  if data.crops not in CROPS:
+    raise ValueError(
+      f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
+    )
+  if data.crops != 'second_cell':
+    return
+  for index in range(len(pairs)):
+    height, width = pairs.shape(index)
+    if (height // crop) * (width // crop) < 2:
+      raise ValueError(
+        f'{pairs[index]["name"]} has {width}x{height} pixels, no room for two '
+        f"cells of data.crop = {crop}, of which data.crops = 'second_cell'"
+        " takes the second: take a smaller crop, or data.crops = 'random'"
+      )
+
+
+def _augment(
+  image: np.ndarray,
+  draws: np.ndarray,
+  data: ml_collections.ConfigDict,
+  crop: int,
+) -> np.ndarray:
+  """Crops, flips and turns (H, W, 3), by the numbers of `_draws`."""
+  if data.transpose_landscape:
+    image = _upright(image)
+  top, left, flip, turns = draws
+  height, width, _ = image.shape
+  if data.crops == 'second_cell':
+    top, left = _second_cell(width, crop)
+  else:
+    top, left = top % (height - crop + 1), left % (width - crop + 1)
+  image = image[top : top + crop, left : left + crop]
+  if data.flip and flip % 2 == 1:
+    image = image[:, ::-1]
+  if data.rotate:
+    image = np.rot90(image, turns % 4)
+  return image
+
+
+def _upright(image: np.ndarray) -> np.ndarray:
+  """Swaps rows and columns of (H, W, C) unless it is higher than wide.
+
+  As the MixDTPNet repository does with its training images, square ones
+  included.
+  """
+  height, width, _ = image.shape
+  return image if height > width else image.transpose(1, 0, 2)
+
+
+def _second_cell(width: int, crop: int) -> tuple[int, int]:
+  """(top, left) of the second cell of a grid of crops, in row-major order.
+
+  The MixDTPNet repository lays cells of 96 pixels from the top left of each
+  training image and always takes the one of index 1: the first one's right
+  neighbour, or in an image of one column the cell below. It cuts the image to
+  multiples of 32 before, which moves no cell of 96.
+  """
+  return (0, crop) if width >= 2 * crop else (crop, 0)

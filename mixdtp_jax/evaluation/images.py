@@ -1,0 +1,77 @@
+"""The restored images of an evaluation, and the first ones side by side."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from mixdtp_jax.data.images import write_png
+from mixdtp_jax.data.pairs import Pairs
+from mixdtp_jax.restoration.sheets import GAP, side_by_side
+
+_COMPARED = 3  # images that Panels shows
+
+
+def image_path(folder: str | os.PathLike, name: str) -> pathlib.Path:
+  """FOLDER/NAME.png; a name such as 'a/b' keeps its folders.
+
+  Raises:
+    ValueError: the name is empty or leads out of the folder.
+  """
+  parts = pathlib.PurePosixPath(name).parts
+  if not parts or '..' in parts or parts[0] == '/':
+    raise ValueError(
+      f'image name {name!r} is not a path inside the output folder'
+    )
+  return pathlib.Path(folder, *parts[:-1], f'{parts[-1]}.png')
+
+
+class Panels:
+  """Keeps rainy, restored and clean of the first images, side by side.
+
+  `add` is the `save` of `evaluate`: it also writes each restored image to
+  FOLDER/images, where there is a folder.
+  """
+
+  def __init__(self, pairs: Pairs, folder: str | os.PathLike | None) -> None:
+    """Takes the first few pairs of what is going to be evaluated."""
+    first = [pairs[i] for i in range(min(_COMPARED, len(pairs)))]
+    self._pairs = {pair['name']: pair for pair in first}
+    self._pictures = {}
+    self._folder = folder
+
+  def add(self, name: str, restored: np.ndarray) -> None:
+    """Takes a restored image (H, W, 3) float in [0, 1]."""
+    if self._folder is not None:
+      folder = os.path.join(self._folder, 'images')
+      write_png(restored, image_path(folder, name))
+    if name in self._pairs:
+      pair = self._pairs[name]
+      self._pictures[name] = side_by_side(
+        [
+          (f'{name}: rainy', pair['rainy']),
+          ('restored', restored),
+          ('clean', pair['clean']),
+        ]
+      )
+
+  @property
+  def image(self) -> np.ndarray:
+    """What was added of the first images, below each other: (H, W, 3) uint8.
+
+    Raises:
+      ValueError: none of them was added.
+    """
+    if not self._pictures:
+      raise ValueError('none of the first images was restored')
+    width = max(picture.shape[1] for picture in self._pictures.values())
+    return np.concatenate(
+      [
+        np.pad(
+          picture,
+          ((0, GAP), (0, width - picture.shape[1]), (0, 0)),
+          constant_values=255,
+        )
+        for picture in self._pictures.values()
+      ]
+    )

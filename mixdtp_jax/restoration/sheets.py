@@ -1,0 +1,41 @@
+"""Labelled images side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mixdtp_jax.data.images import to_uint8
+
+GAP = 8  # pixels between panels
+
+
+def side_by_side(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+  """Labelled images in one row, (H', W', 3) uint8 on white.
+
+  Args:
+    images: (label, image) pairs, each as for `write_png`; heights may differ.
+
+  Raises:
+    ValueError: there are no images, or one is not (H, W, 3).
+  """
+  if not images:
+    raise ValueError('no images to put side by side')
+  panels = [(label, to_uint8(image)) for label, image in images]
+  tallest = max(image.shape[0] for _, image in panels)
+  font = ImageFont.load_default(size=max(12, tallest // 20))
+  boxes = [font.getbbox(label) for label, _ in panels]
+  strip = round(max(box[3] for box in boxes)) + GAP
+  widths = [
+    max(image.shape[1], round(box[2]))
+    for (_, image), box in zip(panels, boxes, strict=True)
+  ]
+  size = (sum(widths) + GAP * (len(panels) - 1), strip + tallest)
+  canvas = Image.new('RGB', size, 'white')
+  draw = ImageDraw.Draw(canvas)
+  left = 0
+  for (label, image), width in zip(panels, widths, strict=True):
+    draw.text((left, GAP // 2), label, fill='black', font=font)
+    canvas.paste(Image.fromarray(image), (left, strip))
+    left += width + GAP
+  return np.asarray(canvas)

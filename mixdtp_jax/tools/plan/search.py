@@ -1,0 +1,80 @@
+"""The largest batch that fits, found with few compilations."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from mixdtp_jax.tools.plan.step import StepPlan
+
+
+def largest_batch(
+  plan: Callable[[int], StepPlan],
+  unit: int,
+  *,
+  known: StepPlan | None = None,
+  start: int = 1,
+  compiles: int = 6,
+) -> tuple[StepPlan | None, list[StepPlan]]:
+  """Looks for the largest batch whose step fits.
+
+  Memory grows with the batch nearly along a line: what the line through two
+  plans predicts is compiled and gives the next line, until the answer is known
+  to one unit or to a sixteenth.
+
+  Args:
+    plan: of a batch size.
+    unit: what the batch has to be a multiple of.
+    known: a plan that is there already; None where there is none.
+    start: the batch, in units, to begin with where there is none.
+    compiles: how many more are made at most; the answer may then be too small.
+
+  Returns:
+    The plan of the largest batch that was found to fit, None where none does;
+    and all plans, from the smallest batch to the largest.
+  """
+  plans = {} if known is None else {known.batch_size // unit: known}
+  for _ in range(compiles):
+    units = next_to_try(plans) if plans else start
+    if units is None:
+      break
+    plans[units] = plan(units * unit)
+  ordered = [plans[units] for units in sorted(plans)]
+  fitting = [found for found in ordered if found.fits]
+  return (fitting[-1] if fitting else None), ordered
+
+
+def next_to_try(plans: Mapping[int, StepPlan]) -> int | None:
+  """The batch, in units, whose plan says most; None where enough is known.
+
+  Args:
+    plans: at least one, by their batches in units.
+  """
+  low = max((n for n, found in plans.items() if found.fits), default=0)
+  high = min((n for n, found in plans.items() if not found.fits), default=None)
+  if high is not None and high - low <= max(1, low // 16):
+    return None
+  guess = _crossing(plans)
+  if guess is None:
+    guess = 2 * low if low else high // 2
+  guess = max(guess, low + 1)
+  # A line through two small batches leads too far to be trusted.
+  return min(guess, 8 * max(low, 1) if high is None else high - 1)
+
+
+def _crossing(plans: Mapping[int, StepPlan]) -> int | None:
+  """The last batch below the limit, on a line through the nearest two plans."""
+  excess = {
+    n: found.needed - found.available
+    for n, found in plans.items()
+    if found.needed is not None
+  }
+  if len(excess) == 1:
+    # The state alone is what no images would need.
+    for found in plans.values():
+      if found.memory is not None:
+        excess[0] = -found.available + found.memory.total
+        excess[0] -= found.memory.temporaries
+  if len(excess) < 2:
+    return None
+  one, two = sorted(sorted(excess, key=lambda n: abs(excess[n]))[:2])
+  slope = (excess[two] - excess[one]) / (two - one)
+  return math.floor(one - excess[one] / slope) if slope > 0 else None

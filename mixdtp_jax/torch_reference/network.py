@@ -1,0 +1,322 @@
+"""The networks in PyTorch, to compare with and to train side by side.
+
+Their modules bear the published names, so that the state dict of
+`torch_weights.to_torch` loads into them as it is. Tensors are NCHW.
+"""
+
+from collections import OrderedDict
+
+from mixdtp_jax.models.config import (
+  AnyConfig,
+  ModelConfig,
+  PReNetConfig,
+  RestormerConfig,
+  UNetConfig,
+)
+from mixdtp_jax.models.mixdtp import MixDTP
+from mixdtp_jax.models.prenet import PReNet
+from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
+from mixdtp_jax.models.restormer import Restormer
+
+try:
+  import torch
+  import torch.nn.functional as F
+  from torch import nn
+except ImportError:
+  raise ImportError(
+    'the network in PyTorch needs PyTorch: pip install torch'
+  ) from None
+
+
+def _conv1x1(inputs: int, outputs: int) -> nn.Conv2d:
+  return nn.Conv2d(inputs, outputs, 1, bias=False)
+
+
+def _conv3x3(inputs: int, outputs: int, **kwargs) -> nn.Conv2d:
+  return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False, **kwargs)
+
+
+def _conv_relu(inputs: int, outputs: int) -> list[nn.Module]:
+  return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+
+
+def _resize(*modules: nn.Module) -> nn.Module:
+  return nn.Sequential(OrderedDict(body=nn.Sequential(*modules)))
+
+
+class _DetailDilation(nn.Module):
+  """Embeds an image less its detail: (B, 3, H, W) to (B, width, H, W)."""
+
+  def __init__(self, width):
+    super().__init__()
+    self.transform1 = nn.Sequential(_conv3x3(3, 3), nn.ReLU())
+    self.transform2 = _conv3x3(3, width)
+
+  def forward(self, image):
+    half = _bilinear(self.transform1(image), 0.5)
+    detail = half - _bilinear(_bilinear(half, 0.5), 2.0)
+    return self.transform2(image) - self.transform2(_bilinear(detail, 2.0))
+
+
+def _bilinear(x, factor):
+  return F.interpolate(x, None, factor, 'bilinear', align_corners=False)
+
+
+class _LayerNorm(nn.Module):
+  """Layer norm over the channels of each pixel."""
+
+  def __init__(self, width):
+    super().__init__()
+    self.body = nn.LayerNorm(width, eps=1e-5)
+
+  def forward(self, x):
+    return self.body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _ChannelAttention(nn.Module):
+  """Multi-head attention between channels."""
+
+  def __init__(self, width, heads):
+    super().__init__()
+    self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+    self.qkv = _conv1x1(width, 3 * width)
+    self.qkv_dwconv = _conv3x3(3 * width, 3 * width, groups=3 * width)
+    self.project_out = _conv1x1(width, width)
+
+  def forward(self, x):
+    heads = len(self.temperature)
+    qkv = self.qkv_dwconv(self.qkv(x))
+    # Each (B, heads, C/heads, H*W).
+    q, k, v = qkv.unflatten(1, (3, heads, -1)).flatten(4).unbind(1)
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
+    return self.project_out((attention @ v).reshape(x.shape))
+
+
+class _FeedForward(nn.Module):
+  """One half of the hidden channels, gated by the gelu of the other."""
+
+  def __init__(self, width, expansion):
+    super().__init__()
+    hidden = int(width * expansion)
+    self.project_in = _conv1x1(width, 2 * hidden)
+    self.dwconv = _conv3x3(2 * hidden, 2 * hidden, groups=2 * hidden)
+    self.project_out = _conv1x1(hidden, width)
+
+  def forward(self, x):
+    a, b = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+    return self.project_out(F.gelu(a) * b)
+
+
+class _TransformerBlock(nn.Module):
+  """Attention and feed-forward, each after a layer norm, with residuals."""
+
+  def __init__(self, width, heads, expansion):
+    super().__init__()
+    self.norm1 = _LayerNorm(width)
+    self.attn = _ChannelAttention(width, heads)
+    self.norm2 = _LayerNorm(width)
+    self.ffn = _FeedForward(width, expansion)
+
+  def forward(self, x):
+    x = x + self.attn(self.norm1(x))
+    return x + self.ffn(self.norm2(x))
+
+
+def _stage(
+  cfg: UNetConfig, level: int, blocks: int, width: int | None = None
+) -> nn.Sequential:
+  width, heads = width or cfg.level_width(level), cfg.heads[level]
+  return nn.Sequential(
+    *(_TransformerBlock(width, heads, cfg.ffn_expansion) for _ in range(blocks))
+  )
+
+
+def _add_resizing(network: nn.Module, cfg: UNetConfig) -> None:
+  for i in (1, 2, 3):
+    width, below = cfg.level_width(i - 1), cfg.level_width(i)
+    down = _resize(_conv3x3(width, width // 2), nn.PixelUnshuffle(2))
+    up = _resize(_conv3x3(below, 2 * below), nn.PixelShuffle(2))
+    network.add_module(f'down{i}_{i + 1}', down)
+    network.add_module(f'up{i + 1}_{i}', up)
+
+
+def _plain_embedding(width: int) -> nn.Sequential:
+  return nn.Sequential(OrderedDict(proj=_conv3x3(3, width)))
+
+
+def _check(rainy: torch.Tensor, multiple: int) -> None:
+  shape = tuple(rainy.shape)
+  misfits = any(side % multiple for side in shape[2:])
+  if len(shape) != 4 or shape[1] != 3 or misfits:
+    raise ValueError(
+      f'images of shape {shape}: needs (B, 3, H, W), H and W multiples of '
+      f'{multiple}; pad others and crop the result'
+    )
+
+
+class TorchPReNet(nn.Module):
+  """`mixdtp_jax.models.restormer.PReNet` as a PyTorch module."""
+
+  def __init__(self, cfg: PReNetConfig | ModelConfig):
+    """Builds the recurrent part, which MixDTPNet has under the same names."""
+    super().__init__()
+    self.cfg = cfg
+    r = cfg.recurrent_width
+    self.conv0 = nn.Sequential(*_conv_relu(6, r))
+    for n in range(1, RESIDUAL_BLOCKS + 1):
+      block = nn.Sequential(*_conv_relu(r, r), *_conv_relu(r, r))
+      self.add_module(f'res_conv{n}', block)
+    for gate in 'ifgo':
+      activation = nn.Tanh() if gate == 'g' else nn.Sigmoid()
+      conv = nn.Conv2d(2 * r, r, 3, padding=1)
+      self.add_module(f'conv_{gate}', nn.Sequential(conv, activation))
+    self.conv = nn.Sequential(nn.Conv2d(r, 3, 3, padding=1))
+
+  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Restores rainy images (B, 3, H, W) float in [0, 1].
+
+    Returns:
+      The restored images, twice, as the networks have (final, coarse).
+
+    Raises:
+      ValueError: the shape is another one.
+    """
+    _check(rainy, PReNet.multiple)
+    final = self._refine(rainy, rainy)
+    return final, final
+
+  def _refine(self, rainy, image):
+    size = (len(rainy), self.cfg.recurrent_width, *rainy.shape[2:])
+    h = c = rainy.new_zeros(size)
+    for _ in range(self.cfg.steps):
+      x = self.conv0(torch.cat([rainy, image], dim=1))
+      x = torch.cat([x, h], dim=1)
+      c = self.conv_f(x) * c + self.conv_i(x) * self.conv_g(x)
+      x = h = self.conv_o(x) * torch.tanh(c)
+      for n in range(1, RESIDUAL_BLOCKS + 1):
+        x = F.relu(self.get_submodule(f'res_conv{n}')(x) + x)
+      image = self.conv(x) + rainy
+    return image
+
+
+class TorchMixDTP(TorchPReNet):
+  """`mixdtp_jax.models.mixdtp.MixDTP` as a PyTorch module.
+
+  The fields of `config.EXECUTION` have no meaning here. A new network is
+  initialised by PyTorch's defaults, from which the published training started
+  too.
+  """
+
+  def __init__(self, cfg: ModelConfig):
+    """Builds the modules that the switches of `cfg` ask for."""
+    if cfg.steps:
+      super().__init__(cfg)
+    else:
+      nn.Module.__init__(self)
+      self.cfg = cfg
+    if cfg.detail_dilation:
+      self.patch_embed = _DetailDilation(cfg.width)
+    else:
+      self.patch_embed = _plain_embedding(cfg.width)
+    _add_resizing(self, cfg)
+    for i in (1, 2, 3):
+      width = cfg.level_width(i - 1)
+      self.add_module(f'reduce_chan_level{i}', _conv1x1(2 * width, width))
+    self.conv1_2, self.conv2_3, self.conv3_4, self.conv4_L = (
+      _stage(cfg, level, n) for level, n in enumerate(cfg.encoder_blocks)
+    )
+    self.conv2_1_HSI, self.conv3_2_HSI, self.conv4_3_HSI = (
+      _stage(cfg, level, n) for level, n in enumerate(cfg.decoder_blocks)
+    )
+    self.outc = _stage(cfg, 0, cfg.refinement_blocks)
+    self.conv_final = _conv3x3(cfg.width, 3)
+
+  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Restores rainy images (B, 3, H, W) float in [0, 1].
+
+    Returns:
+      (final, coarse), of the input's shape and dtype, not clamped; one tensor
+      twice where the refinement is off.
+
+    Raises:
+      ValueError: the shape is another one, or a side is no multiple of 8.
+    """
+    _check(rainy, MixDTP.multiple)
+    coarse = self._coarse(rainy)
+    return (self._refine(rainy, coarse) if self.cfg.steps else coarse), coarse
+
+  def _coarse(self, rainy):
+    c1 = self.conv1_2(self.patch_embed(rainy))
+    in2 = self.down1_2(c1)
+    c2 = self.conv2_3(in2)
+    in3 = self.down2_3(c2)
+    c3 = self.conv3_4(in3)
+    in4 = self.down3_4(c3)
+    y = self.conv4_L(in4)
+    y = self._decode(3, self.up4_3, self.conv4_3_HSI, y, c3, in4)
+    y = self._decode(2, self.up3_2, self.conv3_2_HSI, y, c2, in3)
+    y = self._decode(1, self.up2_1, self.conv2_1_HSI, y, c1, in2)
+    return self.conv_final(self.outc(y))
+
+  def _decode(self, level, up, stage, below, skip, coupled):
+    reduce = self.get_submodule(f'reduce_chan_level{level}')
+    y = stage(reduce(torch.cat([up(below), skip], dim=1)))
+    return y + up(coupled) if self.cfg.coupling else y
+
+
+class TorchRestormer(nn.Module):
+  """`mixdtp_jax.models.restormer.Restormer` as a PyTorch module."""
+
+  def __init__(self, cfg: RestormerConfig):
+    """Builds the encoder, the decoder and the refinement."""
+    super().__init__()
+    self.patch_embed = _plain_embedding(cfg.width)
+    _add_resizing(self, cfg)
+    *levels, latent = enumerate(cfg.encoder_blocks)
+    for level, blocks in levels:
+      self.add_module(f'encoder_level{level + 1}', _stage(cfg, level, blocks))
+    self.latent = _stage(cfg, *latent)
+    for i in (2, 3):
+      width = cfg.level_width(i - 1)
+      self.add_module(f'reduce_chan_level{i}', _conv1x1(2 * width, width))
+      stage = _stage(cfg, i - 1, cfg.decoder_blocks[i - 1])
+      self.add_module(f'decoder_level{i}', stage)
+    doubled = 2 * cfg.width  # the finest level keeps all the channels
+    self.decoder_level1 = _stage(cfg, 0, cfg.decoder_blocks[0], doubled)
+    self.refinement = _stage(cfg, 0, cfg.refinement_blocks, doubled)
+    self.output = _conv3x3(doubled, 3)
+
+  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Restores rainy images (B, 3, H, W) float in [0, 1].
+
+    Returns:
+      The restored images, twice, as the networks have (final, coarse).
+
+    Raises:
+      ValueError: the shape is another one, or a side is no multiple of 8.
+    """
+    _check(rainy, Restormer.multiple)
+    e1 = self.encoder_level1(self.patch_embed(rainy))
+    e2 = self.encoder_level2(self.down1_2(e1))
+    e3 = self.encoder_level3(self.down2_3(e2))
+    y = self.latent(self.down3_4(e3))
+    y = self.reduce_chan_level3(torch.cat([self.up4_3(y), e3], dim=1))
+    y = self.up3_2(self.decoder_level3(y))
+    y = self.reduce_chan_level2(torch.cat([y, e2], dim=1))
+    y = self.up2_1(self.decoder_level2(y))
+    y = self.decoder_level1(torch.cat([y, e1], dim=1))
+    final = self.output(self.refinement(y)) + rainy
+    return final, final
+
+
+_NETWORKS = {
+  ModelConfig: TorchMixDTP,
+  PReNetConfig: TorchPReNet,
+  RestormerConfig: TorchRestormer,
+}
+
+
+def make_torch_network(cfg: AnyConfig) -> nn.Module:
+  """The PyTorch network of a configuration, with PyTorch's initial weights."""
+  return _NETWORKS[type(cfg)](cfg)

@@ -1,0 +1,65 @@
+"""One run at a time in a workdir: two would spoil each other's checkpoints."""
+
+import contextlib
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Iterator
+
+from absl import logging
+
+from mixdtp_jax.runtime import hosts
+
+try:
+  import fcntl
+except ImportError:  # Windows: two runs are not told apart there
+  fcntl = None
+
+
+@contextlib.contextmanager
+def only_run(workdir: str | os.PathLike) -> Iterator[None]:
+  """Holds WORKDIR/run.lock, which is made as needed, on behalf of all hosts.
+
+  The kernel frees it when the process ends, however it ends; the file stays.
+
+  Raises:
+    RuntimeError: another run holds it.
+    ValueError: another host has another folder of that name.
+  """
+  path = pathlib.Path(workdir, 'run.lock')
+  file = hosts.in_turn(lambda: _lock(path) if hosts.is_first() else None)
+  try:
+    hosts.check_same(
+      f'{path.parent}, which all hosts must share,',
+      path.read_text() if path.exists() else '',
+    )
+    yield
+  finally:
+    if file is not None:
+      file.close()
+
+
+def _lock(path: pathlib.Path):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  file = open(path, 'a+')  # noqa: SIM115 - the lock lasts as long as it is open
+  try:
+    if fcntl is not None:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    file.seek(0)
+    holder = file.read().strip() or 'another process'
+    file.close()
+    raise RuntimeError(
+      f'{path.parent} is in use by {holder}: wait until that run ends or stop '
+      'it, or use another workdir'
+    ) from error
+  except OSError as error:  # a network folder without locks
+    logging.warning(
+      '%s cannot be locked (%s): start no second run in it.', path.parent, error
+    )
+  # Closed at once, so that the other hosts see it on a network folder.
+  path.write_text(
+    f'process {os.getpid()} on {socket.gethostname()}, {time.ctime()}\n'
+  )
+  return file

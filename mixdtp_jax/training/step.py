@@ -1,0 +1,217 @@
+"""One update of a training: a pure function of its state and a batch."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from absl import logging
+
+from mixdtp_jax.checkpoints.state import TrainState
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import Network, make_network
+from mixdtp_jax.models.mixdtp import Outputs
+from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.recipe.losses import make_loss
+from mixdtp_jax.recipe.optimizer import make_optimizer
+from mixdtp_jax.recipe.schedules import make_schedule
+from mixdtp_jax.runtime.mesh import batch_sharding, replicated, traced_for
+
+Batch = dict[str, jax.Array]
+Scalars = dict[str, jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Scalars]]
+LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
+
+
+def loss_and_gradients(
+  params: dict, batch: Batch, *, network: Network, loss: LossFn
+) -> tuple[Scalars, dict]:
+  """Scalars and gradients of a batch {'rainy', 'clean'} (B, H, W, 3).
+
+  All are means over the images, so the mean over equal parts of a batch is
+  that of the whole: this is the per-device function of data parallelism.
+  """
+
+  def loss_fn(params):
+    outputs = network.apply({'params': params}, batch['rainy'])
+    total, terms = loss(outputs, batch['clean'])
+    return total, (outputs.final, terms)
+
+  (total, (final, terms)), gradients = jax.value_and_grad(
+    loss_fn, has_aux=True
+  )(params)
+  error = jnp.square(jnp.clip(final, 0, 1) - batch['clean']).mean((1, 2, 3))
+  # An exact image has no finite PSNR; 100 dB stands for it.
+  psnr = -10 * jnp.log10(jnp.maximum(error, 1e-10)).mean()
+  scalars = {'loss': total, 'psnr': psnr}
+  return scalars | {f'loss_{k}': v for k, v in terms.items()}, gradients
+
+
+def accumulate(
+  function: Callable[[dict, Batch], jax.Array], parts: int
+) -> Callable[[dict, Batch], jax.Array]:
+  """The mean of a function over equal parts of a batch, one after another.
+
+  Of a function that is a mean over images, like `loss_and_gradients`, it is
+  the whole batch's, for the memory of a part.
+
+  Args:
+    function: of parameters and a batch, to any tree.
+    parts: divides the batch; of a batch that is split over devices, the part
+      of each.
+  """
+  if parts == 1:
+    return function
+
+  def mean(params, batch):
+    # Each takes every parts-th image: no image changes its device.
+    split = jax.tree.map(
+      lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+
+    def add(total, part):
+      return jax.tree.map(jnp.add, total, function(params, part)), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    zeros = jax.tree.map(
+      jnp.zeros_like, jax.eval_shape(function, params, first)
+    )
+    total, _ = jax.lax.scan(add, zeros, split)
+    return jax.tree.map(lambda x: x / parts, total)
+
+  return mean
+
+
+def apply_gradients(
+  state: TrainState,
+  gradients: dict,
+  *,
+  optimizer: optax.GradientTransformation,
+  ema_decay: float,
+) -> TrainState:
+  """One update of the optimizer, and of the average where there is one."""
+  updates, opt_state = optimizer.update(
+    gradients, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  average = state.ema_params and jax.tree.map(
+    lambda mean, new: ema_decay * mean + (1 - ema_decay) * new,
+    state.ema_params,
+    params,
+  )
+  return TrainState(state.step + 1, params, opt_state, average)
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  *,
+  network: Network,
+  loss: LossFn,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  accumulate_steps: int,
+  ema_decay: float,
+) -> tuple[TrainState, Scalars]:
+  """One update: a pure function of state and batch.
+
+  Under jit with the batch split over a mesh, the compiler adds the exchange
+  of gradients between devices.
+
+  Returns:
+    The next state and float32 scalars: loss, its terms before weighting,
+    psnr (rgb, of the batch's final images), learning_rate, and grad_norm,
+    the global norm before clipping.
+  """
+  of_part = functools.partial(loss_and_gradients, network=network, loss=loss)
+  scalars, gradients = accumulate(of_part, accumulate_steps)(
+    state.params, batch
+  )
+  scalars['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
+  scalars['grad_norm'] = optax.tree.norm(gradients)
+  state = apply_gradients(
+    state, gradients, optimizer=optimizer, ema_decay=ema_decay
+  )
+  return state, scalars
+
+
+def make_train_step(
+  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
+) -> jax.stages.Wrapped:
+  """The jitted `train_step` of a configuration; it consumes its state.
+
+  Raises:
+    ValueError: accumulate_steps or ema_decay is out of its range, or see
+      `make_optimizer`, `make_loss`, `make_model_config`.
+  """
+  if config.accumulate_steps < 1:
+    raise ValueError(
+      f'accumulate_steps = {config.accumulate_steps}: needs at least 1'
+    )
+  if not 0 <= config.ema_decay < 1:
+    raise ValueError(
+      f'ema_decay = {config.ema_decay}: needs 0 or more, and less than 1'
+    )
+  step = functools.partial(
+    traced_for(mesh, train_step),
+    network=make_network(make_model_config(config.model)),
+    loss=make_loss(**config.loss),
+    optimizer=make_optimizer(config),
+    schedule=make_schedule(config),
+    accumulate_steps=config.accumulate_steps,
+    ema_decay=config.ema_decay,
+  )
+  return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def compile_ahead(
+  step: jax.stages.Wrapped,
+  state: TrainState,
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+) -> Step:
+  """The step, compiled for every shape of batch that is to come.
+
+  No update of the run waits for the compiler then.
+
+  Args:
+    step: of `make_train_step`.
+    state: what the run starts from; stages that are over are left out.
+    config: of the run.
+    mesh: the devices that share each batch.
+  """
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+  left = [s for s in stages(config) if s.end > state.step]
+  compiled = {}
+  for number, stage in enumerate(left, 1):
+    logging.info(
+      'Compiling the update of %d crops of %d pixels (%d of %d)',
+      stage.batch_size,
+      stage.crop,
+      number,
+      len(left),
+    )
+    batch = abstract_batch(stage.batch_size, stage.crop, mesh)
+    shape = batch['rainy'].shape
+    compiled[shape] = step.lower(abstract, batch).compile()
+  return lambda state, batch: compiled[batch['rainy'].shape](state, batch)
+
+
+def abstract_batch(
+  batch_size: int, crop: int, mesh: jax.sharding.Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a batch of square crops, for the compiler.
+
+  Args:
+    batch_size: images.
+    crop: pixels of each side.
+    mesh: the devices that share it.
+  """
+  images = jax.ShapeDtypeStruct(
+    (batch_size, crop, crop, 3), jnp.float32, sharding=batch_sharding(mesh)
+  )
+  return {'rainy': images, 'clean': images}

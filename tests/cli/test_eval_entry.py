@@ -1,0 +1,147 @@
+"""eval.py as a user runs it: in a process of its own, on files."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
+from mixdtp_jax.evaluation.published import format_placement, placement
+from mixdtp_jax.models.factory import final_image
+from mixdtp_jax.restoration.whole_image import make_restore
+from mixdtp_jax.weights.load import load_weights
+from mixdtp_jax.weights.pth import to_torch, write_pth
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+_REPOSITORY = pathlib.Path(__file__).parents[2]
+_NAMES = ('first', 'second')
+_SIZE = (19, 27)  # no multiples of 8
+
+
+def _run(*arguments, environment=None):
+  command = [sys.executable, str(_REPOSITORY / 'eval.py'), *arguments]
+  return subprocess.run(
+    command,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+def _rows(path):
+  with open(path, newline='') as file:
+    return {row['name']: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope='module')
+def pairs(tmp_path_factory):
+  """A folder of two small pairs."""
+  folder = tmp_path_factory.mktemp('pairs')
+  rng = np.random.default_rng(0)
+  for name in _NAMES:
+    clean = rng.integers(0, 200, (*_SIZE, 3), dtype=np.uint8)
+    for kind, image in (('clean', clean), ('rainy', clean + np.uint8(30))):
+      (folder / kind).mkdir(exist_ok=True)
+      Image.fromarray(image).save(folder / kind / f'{name}.png')
+  return folder
+
+
+def test_scores_and_saves_a_folder_of_pairs(
+  tiny_run, environment, pairs, tmp_path
+):
+  pytest.importorskip('torch', reason='PyTorch is not installed')
+  cfg, params = load_weights(tiny_run.workdir)
+  write_pth(to_torch(params, cfg), tmp_path / 'small.pth')
+  out = tmp_path / 'out'
+  result = _run(
+    f'--weights={tmp_path / "small.pth"}',
+    f'--steps={cfg.steps}',
+    f'--folder={pairs}',
+    f'--out={out}',
+    environment=environment,
+  )
+  assert result.returncode == 0, result.stderr
+
+  rainy = np.asarray(Image.open(pairs / 'rainy' / 'second.png'))
+  restore = make_restore(final_image(cfg), params, multiple=8)
+  want = restore(np.float32(rainy)[None] / 255)[0]
+  got = np.asarray(Image.open(out / 'images' / 'second.png'))
+  assert got.shape == (*_SIZE, 3)
+  np.testing.assert_allclose(got, 255 * want, atol=0.51)
+
+  assert set(_rows(out / 'results.csv')) == set(_NAMES)
+  content = json.loads((out / 'results.json').read_text())
+  assert set(content['mean']['restored']) == set(PROTOCOLS)
+  assert content['context']['model']['width'] == cfg.width
+  assert content['published'] == {}  # a folder has no published results
+  mean = content['mean']['restored']['rgb']['psnr']
+  assert f'{mean:.4f}' in result.stdout
+  for name in ('results.csv', 'results.json', 'comparison.png', 'images'):
+    assert (out / name).exists()
+    assert str(out / name) in result.stdout.splitlines()
+
+
+def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
+  multiple = tiny_run.config.eval_crop_multiple
+  result = _run(
+    f'--weights={tiny_run.workdir}',
+    f'--crop_multiple={multiple}',
+    f'--out={tmp_path}',
+    '--protocols=y,rgb',
+    environment=environment,
+  )
+  assert result.returncode == 0, result.stderr
+  rows = _rows(tmp_path / 'results.csv')
+  # All images, where training looked at the first two; their scores agree.
+  assert set(rows) == {'0', '1', '2'}
+  for name, row in _rows(tiny_run.workdir / 'results' / 'results.csv').items():
+    for column, value in rows[name].items():
+      if column != 'name':
+        assert float(value) == pytest.approx(float(row[column]), rel=1e-5)
+    assert 'y_restored_psnr' in rows[name]
+    assert 'prenet_restored_psnr' not in rows[name]
+  content = json.loads((tmp_path / 'results.json').read_text())
+  assert content['context']['crop_multiple'] == multiple
+
+
+def test_places_a_whole_test_split_among_published_results(
+  tiny_run, tiny_rain100l, environment, tmp_path
+):
+  result = _run(
+    f'--weights={tiny_run.workdir}',
+    '--data=rain100l',
+    f'--source={tiny_rain100l}',
+    f'--data_dir={tmp_path / "data"}',
+    f'--out={tmp_path}',
+    '--protocols=rgb,y',
+    environment=environment,
+  )
+  assert result.returncode == 0, result.stderr
+  content = json.loads((tmp_path / 'results.json').read_text())
+  scores = {
+    name: Score(**score) for name, score in content['mean']['restored'].items()
+  }
+  assert content['published'] == placement('rain100l', scores)
+  assert format_placement('rain100l', scores) in result.stdout
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (('--folder=here', '--data=pairs'), '--folder needs no --data'),
+    (('--data=pairs', '--source=here'), '--data=pairs needs --data_dir'),
+  ],
+)
+def test_flags_that_do_not_fit_are_refused(tmp_path, arguments, message):
+  result = _run(f'--weights={tmp_path / "any.pth"}', *arguments)
+  assert result.returncode != 0
+  assert message in result.stdout + result.stderr
+  assert 'Traceback' not in result.stderr

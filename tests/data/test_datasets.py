@@ -1,0 +1,300 @@
+import numpy as np
+import pytest
+from PIL import Image
+from tensorflow_datasets.core import shuffle
+
+from mixdtp_jax.data import images, matching
+from mixdtp_jax.data.datasets import photographs, registry
+
+
+def save(path, size=(40, 36), mode='RGB', seed=0):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3))
+  Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(path)
+
+
+@pytest.fixture
+def source(tmp_path):
+  for number, name in enumerate(('a.png', 'c.jpg', 'b.png')):
+    for split in ('train', 'test'):
+      for side in ('rainy', 'clean'):
+        save(tmp_path / 'source' / split / side / name, seed=number)
+  return tmp_path / 'source'
+
+
+def prepare(source, crop=32):
+  data_dir = source.parent / 'data'
+  return registry.prepare(
+    'pairs', source=str(source), data_dir=str(data_dir), crop=crop
+  )
+
+
+def open_split(source, split, crop=32):
+  data_dir = source.parent / 'data'
+  return registry.open_split(
+    'pairs',
+    source=str(source),
+    data_dir=str(data_dir),
+    split=split,
+    crop=crop,
+  )
+
+
+def test_keeps_the_files_and_their_order(source):
+  pairs = open_split(source, 'train')
+  files = matching.find_pairs(source / 'train')
+  assert [pairs[i]['name'] for i in range(len(pairs))] == ['a', 'b', 'c']
+  for index, file in enumerate(files):
+    assert pairs.shape(index) == (36, 40)
+    for side in ('rainy', 'clean'):
+      image = images.read_image(getattr(file, side))
+      np.testing.assert_array_equal(pairs[index][side], image)
+
+
+def test_prepares_once(source):
+  folder = prepare(source).data_path
+  times = {p: p.stat().mtime for p in folder.iterdir()}
+  assert prepare(source).data_path == folder
+  assert {p: p.stat().mtime for p in folder.iterdir()} == times
+
+
+def test_a_host_that_finishes_second_takes_the_first_copy(source, monkeypatch):
+  find_pairs = registry.OwnPairs.find_pairs
+
+  def overtaken(builder, folder):
+    monkeypatch.setattr(registry.OwnPairs, 'find_pairs', find_pairs)
+    prepare(source)  # another host's whole preparation, in the middle of ours
+    return find_pairs(builder, folder)
+
+  monkeypatch.setattr(registry.OwnPairs, 'find_pairs', overtaken)
+  assert len(registry.PreparedPairs(prepare(source), 'train')) == 3
+  assert [p.name for p in (source.parent / 'data/pairs').iterdir()] == ['1.0.0']
+
+
+def damage_partner(source):
+  (source / 'train/clean/b.png').unlink()
+
+
+def damage_size(source):
+  save(source / 'train/clean/b.png', (40, 37))
+
+
+def damage_crop(source):
+  for side in ('rainy', 'clean'):
+    save(source / f'train/{side}/b.png', (40, 31))
+
+
+def damage_mode(source):
+  save(source / 'train/clean/b.png', mode='L')
+
+
+def damage_bytes(source):
+  path = source / 'train/clean/b.png'
+  path.write_bytes(path.read_bytes()[:-300])
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (damage_partner, r'without a clean image: .*rainy/b\.png'),
+    (damage_size, r'b: the rainy image is 40x36'),
+    (damage_crop, r'b.*b\.png.* side of 31.*data\.crop = 32'),
+    (damage_mode, r'clean/b\.png is not RGB'),
+    (damage_bytes, r'clean/b\.png cannot be decoded'),
+  ],
+)
+def test_stops_at_a_bad_file_and_leaves_nothing(source, damage, message):
+  damage(source)
+  with pytest.raises(ValueError, match=message):
+    prepare(source)
+  data = source.parent / 'data'
+  assert not [p for p in data.rglob('*') if p.is_file()]
+  for side in ('rainy', 'clean'):
+    save(source / f'train/{side}/b.png')
+  assert len(open_split(source, 'train')) == 3
+
+
+def test_small_test_images_are_fine(source):
+  for side in ('rainy', 'clean'):
+    save(source / f'test/{side}/b.png', (9, 8))
+  assert open_split(source, 'test').shape(1) == (8, 9)
+
+
+def test_refuses_a_copy_of_another_source(source):
+  prepare(source)
+  other = source.rename(source.parent / 'other')
+  with pytest.raises(ValueError, match=r"prepared from '.*source', not from"):
+    prepare(other)
+  pairs = registry.open_split(
+    'pairs', source='', data_dir=str(source.parent / 'data'), split='test'
+  )
+  assert len(pairs) == 3
+
+
+def test_refuses_a_copy_with_images_below_the_crop(source):
+  prepare(source)
+  with pytest.raises(ValueError, match=r'side of 36 .*data\.crop = 37'):
+    prepare(source, crop=37)
+
+
+def test_refuses_unknown_names_and_splits(source):
+  with pytest.raises(ValueError, match=r"'rain'.*pairs, .*rain100l"):
+    registry.prepare('rain', source='', data_dir=str(source.parent))
+  with pytest.raises(ValueError, match=r"no split 'val', only test, train"):
+    open_split(source, 'val')
+
+
+def test_says_what_a_folder_of_pairs_lacks(source):
+  with pytest.raises(FileNotFoundError, match='clean/, rainy/; expected train'):
+    prepare(source / 'train')
+
+
+def open_partial(name, source, split):
+  data_dir = str(source.parent / 'data')
+  builder = registry.prepare(
+    name, source=str(source), data_dir=data_dir, partial=True
+  )
+  return registry.PreparedPairs(builder, split)
+
+
+def test_refuses_other_counts_than_published_unless_told(tmp_path, caplog):
+  source = tmp_path / 'source'
+  for split in ('train', 'test'):
+    for side in ('input', 'target'):
+      save(source / split / side / '1.png')
+  arguments = {'source': str(source), 'data_dir': str(tmp_path / 'data')}
+  with pytest.raises(
+    ValueError,
+    match='1 train pairs instead of 1,800 or 1,254, 1 test pairs instead of 100'
+    '.*prepare rain100h --source .*source --data_dir .*data --partial',
+  ):
+    registry.prepare('rain100h', **arguments)
+  pairs = open_partial('rain100h', source, 'train')
+  assert (len(pairs), pairs.name) == (1, 'part of rain100h')
+  # Once prepared it is used, and said to be a part.
+  registry.open_split('rain100h', **arguments, split='test')
+  assert 'is a part of the data set: it has 1 train' in caplog.text
+
+
+def test_a_part_may_lack_a_split_but_not_all(tmp_path):
+  source = tmp_path / 'source'
+  for side in ('input', 'target'):
+    save(source / 'train' / side / '1.png')
+  assert len(open_partial('rain200l', source, 'train')) == 1
+  (source / 'train').rename(source / 'other')
+  with pytest.raises(FileNotFoundError, match='has other/; expected'):
+    open_partial('rain200h', source, 'train')
+
+
+def test_halves_are_kept_to_the_pixel(tmp_path):
+  source = tmp_path / 'source'
+  save(source / 'train/1.jpg', (40, 30))
+  pairs = open_partial('rain800', source, 'train')
+  with Image.open(source / 'train/1.jpg') as image:
+    both = np.asarray(image)
+  assert pairs.shape(0) == (30, 20)
+  np.testing.assert_array_equal(pairs[0]['clean'], both[:, :20])
+  np.testing.assert_array_equal(pairs[0]['rainy'], both[:, 20:])
+
+
+def test_a_file_without_two_halves(tmp_path):
+  source = tmp_path / 'source'
+  save(source / 'train/1.jpg', (41, 30))
+  with pytest.raises(ValueError, match=r'1\.jpg is 41 pixels wide, .* odd'):
+    open_partial('rain800', source, 'train')
+  path = source / 'train/1.jpg'
+  save(path, (40, 30))
+  path.write_bytes(path.read_bytes()[:-300])
+  with pytest.raises(ValueError, match=r'train/1\.jpg cannot be decoded'):
+    open_partial('rain800', source, 'train')
+
+
+def test_a_set_of_one_side(tmp_path):
+  source = tmp_path / 'source'
+  save(source / '1.jpg')
+  rainy = open_partial('rid', source, 'test')
+  assert set(rainy[0]) == {'name', 'rainy'}
+  image = images.read_image(source / '1.jpg')
+  np.testing.assert_array_equal(rainy[0]['rainy'], image)
+  clean = open_partial('synthetic', source, 'train')
+  assert set(clean[0]) == {'name', 'clean'}
+  arguments = {'source': '', 'data_dir': str(tmp_path / 'data')}
+  with pytest.raises(ValueError, match='rid has no clean images'):
+    registry.open_split('rid', **arguments, split='test')
+  with pytest.raises(ValueError, match='synthetic has no rainy images'):
+    registry.open_split('synthetic', **arguments, split='test')
+  training = registry.open_split('synthetic', **arguments, split='train')
+  assert set(training[0]) == {'name', 'clean'}  # to draw rain on
+
+
+def test_says_how_to_prepare(tmp_path):
+  with pytest.raises(
+    FileNotFoundError, match='mixdtp_jax prepare ddn --source'
+  ):
+    registry.prepare('ddn', source='', data_dir=str(tmp_path))
+
+
+def test_large_sets_are_sorted_in_small_parts(source, monkeypatch):
+  for number in range(20):
+    for side in ('rainy', 'clean'):
+      save(source / f'train/{side}/{number}.png', seed=number)
+  monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 20_000)
+  parts, read = [], shuffle._Bucket.read_values
+  monkeypatch.setattr(
+    shuffle._Bucket,
+    'read_values',
+    lambda bucket: parts.append(len(bucket)) or read(bucket),
+  )
+  pairs = open_split(source, 'train')
+  names = [pairs[i]['name'] for i in range(len(pairs))]
+  assert names == [*map(str, range(20)), 'a', 'b', 'c']
+  assert max(parts) == 1
+
+
+def test_warns_of_what_a_killed_process_left(source, caplog):
+  left = source.parent / 'data/pairs/incomplete.ABC_1.0.0'
+  left.mkdir(parents=True)
+  assert len(open_split(source, 'train')) == 3
+  assert f'{left} was left by a process' in caplog.text
+
+
+def test_rain100l_pairs_the_published_files(real_data, tmp_path):
+  builder = registry.Rain100L(source='', data_dir=str(tmp_path))
+  found = builder.find_pairs(real_data / 'rain100l')
+  sizes = {split: len(pairs) for split, pairs in found.items()}
+  assert sizes == {'train': 200, 'test': 100}
+  assert not builder.unlike_published(sizes)
+  for pairs in found.values():
+    for pair in (pairs[0], pairs[9], pairs[-1]):
+      # Rain only brightens: a wrong partner would not be darker everywhere.
+      assert (brightening(pair) >= -3).mean() > 0.99
+
+
+def test_rain800_pairs_the_published_halves(real_data, tmp_path):
+  builder = registry.Rain800(source='', data_dir=str(tmp_path), partial=True)
+  found = builder.find_pairs(real_data / 'rain800')
+  assert len(found['train']) in builder.counts['train']
+  # In one of six the rainy half is darker, and those look as published.
+  assert np.median([brightening(p).mean() for p in found['train'][::50]]) > 5
+
+
+def brightening(pair):
+  rainy = images.read_image(pair.rainy).astype(int)
+  return rainy - images.read_image(pair.clean)
+
+
+def test_photographs(tmp_path, monkeypatch):
+  monkeypatch.setattr(photographs, 'TRAIN_VERSIONS', 1)
+  monkeypatch.setattr(photographs, 'TEST_VERSIONS', 2)
+  opened = {
+    split: registry.open_split(
+      'photographs', source='', data_dir=str(tmp_path), split=split, crop=96
+    )
+    for split in ('train', 'test')
+  }
+  assert (len(opened['train']), len(opened['test'])) == (3, 4)
+  first, second = opened['test'][0], opened['test'][1]
+  assert (first['name'], second['name']) == ('chelsea-01', 'chelsea-02')
+  np.testing.assert_array_equal(first['clean'], second['clean'])
+  assert (first['rainy'] >= first['clean']).all()
+  assert (first['rainy'] != second['rainy']).mean() > 0.1

@@ -1,0 +1,141 @@
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdtp_jax.configs.default import get_config
+from mixdtp_jax.data import mixture, sampling, train_batches
+from mixdtp_jax.data.datasets import registry
+from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.runtime import mesh as mesh_lib
+
+SIZES = {'pairs': 3, 'rain200l': 5, 'rain800': 2}
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """Three prepared sets of plain images; the brightness tells which one."""
+  folder = tmp_path_factory.mktemp('mixture')
+  for number, (name, size) in enumerate(SIZES.items()):
+    for image, side in itertools.product(range(size), ('input', 'target')):
+      path = folder / name / 'train' / side / f'{image}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      pixels = np.full((8, 8, 3), 60 * number + 10 * image, np.uint8)
+      Image.fromarray(pixels).save(path)
+    if name == 'pairs':
+      (folder / name / 'test').symlink_to(folder / name / 'train')
+    registry.prepare(
+      name, source=str(folder / name), data_dir=str(folder), partial=True
+    )
+  return str(folder)
+
+
+def make_config(data_dir, **data):
+  config = get_config()
+  config.seed, config.batch_size = 1, 4
+  config.data.update(
+    {
+      'mixture': (('pairs', 1), ('rain200l', 4), ('rain800', 2)),
+      'data_dir': data_dir,
+      'crop': 8,
+      'flip': False,
+      'rotate': False,
+      **data,
+    }
+  )
+  return config
+
+
+def shown(config, count, start_step=0, rows=range(4)):
+  """(set, image) of every row of `count` batches."""
+  (stage,) = stages(config)
+  batches = train_batches.local_batches(
+    config,
+    mixture.open_mixture(config.data, config.data.crop),
+    stage,
+    start_step=start_step,
+    rows=rows,
+  )
+  batches = itertools.islice(batches, count)
+  pixels = np.concatenate([b['rainy'][:, 0, 0, 0] for b in batches])
+  return [divmod(int(p), 60) for p in np.round(pixels * 255)]
+
+
+def test_every_round_has_each_set_as_often_as_its_weight(data_dir):
+  rows = shown(make_config(data_dir), 35)  # 140 crops, 20 rounds of 7
+  orders = set()
+  for start in range(0, 140, 7):
+    sets = [number for number, _ in rows[start : start + 7]]
+    assert [sets.count(number) for number in range(3)] == [1, 4, 2]
+    orders.add(tuple(sets))
+  assert len(orders) > 10
+
+
+def test_every_set_shows_all_its_images_in_each_of_its_epochs(data_dir):
+  rows = shown(make_config(data_dir), 35)
+  for number, size in enumerate(SIZES.values()):
+    images = [image for which, image in rows if which == number]
+    # Places of a round are in an order of their own, so an epoch's end may
+    # be mixed with the next one's start, by less than a round.
+    weight = (1, 4, 2)[number]
+    for seen in range(1, len(images) + 1):
+      counts = [images[:seen].count(10 * image) for image in range(size)]
+      assert sum(counts) == seen
+      assert max(counts) - min(counts) <= 1 + -(-weight // size)
+
+
+def test_a_restart_gives_the_same_crops(data_dir):
+  config = make_config(data_dir)
+  whole = shown(config, 10)
+  assert whole[4 * 7 :] == shown(config, 3, start_step=7)
+  assert whole[1::4] == shown(config, 10, rows=[1])
+
+
+def test_a_mixture_of_one_set_is_that_set(data_dir):
+  config = make_config(data_dir, mixture=(('rain200l', 3),))
+  alone = make_config(data_dir, mixture=(), name='rain200l')
+  assert sorted(set(shown(config, 5))) == sorted(set(shown(alone, 5)))
+  order = [
+    int(sampling._image_index(train_batches.tf.constant(k, 'int64'), 5, 1)) * 10
+    for k in range(20)
+  ]
+  assert [image for _, image in shown(alone, 5)] == order
+
+
+def test_training_batches_are_of_the_mixture(data_dir):
+  config = make_config(data_dir, name='rain100l')  # only tested on
+  config.batch_size = 8
+  batches = train_batches.train_batches(
+    config, start_step=2, mesh=mesh_lib.make_mesh()
+  )
+  pixels = np.asarray(next(batches)['rainy'][:, 0, 0, 0])
+  found = [divmod(int(p), 60) for p in np.round(pixels * 255)]
+  assert found == shown(config, 1, start_step=2, rows=range(8))
+
+
+def test_is_a_sequence_of_all_pairs(data_dir):
+  pairs = mixture.open_mixture(make_config(data_dir).data, 8)
+  assert len(pairs) == 10
+  assert [int(pairs[i]['clean'][0, 0, 0]) for i in range(10)] == [
+    *(0, 10, 20),
+    *(60, 70, 80, 90, 100),
+    *(120, 130),
+  ]
+  assert pairs.shape(9) == (8, 8)
+  with pytest.raises(IndexError):
+    pairs[10]
+
+
+@pytest.mark.parametrize(
+  ('named', 'message'),
+  [
+    ((('pairs', 1), ('pairs', 2)), 'has a set twice'),
+    ((('pairs', 0.5),), r'weight 0\.5 of pairs is no whole'),
+    ((('pairs', 0),), 'weight 0 of pairs'),
+    ((('ddn', 1),), 'no prepared ddn: python -m mixdtp_jax prepare ddn'),
+  ],
+)
+def test_refuses_what_is_no_mixture(data_dir, named, message):
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    mixture.open_mixture(make_config(data_dir, mixture=named).data, 8)

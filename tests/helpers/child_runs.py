@@ -1,0 +1,105 @@
+"""Runs in processes of their own, forked from one that has imported all.
+
+The runs train the smallest PReNet, of which a restart costs little.
+"""
+
+import multiprocessing
+import os
+import sys
+
+import jax
+import ml_collections
+import pytest
+
+from mixdtp_jax.models.config import PReNetConfig, as_mapping
+from mixdtp_jax.runtime import hosts
+from mixdtp_jax.runtime.console import set_up_logging
+from mixdtp_jax.training.loop import train_and_evaluate
+from tests.helpers import tiny
+
+UPDATES = 30
+
+
+def get_config(pairs, data_dir, **changes) -> ml_collections.ConfigDict:
+  """Saves after each update; the learning rate is never twice the same."""
+  config = tiny.get_config()
+  network = PReNetConfig(recurrent_width=4, steps=1)
+  config.model = ml_collections.ConfigDict(as_mapping(network))
+  config.data.source, config.data.data_dir = str(pairs), str(data_dir)
+  config.batch_size = 4
+  config.num_train_steps = UPDATES
+  config.checkpoint_every_steps = 1
+  config.eval_every_steps = 0
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def run(config, workdir, output, compiler, devices, host, before) -> None:
+  """The child: trains like train.py; `output` gets what it prints."""
+  descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+  os.dup2(descriptor, 1)
+  os.dup2(descriptor, 2)
+  os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={devices}'
+  for name, value in compiler.items():
+    jax.config.update(name, value)
+  hosts.initialize(*host)
+  set_up_logging()
+  before()
+  train_and_evaluate(config, str(workdir))
+  jax.distributed.shutdown()  # as at the end of a program
+
+
+def _nothing() -> None:
+  pass
+
+
+class Children:
+  """Starts children, and ends those that are left."""
+
+  def __init__(self, compiler, folder):
+    self._context = multiprocessing.get_context('forkserver')
+    self._context.set_forkserver_preload(['tests.helpers.child_runs'])
+    self._compiler = compiler
+    self.output = folder / 'output.txt'
+    self._started = []
+
+  def start(
+    self, config, workdir, *, devices=1, host=(), output=None, before=_nothing
+  ):
+    """A process that trains; see `run`. `before` is called in it first."""
+    process = self._context.Process(
+      target=run,
+      args=(
+        config,
+        workdir,
+        str(output or self.output),
+        self._compiler,
+        devices,
+        host,
+        before,
+      ),
+    )
+    process.start()
+    self._started.append(process)
+    return process
+
+  def finish(self, *args, **kwargs):
+    """Runs one to its end, which must be a good one."""
+    process = self.start(*args, **kwargs)
+    process.join(300)
+    assert process.exitcode == 0, self.output.read_text()[-3000:]
+
+  def end(self):
+    for process in self._started:
+      process.kill()
+      process.join()
+
+
+@pytest.fixture(scope='module')
+def children(compiler, tmp_path_factory):
+  started = Children(compiler, tmp_path_factory.mktemp('children'))
+  with pytest.MonkeyPatch.context() as patch:
+    # What the process that forks imports, it finds by its environment alone.
+    patch.setenv('PYTHONPATH', os.pathsep.join(filter(None, sys.path)))
+    yield started
+  started.end()

@@ -1,0 +1,25 @@
+"""Programs that XLA compiles for a GPU that need not be there."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from mixdtp_jax.tools.plan.gpus import gpu_box
+
+needs_cuda_plugin = pytest.mark.skipif(
+  importlib.util.find_spec('jax_cuda13_plugin') is None,
+  reason="JAX's plugin for CUDA, which compiles for GPUs, is not installed",
+)
+
+
+def compiled_text(function, *arguments) -> str:
+  """The program of a function of arrays like these."""
+  box = gpu_box('h100:1')
+  here = jax.sharding.SingleDeviceSharding(box.devices[0])
+  there = jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), arguments
+  )
+  # A new function: what was traced with other parts in it is not found.
+  lowered = jax.jit(lambda *a: function(*a)).lower(*there)
+  return lowered.compile(box.compiler_options).as_text()

@@ -1,0 +1,219 @@
+"""Native code: how it gets there, and what it computes, beside plain forms."""
+
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixdtp_jax.ops import dense, depthwise
+from mixdtp_jax.ops.cpu import native
+from tests.helpers.same import random
+
+needs_compiler = pytest.mark.skipif(
+  not native._registered(), reason='there is no C++ compiler'
+)
+
+# (batch, height, width): one task of rows and several, rows of fewer pixels
+# than are computed at once, and of one.
+SHAPES = [(2, 9, 7), (1, 1, 1), (1, 17, 12), (3, 8, 2)]
+# Channels of x and of g: whole vectors of all sizes, and what is left of them.
+CHANNELS = [(5, 37), (3, 2), (20, 50), (32, 32)]
+
+
+def assert_close(actual, expected):
+  jax.tree.map(
+    lambda a, e: np.testing.assert_allclose(
+      a, e, rtol=1e-5, atol=1e-5 * float(jnp.abs(e).max())
+    ),
+    tuple(actual),
+    tuple(expected),
+  )
+
+
+@needs_compiler
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('channels', [2, 6, 40, 34])
+def test_depthwise_and_its_gradients(shape, channels):
+  x, g = random(0, *shape, channels), random(1, *shape, channels)
+  kernel = random(2, 3, 3, 1, channels)
+  value, gradients = jax.vjp(depthwise._xla_convolution, x, kernel)
+  assert_close([native.depthwise(x, kernel)], [value])
+  assert_close(native.depthwise_gradients(x, kernel, g), gradients(g))
+
+
+@needs_compiler
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('channels', [2, 6, 40, 34])
+def test_the_gate_and_its_gradients(shape, channels):
+  x, g = 2 * random(0, *shape, channels), random(1, *shape, channels // 2)
+  kernel = random(2, 3, 3, 1, channels)
+
+  def plain(x, kernel):
+    a, b = jnp.split(depthwise._xla_convolution(x, kernel), 2, -1)
+    return jax.nn.gelu(a, approximate=False) * b
+
+  value, gradients = jax.vjp(plain, x, kernel)
+  assert_close([native.depthwise_gate(x, kernel)], [value])
+  actual = native.depthwise_gate_gradients(x, kernel, g)
+  assert_close(actual, (*gradients(g), value))
+
+
+@needs_compiler
+def test_the_gate_of_large_values():
+  x = jnp.array([-60.0, -9, -4, -1e-3, 0, 1e-3, 4, 9, 60], jnp.float32)
+  image = jnp.stack([x, jnp.ones_like(x)], -1)[None, None]
+  kernel = jnp.zeros((3, 3, 1, 2)).at[1, 1].set(1)
+  gelu = jax.nn.gelu(x, approximate=False)
+  slope = jax.vmap(jax.grad(lambda x: jax.nn.gelu(x, approximate=False)))(x)
+  grad, _, out = native.depthwise_gate_gradients(
+    image, kernel, jnp.ones((1, 1, 9, 1))
+  )
+  np.testing.assert_allclose(out[0, 0, :, 0], gelu, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(grad[0, 0, :, 0], slope, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize('shape', [(2, 9, 7), (1, 3, 3), (1, 19, 12)])
+def test_inside_leaves_out_the_border(shape):
+  x, kernel = random(0, *shape, 6), random(2, 3, 3, 1, 6)
+  for function in (native.depthwise, native.depthwise_gate):
+    whole = function(x, kernel)
+    inside = function(x, kernel, inside=True)
+    np.testing.assert_allclose(inside, whole[:, 1:-1, 1:-1], atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize('shape', [*SHAPES, (2, 3, 33)])
+@pytest.mark.parametrize(
+  ('inputs', 'outputs'), [(3, 16), (16, 3), (1, 1), (16, 16), (5, 7)]
+)
+def test_convolution_of_few_channels(shape, inputs, outputs):
+  x, kernel = random(0, *shape, inputs), random(1, 3, 3, inputs, outputs)
+  expected = dense._xla_conv3x3(x, kernel)
+  assert_close([native.conv3x3(x, kernel)], [expected])
+
+
+@needs_compiler
+@pytest.mark.parametrize(('inputs', 'outputs'), [(17, 3), (3, 17)])
+def test_convolution_refuses_more_channels(inputs, outputs):
+  x, kernel = jnp.zeros((1, 4, 4, inputs)), jnp.zeros((3, 3, inputs, outputs))
+  with pytest.raises(jax.errors.JaxRuntimeError, match='up to 16 channels'):
+    native.conv3x3(x, kernel)
+
+
+@needs_compiler
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize(('inputs', 'outputs'), CHANNELS)
+def test_products_summed_over_pixels(shape, inputs, outputs):
+  x, g = random(0, *shape, inputs), random(1, *shape, outputs)
+  for kernel, plain in (
+    (jnp.zeros((3, 3, inputs, outputs)), dense._xla_conv3x3_kernel_gradient),
+    (jnp.zeros((inputs, outputs)), dense._xla_conv1x1_kernel_gradient),
+  ):
+    actual = native.kernel_gradient(x, kernel, g)
+    assert_close([actual], [plain(x, kernel, g)])
+  assert_close([native.gram(x, g)], [dense._xla_gram(x, g)])
+
+
+@needs_compiler
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('channels', [5, 16, 45])  # 2 cancel each other
+def test_layer_norm_and_its_gradients(shape, channels):
+  x, g = 3 + random(0, *shape, channels), random(1, *shape, channels)
+  scale, bias = random(2, channels), random(3, channels)
+  value, gradients = jax.vjp(dense._xla_layer_norm, x, scale, bias)
+  assert_close([native.layer_norm(x, scale, bias)], [value])
+  assert_close(native.layer_norm_gradients(x, scale, g), gradients(g))
+
+
+_PROGRAM = """
+import jax, jax.numpy as jnp, numpy, sys
+from mixdtp_jax.model import native
+assert native.usable(jnp.float32)
+x, g = (jax.random.normal(jax.random.key(i), (2, 40, 9, 34)) for i in (0, 1))
+k = jax.random.normal(jax.random.key(2), (3, 3, 1, 34))
+parts = (native.depthwise_gate(x, k), *native.depthwise_gradients(x, k, g),
+         *native.depthwise_gate_gradients(x, k, g[..., :17]),
+         native.gram(x, g), native.kernel_gradient(x, jnp.zeros((34, 34)), g),
+         native.conv3x3(x[..., :3], k[..., :3] * jnp.ones((3, 1))),
+         native.layer_norm(x, k[0, 0, 0], k[1, 1, 0]),
+         *native.layer_norm_gradients(x, k[0, 0, 0], g))
+numpy.savez(sys.argv[1], *parts)
+"""
+
+
+def _results(path, prefix=(), **variables):
+  """What a process with one device computes natively."""
+  subprocess.run(
+    [*prefix, sys.executable, '-c', _PROGRAM, str(path)],
+    env=os.environ | {'XLA_FLAGS': ''} | variables,
+    cwd=pathlib.Path(__file__).parents[2],
+    check=True,
+  )
+  return list(np.load(path).values())
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+  return _results(tmp_path_factory.mktemp('native') / 'results.npz')
+
+
+@needs_compiler
+def test_the_same_bits_on_one_thread_and_on_two(results, tmp_path):
+  alone = _results(tmp_path / 'alone.npz', ['taskset', '-c', '0'])
+  assert len(alone) == len(results) == 13
+  for a, b in zip(alone, results, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@needs_compiler
+@pytest.mark.skipif(
+  platform.machine() != 'x86_64', reason='these are vectors of x86'
+)
+@pytest.mark.parametrize('flag', ['-mno-avx512f', '-mno-avx'])
+def test_shorter_vectors_compute_the_same(results, tmp_path, flag):
+  compiler = f'{os.environ.get("CXX") or "c++"} {flag}'
+  shorter = _results(
+    tmp_path / 'shorter.npz', CXX=compiler, XDG_CACHE_HOME=str(tmp_path)
+  )
+  assert_close(shorter, results)
+
+
+def test_several_devices_do_without():
+  assert jax.device_count() > 1
+  assert not native.usable(jnp.float32)
+
+
+@pytest.mark.parametrize(
+  ('compiler', 'said'),
+  [('no-such-compiler', 'no-such-compiler'), ('false', 'exit status 1')],
+)
+def test_does_without_a_compiler(compiler, said, monkeypatch, tmp_path, caplog):
+  monkeypatch.setenv('CXX', compiler)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  with caplog.at_level('WARNING', 'absl'):
+    assert not native._registered.__wrapped__()
+  assert said in caplog.text
+  assert 'CXX' in caplog.text
+  assert list((tmp_path / 'mixdtp_jax').glob('*')) == []
+
+
+@needs_compiler
+def test_is_compiled_once_for_a_source_and_a_processor(monkeypatch, tmp_path):
+  path = native._compiled(tmp_path)
+  monkeypatch.setattr(subprocess, 'run', None)  # not called again
+  assert native._compiled(tmp_path) == path
+  assert list(tmp_path.iterdir()) == [path]
+  names = {path.name}
+  monkeypatch.setattr(native, '_processor', lambda: 'another')
+  monkeypatch.setattr(
+    subprocess, 'run', lambda c, **_: open(c[-1], 'x').close()
+  )
+  names.add(native._compiled(tmp_path).name)
+  assert len(names) == 2

@@ -1,0 +1,183 @@
+"""Every file of configs/: it fits the code and is what it says."""
+
+import importlib.util
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from mixdtp_jax.configs import (
+  ablation,
+  default,
+  published,
+  rain100l,
+  rain100l_small,
+)
+from mixdtp_jax.data.datasets.registry import DATASETS
+from mixdtp_jax.data.train_batches import CROPS
+from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.factory import abstract_params, make_network
+from mixdtp_jax.models.mixdtp import Outputs
+from mixdtp_jax.recipe.losses import make_loss
+from mixdtp_jax.recipe.optimizer import make_optimizer
+from mixdtp_jax.recipe.schedules import make_schedule
+
+_CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+
+
+def _load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+def _structure(config):
+  return jax.tree.structure(
+    config.to_dict(), is_leaf=lambda x: isinstance(x, tuple)
+  )
+
+
+@pytest.mark.parametrize(
+  'path', sorted(_CONFIGS.glob('*.py')), ids=lambda p: p.stem
+)
+def test_every_configuration_fits_the_code(path):
+  config = _load(path)
+  network = make_network(make_model_config(config.model))
+  make_optimizer(config)
+  make_loss(**config.loss)
+  assert {config.data.name, *dict(config.data.mixture)} <= set(DATASETS)
+  assert config.data.crop % network.multiple == 0
+  assert config.data.crops in CROPS
+  # A misspelt knob would be a new one.
+  base = default.get_config()
+  base.model = config.model  # of another network, whose fields were checked
+  assert _structure(config) == _structure(base)
+
+
+def _params(config):
+  return abstract_params(make_model_config(config.model))
+
+
+def test_the_small_network_is_small():
+  params = _params(rain100l_small.get_config())
+  assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6
+
+
+def _flat(config):
+  flat = {}
+  for name, value in config.to_dict().items():
+    parts = value.items() if isinstance(value, dict) else [('', value)]
+    flat |= {f'{name}.{part}'.strip('.'): x for part, x in parts}
+  return flat
+
+
+def _difference(config, base):
+  """The knobs of `config` whose values are not those of `base`."""
+  base = _flat(base)
+  return {k: v for k, v in _flat(config).items() if v != base[k]}
+
+
+_ABLATIONS = {
+  'full': {},
+  'without_detail_dilation': {'model.detail_dilation': False},
+  'without_coupling': {'model.coupling': False},
+  'without_refinement': {'model.steps': 0, 'loss.coarse_weight': 0.0},
+  'steps1': {'model.steps': 1},
+  'steps2': {'model.steps': 2},
+  'steps3': {'model.steps': 3},
+  'steps4': {'model.steps': 4},
+  'steps5': {'model.steps': 5},
+  'steps6': {'model.steps': 6},
+  'loss_l1': {'loss.final': 'l1'},
+  'loss_mse': {'loss.final': 'mse'},
+  'loss_charbonnier': {'loss.final': 'charbonnier'},
+  'loss_final_only': {'loss.coarse_weight': 0.0},
+  'loss_as_published': {'loss.coarse': 'ssim_as_published'},
+}
+
+
+def test_every_ablation_is_known_here():
+  assert set(ablation.ABLATIONS) == set(_ABLATIONS)
+
+
+@pytest.mark.parametrize('name', _ABLATIONS)
+@pytest.mark.parametrize('prefix', ['', 'small/'])
+def test_an_ablation_changes_what_it_names(prefix, name):
+  recipe = (rain100l_small if prefix else rain100l).get_config()
+  config = ablation.get_config(prefix + name)
+  # A recipe that has the ablation's value already is itself the ablation.
+  already = _flat(recipe)
+  changes = {k: v for k, v in _ABLATIONS[name].items() if v != already[k]}
+  assert _difference(config, recipe) == changes
+  assert bool(changes) or name in ('full', f'steps{recipe.model.steps}')
+  make_model_config(config.model)
+  make_loss(**config.loss)
+  make_optimizer(config)
+
+
+@pytest.mark.parametrize('box', ['detail_dilation', 'progressive'])
+def test_an_ablated_box_has_no_parameters(box):
+  name = {'progressive': 'refinement'}.get(box, box)
+  config = ablation.get_config(f'small/without_{name}')
+  assert box in _params(rain100l_small.get_config())
+  assert box not in _params(config)
+
+
+def test_the_losses_of_the_ablations_differ():
+  random = np.random.default_rng(0)
+  final, coarse, clean = random.random((3, 1, 16, 16, 3)).astype(np.float32)
+  losses = {
+    name: make_loss(**ablation.get_config(name).loss)(
+      Outputs(final, coarse), clean
+    )[0].item()
+    for name in _ABLATIONS
+    if name.startswith(('full', 'loss_'))
+  }
+  assert len(set(losses.values())) == len(losses) == 6
+
+
+def test_without_refinement_the_one_image_counts_once():
+  random = np.random.default_rng(0)
+  image, clean = random.random((2, 1, 16, 16, 3)).astype(np.float32)
+  loss = make_loss(**ablation.get_config('without_refinement').loss)
+  total, terms = loss(Outputs(image, image), clean)
+  assert total == terms['final']
+
+
+def test_an_unknown_ablation_lists_the_names():
+  with pytest.raises(ValueError, match="'nonsense': choose") as error:
+    ablation.get_config('nonsense')
+  for name in ('steps6', 'small/without_coupling'):
+    assert name in str(error.value)
+
+
+def test_published_differs_from_the_paper_in_its_switches_alone():
+  config, paper = published.get_config(), rain100l.get_config()
+  assert _difference(config, paper) == {
+    'data.crops': 'second_cell',
+    'data.transpose_landscape': True,
+    'data.flip': False,
+    'data.rotate': False,
+    'batch_size': 3,
+    'num_train_steps': 300 * 67,
+    'loss.coarse': 'ssim_as_published',
+    'schedule.boundaries': (11 * 67, 51 * 67, 81 * 67),
+    'eval_crop_multiple': 32,
+  }
+
+
+def test_published_rates_begin_one_epoch_late():
+  schedule = make_schedule(published.get_config())
+
+  def rates(epoch):
+    """Of the first and the last update of an epoch of 67."""
+    return [float(schedule(epoch * 67)), float(schedule(epoch * 67 + 66))]
+
+  for epoch, rate in (
+    (0, 1e-4), (10, 1e-4), (11, 2e-5), (50, 2e-5), (51, 4e-6), (80, 4e-6),
+    (81, 8e-7), (299, 8e-7),
+  ):  # fmt: skip
+    np.testing.assert_allclose(rates(epoch), [rate] * 2, rtol=1e-5)

@@ -1,0 +1,179 @@
+"""bench inference and bench training, as a user runs them and from within."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from mixdtp_jax.tools.bench import children, opponents, subject
+from mixdtp_jax.tools.bench.inference import bench_inference
+from mixdtp_jax.tools.bench.training import bench_training
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+_TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
+_CONFIG = str(_TESTS / 'tiny_prenet.py')
+_INFERENCE = {
+  'config': str(_TESTS / 'tiny.py'), 'size': '20x12', 'batch': '1',
+  'devices': 1, 'overrides': [], 'repeats': 2, 'against': 'none', 'out': None,
+}  # fmt: skip
+_TRAINING = {
+  'config': _CONFIG, 'crop': 16, 'batch': '2', 'most': 2, 'devices': 1,
+  'overrides': [], 'repeats': 2, 'against': 'none', 'out': None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def one_thread():
+  """PyTorch computes with one, then as before."""
+  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  before = torch.get_num_threads()
+  yield
+  torch.set_num_threads(before)
+
+
+def test_without_a_compiler_the_other_opponents_stay(environment, tmp_path):
+  pytest.importorskip('torch', reason='PyTorch is not installed')
+  out = tmp_path / 'inference.json'
+  result = subprocess.run(
+    [
+      sys.executable, '-m', 'mixdtp_jax', 'bench', 'inference',
+      f'--config={_CONFIG}', '--size=24x16', '--repeats=2', f'--out={out}',
+    ],
+    env=environment
+    | {'CXX': '/no/compiler', 'TORCHINDUCTOR_CACHE_DIR': str(tmp_path / 'new')},
+    cwd=_TESTS.parent,
+    capture_output=True,
+    text=True,
+    check=False,
+  )  # fmt: skip
+  assert result.returncode == 0, result.stderr
+  found = json.loads(out.read_text())
+  assert (found['width'], found['height'], found['batch']) == (24, 16, 1)
+  cores = found['machine']['cores']
+  assert found['torch']['threads'] == cores
+  assert (
+    f'{cores} threads; PyTorch {found["torch"]["version"]}' in result.stdout
+  )
+  assert len(found['jax']['alone']) == 2
+  assert min(found['jax'][k] for k in ('lower', 'compile', 'first')) > 0
+  for name in ('published', 'eager'):
+    opponent = found['opponents'][name]
+    assert len(opponent['timing']['jax']) == len(opponent['timing']['torch'])
+    low, high = opponent['time_quartiles']
+    assert 0 < low <= opponent['time_ratio'] <= high
+    assert f'{opponent["time_ratio"]:.3f}' in result.stdout
+    assert opponent['memory']['source'] == found['jax']['memory']['source']
+  failure = found['opponents']['compile']['failure']
+  assert f'PyTorch compile: {failure}\n' in result.stdout
+  assert 'no/compiler' in failure or 'compiler' in failure.lower()
+
+
+def test_other_sizes_are_filled_up(tmp_path, capsys):
+  out = tmp_path / 'inference.json'
+  bench_inference(
+    **_INFERENCE | {'out': str(out), 'overrides': ['model.dtype=bfloat16']}
+  )
+  text = capsys.readouterr().out
+  assert 'inference, 1 x 20x12 pixels; mixdtp, 205,373 parameters' in text
+  assert 'PyTorch' not in text
+  found = json.loads(out.read_text())
+  assert found['opponents'] == {}
+  assert found['config']['model']['dtype'] == 'bfloat16'
+
+
+def test_an_update_beside_pytorch(one_thread, tmp_path, capsys):
+  out = tmp_path / 'training.json'
+  flags = {'against': 'published,eager', 'out': str(out)}
+  bench_training(**_TRAINING | flags)
+  text = capsys.readouterr().out
+  assert 'training, 2 x 16x16 pixels; prenet' in text
+  found = json.loads(out.read_text())
+  assert found['searches'] == {}
+  assert found['jax']['batch'] == 2
+  for name in ('published', 'eager'):
+    assert found['opponents'][name]['time_ratio'] > 0
+
+
+def test_each_has_its_own_best_batch(
+  one_thread, environment, monkeypatch, tmp_path, capsys
+):
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  out = tmp_path / 'training.json'
+  flags = {'batch': 'best', 'against': 'eager', 'out': str(out)}
+  bench_training(**_TRAINING | flags)
+  text = capsys.readouterr().out
+  found = json.loads(out.read_text())
+  made = {'jax': found['jax'], 'eager': found['opponents']['eager']}
+  for name, result in made.items():
+    search = found['searches'][name]
+    assert set(search['rates']) == {'1', '2'}
+    assert search['ended_by'] in ('limit', 'rate')
+    best = max(search['rates'], key=search['rates'].get)
+    assert result['batch'] == int(best)
+    assert f'{name}: best batch {best}' in text
+
+
+def test_devices_share_a_batch(tmp_path):
+  out = tmp_path / 'training.json'
+  bench_training(**_TRAINING | {'devices': 2, 'out': str(out)})
+  assert json.loads(out.read_text())['devices'] == 2
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'size': '20'}, None),
+    ({'size': '20x'}, '--size 20x: needs WIDTHxHEIGHT'),
+    ({'size': '0x8'}, '--size 0x8: needs at least one pixel'),
+    ({'batch': '0'}, '--batch 0: needs a number of at least 1'),
+    ({'batch': 'many'}, '--batch many'),
+    ({'devices': 9}, '--devices 9: there are 8'),
+    ({'devices': 2}, '--batch 1: 2 devices do not divide it'),
+    ({'repeats': 0}, '--repeats 0: needs at least 1'),
+    ({'against': 'eager,best'}, "--opponents 'best': choose from published"),
+    ({'devices': 2, 'batch': '2', 'against': 'eager'}, '--opponents none'),
+  ],
+)
+def test_settings_of_inference_that_do_not_fit(change, message):
+  if message is None:
+    assert subject.parse_size(change['size']) == (20, 20)
+    return
+  with pytest.raises(ValueError, match=message):
+    bench_inference(**_INFERENCE | change)
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'config': str(_TESTS / 'tiny.py'), 'crop': 20}, '--crop 20: the network'),
+    ({'batch': 'good'}, '--batch good'),
+    ({'batch': 'best', 'devices': 2}, '--devices 2: needs a --batch of a num'),
+    ({'batch': 'best', 'most': 0}, '--most 0: needs at least 1'),
+  ],
+)
+def test_settings_of_training_that_do_not_fit(change, message):
+  with pytest.raises(ValueError, match=message):
+    bench_training(**_TRAINING | change)
+
+
+def test_without_pytorch_the_remedy_is_told(monkeypatch):
+  monkeypatch.setattr(opponents.importlib.util, 'find_spec', lambda _: None)
+  with pytest.raises(ImportError, match='pip install torch, or take --oppone'):
+    bench_inference(**_INFERENCE | {'against': 'eager'})
+
+
+def test_a_child_that_fails_says_why():
+  with pytest.raises(ChildProcessError, match=r'gone\.py'):
+    children.bench('inference', {'config': 'gone.py'}, [])
+
+
+def test_a_child_has_as_many_devices_as_are_asked(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=8 -x')
+  flags = children.environment(3)['XLA_FLAGS'].split()
+  assert flags == ['-x', '--xla_force_host_platform_device_count=3']
+  assert children.environment()['XLA_FLAGS'] == os.environ['XLA_FLAGS']
