@@ -1,0 +1,118 @@
+"""Tables on the console, the same in every command.
+
+    scores = Table(
+      'Scores',
+      ('protocol', 'PSNR', 'SSIM'),
+      [('rgb', '37.48', '0.979'), ('y', '39.02', None)],
+      note='Mean over 100 images; PSNR in dB.',
+    )
+    show(scores, 'Written: out/results.json')
+
+On a terminal, `show` uses bold type, a rule under the head, and as many lines
+as a long cell needs. Into a pipe or a file it prints `str(scores)`, which
+programs can read: a line a row, columns two spaces or more apart, '-' for an
+empty cell, no colour and no limit to the width.
+
+    Scores
+    protocol   PSNR   SSIM
+    rgb       37.48  0.979
+    y         39.02      -
+    Mean over 100 images; PSNR in dB.
+"""
+
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD, Box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+_NUMBER = re.compile(r'([-+±]?(\d|\.\d|inf|nan)|-$)')
+# Nothing in a name is markup or a code for a picture.
+_LITERAL = {'markup': False, 'emoji': False, 'highlight': False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table whose rows begin with their names.
+
+  Attributes:
+    title: line above the table; '' for none.
+    head: names of the columns; all '' for a table without a head.
+    rows: cells, one for each column; None and '' are printed as '-'.
+    note: text below the table; '' for none.
+  """
+
+  title: str
+  head: Sequence[str]
+  rows: Sequence[Sequence[str | None]]
+  note: str = ''
+
+  @property
+  def cells(self) -> list[list[str]]:
+    """The rows as they are printed, each cell on one line."""
+    return [
+      [' '.join((cell or '').split()) or '-' for cell in row]
+      for row in self.rows
+    ]
+
+  @property
+  def numeric(self) -> list[bool]:
+    """Whether each column holds numbers, which are aligned right.
+
+    The first column holds names. Cells such as '30.1 / 0.9' or '2 of 3', which
+    begin with a number, count as numbers.
+
+    Raises:
+      ValueError: a row is longer or shorter than the head.
+    """
+    columns = zip(self.head, *self.cells, strict=True)
+    return [
+      i > 0 and all(map(_NUMBER.match, cells))
+      for i, (_, *cells) in enumerate(columns)
+    ]
+
+  def __str__(self) -> str:
+    """Returns plain text, which programs can read."""
+    text = io.StringIO()
+    console = Console(file=text, width=10**6, color_system=None, **_LITERAL)
+    console.print(self._rich(box=None, no_wrap=True))
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    return '\n'.join(filter(None, (self.title, *lines, self.note)))
+
+  def _rich(self, box: Box | None, no_wrap: bool = False) -> RichTable:
+    table = RichTable(
+      box=box,
+      padding=(0, 2, 0, 0),
+      pad_edge=False,
+      show_edge=False,
+      show_header=any(self.head),
+    )
+    for name, numeric in zip(self.head, self.numeric, strict=True):
+      justify = 'right' if numeric else 'left'
+      table.add_column(name, justify=justify, no_wrap=no_wrap)
+    for row in self.cells:
+      table.add_row(*row)
+    return table
+
+
+def show(*blocks: Table | str) -> None:
+  """Prints tables and paragraphs, with empty lines between them."""
+  if not sys.stdout.isatty():
+    print('\n\n'.join(map(str, blocks)), flush=True)
+    return
+  console = Console(**_LITERAL)
+  for number, block in enumerate(blocks):
+    if number:
+      console.print()
+    if isinstance(block, str):
+      console.print(block)
+      continue
+    if block.title:
+      console.print(block.title, style='bold')
+    console.print(block._rich(SIMPLE_HEAD))
+    if block.note:
+      console.print(block.note, style='dim')
