@@ -6,7 +6,7 @@ exist, and `train.py` refuses an unknown key.
 
 import ml_collections
 
-from mixdtp_jax.models.config import ModelConfig, as_mapping
+from mixdtp_jax.models.config import MixDTPConfig, as_mapping
 from mixdtp_jax.recipe import rain_ranges
 
 
@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   # The network: its name (mixdtp, prenet, restormer) and the fields of its
   # class in mixdtp_jax/model/config.py, which describes them.
-  config.model = ml_collections.ConfigDict(as_mapping(ModelConfig()))
+  config.model = ml_collections.ConfigDict(as_mapping(MixDTPConfig()))
 
   config.data = data = ml_collections.ConfigDict()
   data.name = 'pairs'  # a key of mixdtp_jax.data.datasets.DATASETS

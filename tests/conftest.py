@@ -41,12 +41,13 @@ def cpu_form(request, monkeypatch):
   """
   import jax
 
+  from mixdtp_jax.ops import choice
   from mixdtp_jax.ops.cpu import native
 
   if request.param == 'native':
-    if not native._registered():
+    if not native.registered():
       pytest.skip('there is no C++ compiler')
-    monkeypatch.setattr(native, 'usable', lambda dtype: dtype == 'float32')
+    monkeypatch.setattr(choice, 'usable', lambda dtype: dtype == 'float32')
   jax.clear_caches()  # of functions traced in the other form
   yield request.param
   jax.clear_caches()

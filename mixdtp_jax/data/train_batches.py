@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax.data.cache import CachedPairs
+from mixdtp_jax.data.crops import check_crops, cut_crop
 from mixdtp_jax.data.datasets.builder import tf
 from mixdtp_jax.data.mixture import Mixture, open_mixture
 from mixdtp_jax.data.sampling import drawn_numbers
@@ -25,9 +26,6 @@ from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split, stages
 from mixdtp_jax.recipe.rain_ranges import make_rain_ranges
 from mixdtp_jax.runtime import mesh as mesh_lib
-
-# Values of config.data.crops.
-CROPS = ('random', 'second_cell')
 
 
 def train_batches(
@@ -53,7 +51,7 @@ def train_batches(
     check_split(stage, config, mesh)
   pairs = open_mixture(data, max(stage.crop for stage in parts))
   for stage in parts:
-    _check_crops(pairs, data, stage.crop)
+    check_crops(pairs, data, stage.crop)
   left = (s for s in parts if s.end > start_step)
   return itertools.chain.from_iterable(
     _global_batches(config, pairs, stage, start_step, mesh) for stage in left
@@ -104,9 +102,9 @@ def local_batches(
     rainy, clean = np.empty((2, *shape), np.float32)
     for row, (index, numbers, k) in enumerate(zip(*drawn, strict=True)):
       pair = cached[index]
-      clean[row] = _augment(pair['clean'], numbers, data, stage.crop)
+      clean[row] = cut_crop(pair['clean'], numbers, data, stage.crop)
       if 'rainy' in pair:
-        rainy[row] = _augment(pair['rainy'], numbers, data, stage.crop)
+        rainy[row] = cut_crop(pair['rainy'], numbers, data, stage.crop)
       else:
         rainy[row] = draw_rain(clean[row], k)
     return {'rainy': rainy / 255, 'clean': clean / 255}
@@ -129,66 +127,3 @@ def _rain(
     return tf.round(255 * draw.add_rain(clean / 255, seed, ranges))
 
   return lambda clean, k: draw(tf.constant(clean), tf.constant(k, tf.int64))
-
-
-def _check_crops(
-  pairs: Mixture, data: ml_collections.ConfigDict, crop: int
-) -> None:
-  if data.crops not in CROPS:
-    raise ValueError(
-      f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
-    )
-  if data.crops != 'second_cell':
-    return
-  for index in range(len(pairs)):
-    height, width = pairs.shape(index)
-    if (height // crop) * (width // crop) < 2:
-      raise ValueError(
-        f'{pairs[index]["name"]} has {width}x{height} pixels, no room for two '
-        f"cells of data.crop = {crop}, of which data.crops = 'second_cell'"
-        " takes the second: take a smaller crop, or data.crops = 'random'"
-      )
-
-
-def _augment(
-  image: np.ndarray,
-  draws: np.ndarray,
-  data: ml_collections.ConfigDict,
-  crop: int,
-) -> np.ndarray:
-  """Crops, flips and turns (H, W, 3), by the numbers of `_draws`."""
-  if data.transpose_landscape:
-    image = _upright(image)
-  top, left, flip, turns = draws
-  height, width, _ = image.shape
-  if data.crops == 'second_cell':
-    top, left = _second_cell(width, crop)
-  else:
-    top, left = top % (height - crop + 1), left % (width - crop + 1)
-  image = image[top : top + crop, left : left + crop]
-  if data.flip and flip % 2 == 1:
-    image = image[:, ::-1]
-  if data.rotate:
-    image = np.rot90(image, turns % 4)
-  return image
-
-
-def _upright(image: np.ndarray) -> np.ndarray:
-  """Swaps rows and columns of (H, W, C) unless it is higher than wide.
-
-  As the MixDTPNet repository does with its training images, square ones
-  included.
-  """
-  height, width, _ = image.shape
-  return image if height > width else image.transpose(1, 0, 2)
-
-
-def _second_cell(width: int, crop: int) -> tuple[int, int]:
-  """(top, left) of the second cell of a grid of crops, in row-major order.
-
-  The MixDTPNet repository lays cells of 96 pixels from the top left of each
-  training image and always takes the one of index 1: the first one's right
-  neighbour, or in an image of one column the cell below. It cuts the image to
-  multiples of 32 before, which moves no cell of 96.
-  """
-  return (0, crop) if width >= 2 * crop else (crop, 0)

@@ -83,7 +83,7 @@ class UNetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(UNetConfig):
+class MixDTPConfig(UNetConfig):
   """Configuration of `MixDTP`; the default has 45,246,322 parameters.
 
   Each switch at False (or `steps` at 0) turns one of the paper's ideas off,
@@ -148,7 +148,7 @@ class PReNetConfig:
     _one_of(('none', 'blocks'), self, 'remat')
 
 
-AnyConfig = ModelConfig | RestormerConfig | PReNetConfig
+AnyConfig = MixDTPConfig | RestormerConfig | PReNetConfig
 
 
 def _at_least(minimum, cfg, *names):
@@ -183,7 +183,7 @@ def make_model_config(mapping: Mapping[str, Any]) -> AnyConfig:
   """
   values = dict(mapping)
   name = values.pop('name', None)
-  classes = {c.name: c for c in (ModelConfig, RestormerConfig, PReNetConfig)}
+  classes = {c.name: c for c in (MixDTPConfig, RestormerConfig, PReNetConfig)}
   if name not in classes:
     raise ValueError(f'model.name = {name!r}: choose from {", ".join(classes)}')
   fields = {field.name for field in dataclasses.fields(classes[name])}

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.encoder import Features
 from mixdtp_jax.models.layers import Conv1x1, Conv3x3
 from mixdtp_jax.models.transformer import TransformerStage
@@ -23,7 +23,7 @@ class Upsample(nn.Module):
 class MHS(nn.Module):
   """Fuses the encoder's levels from coarse to fine into a coarse image."""
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
 
   @nn.compact
   def __call__(self, features: Features) -> jax.Array:

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.layers import Conv3x3
 from mixdtp_jax.ops import resizing
 
@@ -15,7 +15,7 @@ class DetailDilation(nn.Module):
   thin structures, rain streaks among them.
   """
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.layers import Conv3x3
 from mixdtp_jax.models.transformer import TransformerStage
 from mixdtp_jax.ops import resizing
@@ -36,7 +36,7 @@ class Downsample(nn.Module):
 class MFE(nn.Module):
   """Four levels of transformer blocks, each at half the size of the last."""
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
 
   @nn.compact
   def __call__(self, x: jax.Array) -> Features:

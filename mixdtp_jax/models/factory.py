@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mixdtp_jax.models.config import (
   AnyConfig,
-  ModelConfig,
+  MixDTPConfig,
   PReNetConfig,
   RestormerConfig,
 )
@@ -23,7 +23,7 @@ from mixdtp_jax.models.restormer import Restormer
 Network = MixDTP | PReNet | Restormer
 
 _NETWORKS = {
-  ModelConfig: MixDTP,
+  MixDTPConfig: MixDTP,
   PReNetConfig: PReNet,
   RestormerConfig: Restormer,
 }

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.decoder import MHS
 from mixdtp_jax.models.detail_dilation import DetailDilation
 from mixdtp_jax.models.encoder import MFE
@@ -47,7 +47,7 @@ class MixDTP(nn.Module):
   # Three halvings; height and width of an input are multiples of this.
   multiple: ClassVar[int] = 8
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
 
   @nn.compact
   def __call__(self, rainy: jax.Array) -> Outputs:

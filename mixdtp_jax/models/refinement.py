@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.layers import Conv3x3, to_compute
 from mixdtp_jax.ops import dense
 
@@ -17,7 +17,7 @@ RESIDUAL_BLOCKS = 5
 class RefinementStep(nn.Module):
   """One step: a convolutional LSTM and five residual blocks."""
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
 
   @nn.compact
   def __call__(
@@ -50,7 +50,7 @@ class RefinementStep(nn.Module):
 class ProgressiveRefinement(nn.Module):
   """Refines an image in `cfg.steps` steps that share their weights."""
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
 
   @nn.compact
   def __call__(self, rainy: jax.Array, image: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.layers import Kernel, LayerNorm
 from mixdtp_jax.ops import dense
 from mixdtp_jax.ops.depthwise import depthwise_conv3x3, rounded_on_gpu
@@ -94,7 +94,7 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
   """Attention and feed-forward, each after a layer norm, with residuals."""
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
   level: int
 
   @nn.compact
@@ -118,7 +118,7 @@ class TransformerStage(nn.Module):
   one after another; their parameters are stacked along a first axis.
   """
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
   level: int
   blocks: int
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mixdtp_jax.ops import choice
 from mixdtp_jax.ops.cpu import native
 
 
@@ -39,7 +40,7 @@ def _xla_conv3x3(x, kernel):
 
 def _conv3x3_on_cpu(x, kernel):
   few = max(kernel.shape[2:]) <= native.FEW_CHANNELS
-  fast = few and native.usable(x.dtype)
+  fast = few and choice.usable(x.dtype)
   return (native.conv3x3 if fast else _xla_conv3x3)(x, kernel)
 
 
@@ -96,7 +97,7 @@ def _kernel_gradient(xla, x, kernel, g):
   """In native code on a CPU, where that is good; else as `xla` does it."""
 
   def on_cpu(x, kernel, g):
-    fast = native.usable(x.dtype) and kernel.size <= _NATIVE_KERNEL
+    fast = choice.usable(x.dtype) and kernel.size <= _NATIVE_KERNEL
     return (native.kernel_gradient if fast else xla)(x, kernel, g)
 
   return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=xla)
@@ -167,7 +168,7 @@ def gram(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _gram_on_cpu(x, y):
-  fast = x.shape[3] * y.shape[3] <= _NATIVE_KERNEL and native.usable(x.dtype)
+  fast = x.shape[3] * y.shape[3] <= _NATIVE_KERNEL and choice.usable(x.dtype)
   return (native.gram if fast else _xla_gram)(x, y)
 
 
@@ -263,7 +264,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _layer_norm_on_cpu(x, scale, bias):
-  layer_norm = native.layer_norm if native.usable(x.dtype) else _xla_layer_norm
+  layer_norm = native.layer_norm if choice.usable(x.dtype) else _xla_layer_norm
   return layer_norm(x, scale, bias)
 
 
@@ -290,7 +291,7 @@ def _layer_norm_bwd(residuals, g):
 
 
 def _layer_norm_gradients_on_cpu(x, scale, bias, g):
-  if native.usable(x.dtype):
+  if choice.usable(x.dtype):
     return native.layer_norm_gradients(x, scale, g)
   return _xla_layer_norm_gradients(x, scale, bias, g)
 

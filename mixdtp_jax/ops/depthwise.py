@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mixdtp_jax.ops import choice
 from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.ops.dense import (
   at_least_float32,
@@ -78,13 +79,13 @@ def _xla_gradients(x, kernel, g):
 
 
 def _on_cpu(x, kernel):
-  if native.usable(x.dtype):
+  if choice.usable(x.dtype):
     return native.depthwise(x, kernel)
   return shifted_convolution(x, kernel)
 
 
 def _gradients_on_cpu(x, kernel, g):
-  if native.usable(x.dtype):
+  if choice.usable(x.dtype):
     return native.depthwise_gradients(x, kernel, g)
   return shifted_gradients(x, kernel, g)
 

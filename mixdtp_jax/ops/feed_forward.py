@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mixdtp_jax.ops import choice
 from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.ops.dense import (
   at_least_float32,
@@ -85,7 +86,7 @@ def feed_forward(
   Returns:
     (B, H, W, C).
   """
-  form = _native_form if native.usable(x.dtype) else _xla_form
+  form = _native_form if choice.usable(x.dtype) else _xla_form
   return form(x, widen, depthwise, narrow)
 
 
@@ -188,14 +189,14 @@ def _at_once(x, widen, depthwise, narrow):
 
 
 def _gate(wide, depthwise):
-  if native.usable(wide.dtype):
+  if choice.usable(wide.dtype):
     return native.depthwise_gate(wide, depthwise)
   return gated_gelu(depthwise_conv3x3(wide, depthwise))
 
 
 def _gate_inside(wide, depthwise):
   """The gate of all pixels but those at the border."""
-  if native.usable(wide.dtype):
+  if choice.usable(wide.dtype):
     return native.depthwise_gate(wide, depthwise, inside=True)
   return gated_gelu(shifted_sum(wide, depthwise))
 

@@ -41,7 +41,7 @@ class Form(NamedTuple):
   def precision(
     self, device: torch.device, dtype: str
   ) -> contextlib.AbstractContextManager:
-    """Within it, the network computes in a dtype of `ModelConfig`."""
+    """Within it, the network computes in a dtype of `MixDTPConfig`."""
     lower = self.tuned and dtype == 'bfloat16'
     return torch.autocast(device.type, torch.bfloat16, enabled=lower)
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from mixdtp_jax.models.config import (
   AnyConfig,
-  ModelConfig,
+  MixDTPConfig,
   PReNetConfig,
   RestormerConfig,
   UNetConfig,
@@ -158,7 +158,7 @@ def _check(rainy: torch.Tensor, multiple: int) -> None:
 class TorchPReNet(nn.Module):
   """`mixdtp_jax.models.restormer.PReNet` as a PyTorch module."""
 
-  def __init__(self, cfg: PReNetConfig | ModelConfig):
+  def __init__(self, cfg: PReNetConfig | MixDTPConfig):
     """Builds the recurrent part, which MixDTPNet has under the same names."""
     super().__init__()
     self.cfg = cfg
@@ -208,7 +208,7 @@ class TorchMixDTP(TorchPReNet):
   too.
   """
 
-  def __init__(self, cfg: ModelConfig):
+  def __init__(self, cfg: MixDTPConfig):
     """Builds the modules that the switches of `cfg` ask for."""
     if cfg.steps:
       super().__init__(cfg)
@@ -311,7 +311,7 @@ class TorchRestormer(nn.Module):
 
 
 _NETWORKS = {
-  ModelConfig: TorchMixDTP,
+  MixDTPConfig: TorchMixDTP,
   PReNetConfig: TorchPReNet,
   RestormerConfig: TorchRestormer,
 }

@@ -15,7 +15,7 @@ import numpy as np
 
 from mixdtp_jax.models.config import (
   AnyConfig,
-  ModelConfig,
+  MixDTPConfig,
   PReNetConfig,
   RestormerConfig,
 )
@@ -40,7 +40,7 @@ def stage_paths(cfg: AnyConfig) -> dict[str, tuple[str, ...]]:
     case RestormerConfig():
       ends = {'patch_embed': ('embed',)}, {'output': ('to_image',)}
       return ends[0] | RESTORMER_STAGES | ends[1]
-    case ModelConfig():
+    case MixDTPConfig():
       embed = 'detail_dilation' if cfg.detail_dilation else 'embed'
       ends = {'patch_embed': (embed,)}, {'conv_final': ('mhs', 'to_image')}
       paths = ends[0] | MIXDTP_STAGES | ends[1]

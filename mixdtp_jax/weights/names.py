@@ -11,7 +11,7 @@ import numpy as np
 
 from mixdtp_jax.models.config import (
   AnyConfig,
-  ModelConfig,
+  MixDTPConfig,
   PReNetConfig,
   RestormerConfig,
   UNetConfig,
@@ -69,11 +69,11 @@ def slots(cfg: AnyConfig) -> dict[str, Slot]:
       return _progressive_slots(cfg.recurrent_width)
     case RestormerConfig():
       return _restormer_slots(cfg)
-    case ModelConfig():
+    case MixDTPConfig():
       return _mixdtp_slots(cfg)
 
 
-def _mixdtp_slots(cfg: ModelConfig) -> dict[str, Slot]:
+def _mixdtp_slots(cfg: MixDTPConfig) -> dict[str, Slot]:
   whole = {'conv_final': ('mhs', 'to_image')}
   if cfg.detail_dilation:
     whole['patch_embed.transform1.0'] = ('detail_dilation', 'zoom')
@@ -171,7 +171,7 @@ def infer_config(
     width = shapes['output.weight'][1] // 2
     return RestormerConfig(**_unet_fields(shapes, width, RESTORMER_STAGES))
   if 'conv_final.weight' in shapes:
-    return ModelConfig(
+    return MixDTPConfig(
       **_unet_fields(shapes, shapes['conv_final.weight'][1], MIXDTP_STAGES),
       **(recurrent or {'steps': 0}),
       detail_dilation='patch_embed.proj.weight' not in shapes,
@@ -213,7 +213,7 @@ def _unet_fields(shapes: dict, width: int, stages: dict) -> dict[str, Any]:
 def _expansion(width: int, hidden: list[int]) -> float:
   """A factor that gives each level its hidden channels when rounded down."""
   widths = [width * 2**level for level in range(4)]
-  published = ModelConfig().ffn_expansion
+  published = MixDTPConfig().ffn_expansion
   middle = (hidden[3] + 0.5) / widths[3]  # the finest grid has the last word
   for factor in (published, hidden[3] / widths[3], middle):
     if [int(w * factor) for w in widths] == hidden:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from mixdtp_jax.measure.flops import count_flops
-from mixdtp_jax.models.config import ModelConfig, PReNetConfig
+from mixdtp_jax.models.config import MixDTPConfig, PReNetConfig
 from mixdtp_jax.models.factory import abstract_params, final_image
-from mixdtp_jax.ops import dense
+from mixdtp_jax.ops import choice, dense
 from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.ops.depthwise import depthwise_conv3x3
 from mixdtp_jax.ops.feed_forward import feed_forward
@@ -102,7 +102,7 @@ def test_the_papers_network_on_one_image():
   Ours has a little less: attention mixes and projects in one product, and
   more: products between heads that are thrown away.
   """
-  cfg = ModelConfig()
+  cfg = MixDTPConfig()
   found = count_flops(
     final_image(cfg), abstract_params(cfg), _image((1, 256, 256, 3))
   )
@@ -119,7 +119,7 @@ def test_all_devices_count_together():
 
 
 def test_native_code_counts_as_what_it_stands_for(monkeypatch):
-  if not native._registered():
+  if not native.registered():
     pytest.skip('there is no C++ compiler')
   arguments = _image((2, 8, 6, 12)), *map(_image, _FEED_FORWARD)
 
@@ -130,7 +130,7 @@ def test_native_code_counts_as_what_it_stands_for(monkeypatch):
 
   forward = count_flops(lambda *a: feed_forward(*a), *arguments)
   both = count_flops(gradients, *arguments)
-  monkeypatch.setattr(native, 'usable', lambda dtype: True)
+  monkeypatch.setattr(choice, 'usable', lambda dtype: True)
   assert count_flops(lambda *a: feed_forward(*a), *arguments) == forward
   # With gradients, it computes the depthwise convolution anew.
   again = 2 * 9 * 2 * 8 * 6 * 20
@@ -139,8 +139,8 @@ def test_native_code_counts_as_what_it_stands_for(monkeypatch):
 
 def test_other_devices_do_without_native_code(monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: 1)
-  monkeypatch.setattr(native, '_registered', lambda: True)
-  assert native.usable(jnp.float32)
-  with native.for_other_devices():
-    assert not native.usable(jnp.float32)
-  assert native.usable(jnp.float32)
+  monkeypatch.setattr(choice, 'registered', lambda: True)
+  assert choice.usable(jnp.float32)
+  with choice.for_other_devices():
+    assert not choice.usable(jnp.float32)
+  assert choice.usable(jnp.float32)

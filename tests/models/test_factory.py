@@ -8,7 +8,7 @@ import pytest
 
 from mixdtp_jax.models.config import (
   EXECUTION,
-  ModelConfig,
+  MixDTPConfig,
   PReNetConfig,
   RestormerConfig,
   as_mapping,
@@ -20,7 +20,7 @@ from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
 
 PUBLISHED = {
-  ModelConfig: (MixDTP, 45_246_322),
+  MixDTPConfig: (MixDTP, 45_246_322),
   RestormerConfig: (Restormer, 26_126_644),
   PReNetConfig: (PReNet, 168_963),
 }

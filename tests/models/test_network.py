@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.models import layers
-from mixdtp_jax.models.config import ModelConfig, PReNetConfig, RestormerConfig
+from mixdtp_jax.models.config import MixDTPConfig, PReNetConfig, RestormerConfig
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.models.mixdtp import MixDTP, Outputs
 from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
 from mixdtp_jax.models.transformer import TransformerStage
 
-BASE = ModelConfig(
+BASE = MixDTPConfig(
   width=4,
   encoder_blocks=(2, 1, 1, 1),
   decoder_blocks=(1, 1, 1),
@@ -51,7 +51,7 @@ def count(cfg):
 
 
 def test_the_default_network_has_the_published_number_of_parameters():
-  assert count(ModelConfig()) == 45_246_322
+  assert count(MixDTPConfig()) == 45_246_322
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_every_knob_is_in_one_of_these_tests():
     'remat',
     'fused_feed_forward',
   }
-  assert {field.name for field in dataclasses.fields(ModelConfig)} == tested
+  assert {field.name for field in dataclasses.fields(MixDTPConfig)} == tested
 
 
 def stage_gradients(**changes):

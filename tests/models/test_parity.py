@@ -14,8 +14,9 @@ import numpy as np
 import optax
 import pytest
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.mixdtp import MixDTP
+from mixdtp_jax.ops import choice
 from mixdtp_jax.ops import ssim as ssim_lib
 from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.recipe import losses
@@ -34,7 +35,7 @@ CASES = {'reference_64x64': 3, 'reference_48x80_batch2_iter6': 6}
 
 @functools.cache
 def initial_params(dtype=np.float32):
-  return from_torch(golden_values.state_dict(dtype), ModelConfig())
+  return from_torch(golden_values.state_dict(dtype), MixDTPConfig())
 
 
 @functools.cache
@@ -45,7 +46,7 @@ def reference(case):
 def step_of(case, dtype=np.float32):
   """Jitted params -> (loss, outputs), gradients."""
   data = {k: v.astype(dtype) for k, v in reference(case).items() if v.ndim == 4}
-  network = MixDTP(ModelConfig(steps=CASES[case]))
+  network = MixDTP(MixDTPConfig(steps=CASES[case]))
   loss = losses.make_loss('negative_ssim', 'ssim_as_published', 0.5)
 
   def loss_fn(params):
@@ -58,9 +59,9 @@ def step_of(case, dtype=np.float32):
 @contextlib.contextmanager
 def as_one_device():
   def usable(dtype):
-    return dtype == jnp.float32 and native._registered()
+    return dtype == jnp.float32 and native.registered()
 
-  with mock.patch.object(native, 'usable', usable):
+  with mock.patch.object(choice, 'usable', usable):
     yield
 
 
@@ -70,7 +71,7 @@ def step32(case):
   with as_one_device() if first else contextlib.nullcontext():
     lowered = step_of(case).lower(initial_params())
   code = native._target('Depthwise') in lowered.as_text()
-  assert code == (first and native._registered())
+  assert code == (first and native.registered())
   return lowered.compile()
 
 
@@ -92,7 +93,7 @@ def test_the_default_network_has_the_published_number_of_parameters():
 def test_every_stage_and_recurrent_step():
   data = reference('reference_64x64')
   apply = functools.partial(
-    MixDTP(ModelConfig()).apply,
+    MixDTP(MixDTPConfig()).apply,
     # Blocks inside a scan cannot be captured, and are not asked for.
     capture_intermediates=lambda module, _: (
       module.path in STAGES.values() or module.name == 'conv_out'
@@ -136,7 +137,7 @@ def test_outputs_losses_and_metrics(case):
 
 def assert_gradients_close(case, gradients, names, tolerance):
   data = reference(case)
-  gradients = to_torch(gradients, ModelConfig())
+  gradients = to_torch(gradients, MixDTPConfig())
   assert set(gradients) == set(data['grad_names'])
   for name, norm, probe in zip(
     data['grad_names'], data['grad_norms'], data['grad_probe'], strict=True

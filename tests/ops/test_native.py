@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixdtp_jax.ops import dense, depthwise
-from mixdtp_jax.ops.cpu import native
+from mixdtp_jax.ops import choice, dense, depthwise
+from mixdtp_jax.ops.cpu import build, native
 from tests.helpers.same import random
 
 needs_compiler = pytest.mark.skipif(
-  not native._registered(), reason='there is no C++ compiler'
+  not native.registered(), reason='there is no C++ compiler'
 )
 
 # (batch, height, width): one task of rows and several, rows of fewer pixels
@@ -134,8 +134,9 @@ def test_layer_norm_and_its_gradients(shape, channels):
 
 _PROGRAM = """
 import jax, jax.numpy as jnp, numpy, sys
-from mixdtp_jax.model import native
-assert native.usable(jnp.float32)
+from mixdtp_jax.ops import choice
+from mixdtp_jax.ops.cpu import native
+assert choice.usable(jnp.float32)
 x, g = (jax.random.normal(jax.random.key(i), (2, 40, 9, 34)) for i in (0, 1))
 k = jax.random.normal(jax.random.key(2), (3, 3, 1, 34))
 parts = (native.depthwise_gate(x, k), *native.depthwise_gradients(x, k, g),
@@ -187,7 +188,7 @@ def test_shorter_vectors_compute_the_same(results, tmp_path, flag):
 
 def test_several_devices_do_without():
   assert jax.device_count() > 1
-  assert not native.usable(jnp.float32)
+  assert not choice.usable(jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_does_without_a_compiler(compiler, said, monkeypatch, tmp_path, caplog):
   monkeypatch.setenv('CXX', compiler)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   with caplog.at_level('WARNING', 'absl'):
-    assert not native._registered.__wrapped__()
+    assert not native.registered.__wrapped__()
   assert said in caplog.text
   assert 'CXX' in caplog.text
   assert list((tmp_path / 'mixdtp_jax').glob('*')) == []
@@ -206,14 +207,14 @@ def test_does_without_a_compiler(compiler, said, monkeypatch, tmp_path, caplog):
 
 @needs_compiler
 def test_is_compiled_once_for_a_source_and_a_processor(monkeypatch, tmp_path):
-  path = native._compiled(tmp_path)
+  path = build.compiled_library(tmp_path)
   monkeypatch.setattr(subprocess, 'run', None)  # not called again
-  assert native._compiled(tmp_path) == path
+  assert build.compiled_library(tmp_path) == path
   assert list(tmp_path.iterdir()) == [path]
   names = {path.name}
-  monkeypatch.setattr(native, '_processor', lambda: 'another')
+  monkeypatch.setattr(build, '_processor', lambda: 'another')
   monkeypatch.setattr(
     subprocess, 'run', lambda c, **_: open(c[-1], 'x').close()
   )
-  names.add(native._compiled(tmp_path).name)
+  names.add(build.compiled_library(tmp_path).name)
   assert len(names) == 2

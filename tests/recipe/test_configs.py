@@ -15,8 +15,8 @@ from mixdtp_jax.configs import (
   rain100l,
   rain100l_small,
 )
+from mixdtp_jax.data.crops import CROPS
 from mixdtp_jax.data.datasets.registry import DATASETS
-from mixdtp_jax.data.train_batches import CROPS
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params, make_network
 from mixdtp_jax.models.mixdtp import Outputs

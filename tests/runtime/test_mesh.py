@@ -12,7 +12,7 @@ import pytest
 
 from mixdtp_jax.models import layers
 from mixdtp_jax.models.config import (
-  ModelConfig,
+  MixDTPConfig,
   PReNetConfig,
   make_model_config,
 )
@@ -126,7 +126,7 @@ def test_one_device_makes_the_updates_of_eight(on_eight):
 class _EveryBox(nn.Module):
   """One of each box of MixDTPNet, which compiles in a third of the time."""
 
-  cfg: ModelConfig
+  cfg: MixDTPConfig
 
   @nn.compact
   def __call__(self, rainy):

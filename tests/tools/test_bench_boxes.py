@@ -11,7 +11,7 @@ import pytest
 from mixdtp_jax.measure.flops import count_flops
 from mixdtp_jax.measure.roofline import Roofline, seconds_each
 from mixdtp_jax.models.config import (
-  ModelConfig,
+  MixDTPConfig,
   PReNetConfig,
   make_model_config,
 )
@@ -135,7 +135,7 @@ def test_short_calls_are_timed_many_at_once():
 def test_the_operations_of_the_whole_network():
   """The paper's network: 472 GFLOP for an image of 256x256 pixels."""
   total = 0
-  for box, count in find_boxes(ModelConfig(), (1, 256, 256, 3)).items():
+  for box, count in find_boxes(MixDTPConfig(), (1, 256, 256, 3)).items():
     shapes = dict(box.params), box.inputs, box.parts
     total += count * count_flops(box, *shapes)
   assert total == pytest.approx(472e9, rel=0.01)

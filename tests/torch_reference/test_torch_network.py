@@ -14,7 +14,7 @@ from tests.helpers import golden_values
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.models.mixdtp import MixDTP
 from mixdtp_jax.torch_reference.network import TorchMixDTP
@@ -25,7 +25,7 @@ from mixdtp_jax.weights.pth import to_torch
 torch.set_num_threads(1)
 
 CASES = {'reference_64x64': 3, 'reference_48x80_batch2_iter6': 6}
-TINY = ModelConfig(
+TINY = MixDTPConfig(
   width=8,
   encoder_blocks=(2, 1, 1, 1),
   decoder_blocks=(1, 1, 2),
@@ -57,7 +57,7 @@ def reference(case):
 
 def golden_network(case, dtype):
   with torch.device('meta'):  # its own 45 million numbers are not needed
-    network = TorchMixDTP(ModelConfig(steps=CASES[case]))
+    network = TorchMixDTP(MixDTPConfig(steps=CASES[case]))
   weights = golden_values.state_dict(dtype)
   network.load_state_dict(
     {name: torch.from_numpy(value) for name, value in weights.items()},
@@ -121,7 +121,7 @@ def assert_gradients_close(case, gradients):
 
 def test_names_and_shapes_are_the_published_ones():
   with torch.device('meta'):
-    network = TorchMixDTP(ModelConfig())
+    network = TorchMixDTP(MixDTPConfig())
   shapes = {name: list(v.shape) for name, v in network.state_dict().items()}
   assert shapes == golden_values.SHAPES
 

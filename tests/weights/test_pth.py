@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixdtp_jax.models.config import ModelConfig
+from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.weights import pth
 from mixdtp_jax.weights.names import infer_config
@@ -19,7 +19,7 @@ from tests.helpers import golden_values
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
-SMALL = ModelConfig(
+SMALL = MixDTPConfig(
   width=8,
   encoder_blocks=(1, 2, 1, 1),
   decoder_blocks=(1, 1, 2),
@@ -43,7 +43,7 @@ def assert_equal_trees(a, b):
 
 def test_the_names_and_shapes_are_the_published_ones():
   state_dict = to_torch(
-    from_torch(golden_values.state_dict(), ModelConfig()), ModelConfig()
+    from_torch(golden_values.state_dict(), MixDTPConfig()), MixDTPConfig()
   )
   assert len(state_dict) == 550
   shapes = {name: list(array.shape) for name, array in state_dict.items()}
@@ -52,7 +52,7 @@ def test_the_names_and_shapes_are_the_published_ones():
 
 def test_there_and_back_changes_no_bit():
   original = golden_values.state_dict()
-  back = to_torch(from_torch(original, ModelConfig()), ModelConfig())
+  back = to_torch(from_torch(original, MixDTPConfig()), MixDTPConfig())
   for name, array in original.items():
     np.testing.assert_array_equal(back[name], array, err_msg=name)
 
@@ -92,9 +92,9 @@ def test_every_kind_of_network_goes_there_and_back(change):
 
 
 def test_the_default_network_is_inferred_from_its_weights():
-  assert infer_config(golden_values.state_dict()) == ModelConfig()
+  assert infer_config(golden_values.state_dict()) == MixDTPConfig()
   six = infer_config(golden_values.state_dict(), steps=6)
-  assert six == ModelConfig(steps=6)
+  assert six == MixDTPConfig(steps=6)
 
 
 @pytest.mark.parametrize('under', [None, 'params', 'state_dict'])

@@ -1,4 +1,4 @@
-"""cpu_kernels.cc, compiled where it is first needed, as functions of arrays.
+"""The functions of cpu_kernels.cc, called through XLA's foreign functions.
 
 What XLA makes of depthwise and of narrow convolutions, layer norm and the
 gradients of kernels on a CPU is several times slower. A C++ compiler is needed
@@ -9,29 +9,15 @@ for bit.
 All images are (B, H, W, C); all arrays are float32.
 """
 
-import contextlib
 import ctypes
 import functools
-import hashlib
-import os
-import pathlib
-import platform
-import shlex
 import subprocess
-import tempfile
-from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 from absl import logging
 
-_SOURCE = pathlib.Path(__file__).with_name('cpu_kernels.cc')
-_FLAGS = (
-  '-std=c++17', '-O3', '-march=native', '-fno-math-errno',
-  '-fno-trapping-math', '-Wno-psabi', '-fPIC', '-shared',
-  # Compilers prefer half of a vector for the sake of older processors.
-  *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []),
-)  # fmt: skip
+from mixdtp_jax.ops.cpu.build import cache_folder, compiled_library
+
 _FUNCTIONS = (
   'Depthwise', 'DepthwiseGradients',
   'DepthwiseGate', 'DepthwiseGateGradients',
@@ -42,40 +28,12 @@ _FUNCTIONS = (
 # Of images and results of `conv3x3`. With more, XLA is as fast.
 FEW_CHANNELS = 16
 
-_for_others = False
-
-
-@contextlib.contextmanager
-def for_other_devices() -> Iterator[None]:
-  """What is traced within it is for devices that are not of this process."""
-  global _for_others
-  before, _for_others = _for_others, True
-  try:
-    yield
-  finally:
-    _for_others = before
-
-
-def usable(dtype: jnp.dtype) -> bool:
-  """Whether the functions below are there for images of a dtype.
-
-  XLA cannot split what it does not know over devices: where there are several,
-  and where the CPU is not what JAX computes on, they are not used.
-  """
-  return (
-    not _for_others
-    and dtype == jnp.float32
-    and jax.default_backend() == 'cpu'
-    and jax.device_count() == 1
-    and _registered()
-  )
-
 
 @functools.cache
-def _registered() -> bool:
-  """Tells JAX of the functions; False, with a warning, without a compiler."""
+def registered() -> bool:
+  """Registers the functions with JAX; returns False if they cannot be made."""
   try:
-    library = ctypes.CDLL(str(_compiled(_cache_folder())))
+    library = ctypes.CDLL(str(compiled_library(cache_folder())))
   # A RuntimeError is that there is no home folder.
   except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
     output = getattr(error, 'stderr', None) or str(error)
@@ -93,60 +51,6 @@ def _registered() -> bool:
 
 def _target(name):
   return f'mixdtp_jax.{name}'
-
-
-def _cache_folder() -> pathlib.Path:
-  usual = pathlib.Path.home() / '.cache'
-  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or usual, 'mixdtp_jax')
-
-
-def _compiled(folder: pathlib.Path) -> pathlib.Path:
-  """The library in `folder`, which is made where it is not there.
-
-  Raises:
-    OSError: there is no compiler, or the folder cannot be written.
-    subprocess.CalledProcessError: the compiler failed; stderr says why.
-  """
-  command = [
-    *shlex.split(os.environ.get('CXX') or 'c++'),
-    *_FLAGS,
-    '-isystem',
-    jax.ffi.include_dir(),
-    str(_SOURCE),
-    '-o',
-  ]
-  path = folder / f'cpu_kernels-{_identity(command)}.so'
-  if path.exists():
-    return path
-  logging.info('Compiling %s', _SOURCE.name)
-  folder.mkdir(parents=True, exist_ok=True)
-  # Another process may do the same now: a whole file takes its place at once.
-  with tempfile.TemporaryDirectory(dir=folder) as scratch:
-    made = pathlib.Path(scratch, 'made.so')
-    subprocess.run(
-      [*command, str(made)], check=True, capture_output=True, text=True
-    )
-    os.replace(made, path)
-  return path
-
-
-def _identity(command) -> str:
-  """Of source, interface, compiler and processor, on which a library depends.
-
-  Machines of several kinds may share a home folder.
-  """
-  parts = [_SOURCE.read_text(), jax.lib.__version__, *command, _processor()]
-  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
-
-
-def _processor() -> str:
-  """What it is called and can do, as far as the system tells."""
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return platform.machine() + platform.processor()
-  told = ('model name', 'flags', 'Features', 'CPU part')
-  return '\n'.join(sorted({line for line in lines if line.startswith(told)}))
 
 
 def depthwise(

@@ -15,7 +15,7 @@ from mixdtp_jax.measure.flops import count_flops
 from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import make_network
-from mixdtp_jax.ops.cpu.native import for_other_devices
+from mixdtp_jax.ops.choice import for_other_devices
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.console import waiting
