@@ -5,6 +5,8 @@ the images; kernels may be wider (float32 where images are bfloat16), are
 rounded at use, and have gradients of their own dtype, summed in it.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -34,23 +36,42 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   )
 
 
-def _xla_conv3x3(x, kernel):
-  return grouped_conv3x3(x, kernel, groups=1)
+def conv3x3_inside(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`conv3x3` without padding: (B, H, W, C) to (B, H - 2, W - 2, D).
+
+  It has no gradient of its own: the engine of restoration/ is its only user.
+  """
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_conv3x3_on_cpu, inside=True),
+    default=functools.partial(_xla_conv3x3, inside=True),
+  )
 
 
-def _conv3x3_on_cpu(x, kernel):
+def _xla_conv3x3(x, kernel, inside=False):
+  return grouped_conv3x3(x, kernel, groups=1, inside=inside)
+
+
+def _conv3x3_on_cpu(x, kernel, inside=False):
   few = max(kernel.shape[2:]) <= native.FEW_CHANNELS
   fast = few and choice.usable(x.dtype)
-  return (native.conv3x3 if fast else _xla_conv3x3)(x, kernel)
+  return (native.conv3x3 if fast else _xla_conv3x3)(x, kernel, inside=inside)
 
 
-def grouped_conv3x3(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
-  """`conv3x3` of groups of channels: kernel (3, 3, C / groups, D)."""
+def grouped_conv3x3(
+  x: jax.Array, kernel: jax.Array, groups: int, *, inside: bool = False
+) -> jax.Array:
+  """`conv3x3` of groups of channels: kernel (3, 3, C / groups, D).
+
+  With `inside` there is no padding.
+  """
+  pad = 0 if inside else 1
   return lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
     window_strides=(1, 1),
-    padding=((1, 1), (1, 1)),
+    padding=((pad, pad), (pad, pad)),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=groups,
   )

@@ -90,6 +90,16 @@ def feed_forward(
   return form(x, widen, depthwise, narrow)
 
 
+def feed_forward_inside(
+  x: jax.Array, widen: jax.Array, depthwise: jax.Array, narrow: jax.Array
+) -> jax.Array:
+  """`feed_forward` without padding: (B, H, W, C) to (B, H - 2, W - 2, C).
+
+  It has no gradient of its own: the engine of restoration/ is its only user.
+  """
+  return conv1x1(_gate_inside(conv1x1(x, widen), depthwise), narrow)
+
+
 @jax.custom_vjp
 def _xla_form(x, widen, depthwise, narrow):
   return lax.platform_dependent(
@@ -221,7 +231,7 @@ def _in_strips(x, widen, depthwise, narrow):
 
   def strip(first):
     part = lax.dynamic_slice_in_dim(padded, first, rows + 2, axis=1)
-    return conv1x1(_gate_inside(conv1x1(part, widen), depthwise), narrow)
+    return feed_forward_inside(part, widen, depthwise, narrow)
 
   out = lax.map(strip, rows * jnp.arange(strips))
   return jnp.moveaxis(out, 0, 1).reshape(b, strips * rows, w, c)[:, :h]

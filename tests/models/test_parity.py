@@ -21,7 +21,7 @@ from mixdtp_jax.ops import ssim as ssim_lib
 from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.recipe import losses
 from mixdtp_jax.weights.names import MIXDTP_STAGES
-from mixdtp_jax.weights.pth import from_torch, to_torch
+from mixdtp_jax.weights.state_dict import from_torch, to_torch
 from tests.helpers import golden_values
 
 # Golden stage (a PyTorch module) -> path of ours.

@@ -543,7 +543,7 @@ class PaddedRows {
  public:
   PaddedRows(const Image& x, int64_t image, int64_t begin, int64_t end)
       : begin_(begin),
-        size_(((x.width + kTile - 1) / kTile * kTile + 2) * kFew),
+        size_(((x.width + kTile - 1) / kTile * kTile + 3) * kFew),
         data_(new float[(end - begin) * size_]) {
     for (int64_t row = begin; row < end; ++row) {
       float* to = data_.get() + (row - begin) * size_;
@@ -592,12 +592,15 @@ ffi::Error conv3x3(ffi::ThreadPool threads, Array x_, Array kernel_,
   for (int64_t n = 0; n < 9 * x.channels; ++n)
     std::copy_n(kernel_.typed_data() + n * out.channels, out.channels,
                 kernel.data() + n * kFew);
+  // Of the first pixel that is computed.
+  int64_t up = (x.height - out.height) / 2, left = (x.width - out.width) / 2;
   by_rows(threads, out, [&](const Task& task) {
-    PaddedRows rows(x, task.image, task.begin - 1, task.end + 1);
+    PaddedRows rows(x, task.image, task.begin + up - 1, task.end + up + 1);
     float tile[kTile * kFew];
     for (int64_t row = task.begin; row < task.end; ++row)
       for (int64_t column = 0; column < out.width; column += kTile) {
-        convolve_tile(tile, rows, row, column, kernel.data(), x.channels);
+        convolve_tile(tile, rows, row + up, column + left, kernel.data(),
+                      x.channels);
         int64_t columns = std::min<int64_t>(kTile, out.width - column);
         for (int64_t p = 0; p < columns; ++p)
           std::copy_n(tile + p * kFew, out.channels,

@@ -101,18 +101,20 @@ def depthwise_gate_gradients(
   return _call('DepthwiseGateGradients', results, x, kernel, g)
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3(
+  x: jax.Array, kernel: jax.Array, *, inside: bool = False
+) -> jax.Array:
   """A dense 3x3 cross-correlation with zero padding 1.
 
   Args:
     x: (B, H, W, C).
     kernel: (3, 3, C, D); C and D are FEW_CHANNELS at most.
+    inside: as of `depthwise`.
 
   Returns:
-    (B, H, W, D).
+    (B, H, W, D), or with `inside` (B, H - 2, W - 2, D).
   """
-  shape = (*x.shape[:3], kernel.shape[3])
-  return _call('Conv3x3', jax.ShapeDtypeStruct(shape, x.dtype), x, kernel)
+  return _call('Conv3x3', _image(x, kernel.shape[3], inside), x, kernel)
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:

@@ -1,0 +1,92 @@
+"""Cuts a training crop from its image, flips it and turns it."""
+
+import ml_collections
+import numpy as np
+
+from mixdtp_jax.data.mixture import Mixture
+
+# Values of config.data.crops.
+CROPS = ('random', 'second_cell')
+
+
+def check_crops(
+  pairs: Mixture, data: ml_collections.ConfigDict, crop: int
+) -> None:
+  """Refuses images that have no room for the crops.
+
+  Args:
+    pairs: the training images.
+    data: config.data.
+    crop: side of the crops in pixels.
+
+  Raises:
+    ValueError: data.crops is unknown, or an image is too small.
+  """
+  if data.crops not in CROPS:
+    raise ValueError(
+      f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
+    )
+  if data.crops != 'second_cell':
+    return
+  for index in range(len(pairs)):
+    height, width = pairs.shape(index)
+    if (height // crop) * (width // crop) < 2:
+      raise ValueError(
+        f'{pairs[index]["name"]} has {width}x{height} pixels, no room for two '
+        f"cells of data.crop = {crop}, of which data.crops = 'second_cell'"
+        " takes the second: take a smaller crop, or data.crops = 'random'"
+      )
+
+
+def cut_crop(
+  image: np.ndarray,
+  draws: np.ndarray,
+  data: ml_collections.ConfigDict,
+  crop: int,
+) -> np.ndarray:
+  """Cuts one crop and flips and turns it.
+
+  Args:
+    image: (H, W, 3) uint8.
+    draws: four random numbers from 0 to 2**32 - 1: top, left, flip, turns.
+    data: config.data.
+    crop: side of the crop in pixels.
+
+  Returns:
+    (crop, crop, 3) uint8, a view of `image`.
+  """
+  if data.transpose_landscape:
+    image = _upright(image)
+  top, left, flip, turns = draws
+  height, width, _ = image.shape
+  if data.crops == 'second_cell':
+    top, left = _second_cell(width, crop)
+  else:
+    top, left = top % (height - crop + 1), left % (width - crop + 1)
+  image = image[top : top + crop, left : left + crop]
+  if data.flip and flip % 2 == 1:
+    image = image[:, ::-1]
+  if data.rotate:
+    image = np.rot90(image, turns % 4)
+  return image
+
+
+def _upright(image: np.ndarray) -> np.ndarray:
+  """Swaps rows and columns of (H, W, C) unless it is higher than wide.
+
+  As the MixDTPNet repository does with its training images, square ones
+  included.
+  """
+  height, width, _ = image.shape
+  return image if height > width else image.transpose(1, 0, 2)
+
+
+def _second_cell(width: int, crop: int) -> tuple[int, int]:
+  """(top, left) of the second cell of a grid of crops, in row-major order.
+
+  The MixDTPNet repository lays cells of 96 pixels from the top left of each
+  training image and always takes the one of index 1: the first one's right
+  neighbour, or in an image of one column the cell below. It cuts the image to
+  multiples of 32 before, which moves no cell of 96.
+  """
+  return (0, crop) if width >= 2 * crop else (crop, 0)

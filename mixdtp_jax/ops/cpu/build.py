@@ -1,0 +1,79 @@
+"""Compiles cpu_kernels.cc into a library in the user's cache."""
+
+import hashlib
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import tempfile
+
+import jax
+from absl import logging
+
+_SOURCE = pathlib.Path(__file__).with_name('cpu_kernels.cc')
+_FLAGS = (
+  '-std=c++17', '-O3', '-march=native', '-fno-math-errno',
+  '-fno-trapping-math', '-Wno-psabi', '-fPIC', '-shared',
+  # Compilers prefer half of a vector for the sake of older processors.
+  *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []),
+)  # fmt: skip
+
+
+def cache_folder() -> pathlib.Path:
+  """Returns the user's cache folder of this project.
+
+  Raises:
+    RuntimeError: there is no home folder.
+  """
+  usual = pathlib.Path.home() / '.cache'
+  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or usual, 'mixdtp_jax')
+
+
+def compiled_library(folder: pathlib.Path) -> pathlib.Path:
+  """The library in `folder`, which is made where it is not there.
+
+  Raises:
+    OSError: there is no compiler, or the folder cannot be written.
+    subprocess.CalledProcessError: the compiler failed; stderr says why.
+  """
+  command = [
+    *shlex.split(os.environ.get('CXX') or 'c++'),
+    *_FLAGS,
+    '-isystem',
+    jax.ffi.include_dir(),
+    str(_SOURCE),
+    '-o',
+  ]
+  path = folder / f'cpu_kernels-{_identity(command)}.so'
+  if path.exists():
+    return path
+  logging.info('Compiling %s', _SOURCE.name)
+  folder.mkdir(parents=True, exist_ok=True)
+  # Another process may do the same now: a whole file takes its place at once.
+  with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    made = pathlib.Path(scratch, 'made.so')
+    subprocess.run(
+      [*command, str(made)], check=True, capture_output=True, text=True
+    )
+    os.replace(made, path)
+  return path
+
+
+def _identity(command) -> str:
+  """Of source, interface, compiler and processor, on which a library depends.
+
+  Machines of several kinds may share a home folder.
+  """
+  parts = [_SOURCE.read_text(), jax.lib.__version__, *command, _processor()]
+  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+  """What it is called and can do, as far as the system tells."""
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.machine() + platform.processor()
+  told = ('model name', 'flags', 'Features', 'CPU part')
+  return '\n'.join(sorted({line for line in lines if line.startswith(told)}))
