@@ -100,7 +100,7 @@ class Split(NamedTuple):
     counts: the numbers of pairs of its published versions.
   """
 
-  matching: tuple[str, ...]
+  folders: tuple[str, ...]
   layouts: tuple[Layout, ...]
   counts: tuple[int, ...]
 
