@@ -156,14 +156,12 @@ def layer_norm_gradients(
 
 
 def flops(target: str, size: int) -> int:
-  """Operations of one of them, as `flops.count_flops` counts.
+  """Returns the operations of a kernel, as `count_flops` counts.
 
   Args:
-    target: what XLA calls it.
+    target: its name in XLA. Of a kernel that stands in for one operation of
+      XLA, that operation is counted, and the kernel itself has 0.
     size: numbers in its first result.
-
-  Raises:
-    KeyError: it is none whose operations count.
   """
   # A tap is two operations; the gate has two numbers for each of its results.
   # Its gradients are those of image and kernel, and it is made anew for them.
@@ -171,7 +169,7 @@ def flops(target: str, size: int) -> int:
     _target('DepthwiseGate'): 2 * 9,
     _target('DepthwiseGateGradients'): 27,
   }
-  return 2 * taps[target] * size
+  return 2 * taps.get(target, 0) * size
 
 
 def _call(name, results, *arguments):
