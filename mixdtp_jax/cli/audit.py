@@ -1,52 +1,83 @@
-"""The command: data sets as published in, a table and a JSON file out."""
+"""Look for faults in data sets and for leaks between them.
 
+  mixdtp audit rain100l=RAIN100L rain800=RAIN800 --json audit.json
+
+Compares every image with all others. Findings are a report: the exit status is
+0. mixdtp prepare --exclude audit.json leaves them out of training.
+"""
+
+import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixdtp_jax.data.audit.relations import audit
-from mixdtp_jax.data.audit.table import format_audit
-from mixdtp_jax.data.datasets import registry
-from mixdtp_jax.data.findings import Audit, Finding, PairId, write_audit
+from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
+from mixdtp_jax.runtime.spelling import did_you_mean
+from mixdtp_jax.runtime.tables import show
 
 
-def run(sources: Sequence[str], path: str) -> None:
-  """Audits sets, prints the table and writes the JSON.
+def add_arguments(parser: Parser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument(
+    'sets',
+    nargs='+',
+    metavar='NAME=FOLDER',
+    help='a data set, such as rain100l or pairs, and its original files',
+  )
+  parser.add_argument(
+    '--json',
+    default='audit.json',
+    metavar='FILE',
+    help='file to write, with every finding (default: %(default)s)',
+  )
+
+
+def run(args: argparse.Namespace) -> None:
+  """Audits the sets, prints a table and writes every finding."""
+  audit_sets(args.sets, args.json)
+
+
+def audit_sets(sources: Sequence[str], path: str) -> None:
+  """Audits sets, prints a table and writes every finding.
 
   Args:
-    sources: 'NAME=FOLDER', the name of a data set and its files as published.
-    path: of the JSON file.
+    sources: 'NAME=FOLDER', the name of a data set and its original files.
+    path: JSON file to write.
 
   Raises:
-    ValueError: an entry is not so, names an unknown set, or one twice.
+    ValueError: a source is malformed, names an unknown set, or one twice.
   """
+  from mixdtp_jax.data.audit.relations import audit
+  from mixdtp_jax.data.audit.table import audit_tables
+  from mixdtp_jax.data.findings import Audit, write_audit
+
   sets, published, layout = _find(sources)
   total = sum(len(p) for splits in sets.values() for p in splits.values())
   found = audit(sets, published, console.progress('audited', total))
   not_laid_out = {finding.pairs[0].dataset: {} for finding in layout}
   found = Audit(found.sizes | not_laid_out, (*layout, *found.findings))
   write_audit(found, path)
-  print(format_audit(found))
-  print(f'\neverything: {path}')
+  show(*audit_tables(found), f'All findings: {path}')
 
 
-def _find(sources: Sequence[str]) -> tuple[dict, dict, list[Finding]]:
-  """The pairs and published counts of each set, and those not laid out so."""
+def _find(sources: Sequence[str]) -> tuple[dict, dict, list]:
+  """Returns pairs and published counts by set, and findings of layout."""
+  from mixdtp_jax.data.datasets.registry import DATASETS
+  from mixdtp_jax.data.findings import Finding, PairId
+
   sets, published, layout = {}, {}, []
   for entry in sources:
     name, equals, source = entry.partition('=')
-    if not equals or name not in registry.DATASETS:
+    if not equals or name not in DATASETS:
       raise ValueError(
-        f'{entry!r} is not NAME=FOLDER with a name of '
-        f'{", ".join(registry.DATASETS)}'
+        f'{entry!r} is not NAME=FOLDER with a name of {", ".join(DATASETS)}'
+        f'{did_you_mean(name, DATASETS)}'
       )
     if name in published:
       raise ValueError(f'{name} is given twice: audit its folders one by one')
     with tempfile.TemporaryDirectory() as nowhere:  # nothing is prepared
-      builder = registry.DATASETS[name](
-        source=source, data_dir=nowhere, partial=True
-      )
+      builder = DATASETS[name](source=source, data_dir=nowhere, partial=True)
     published[name] = builder.counts
     try:
       splits = builder.find_pairs(Path(source))

@@ -1,56 +1,109 @@
-"""A configuration by the path of its file, where no flag library reads it."""
+"""Recipes, read by name or from a file, with options changed."""
 
 import ast
 import os
 import pathlib
 import runpy
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 
-DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'default.py'
+from mixdtp_jax.runtime.spelling import did_you_mean
+
+RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
+DEFAULT = RECIPES / 'default.py'
 
 
-def load_config_file(path: str | os.PathLike) -> ml_collections.ConfigDict:
-  """What get_config() of a Python file returns.
+def load_config_file(
+  recipe: str | os.PathLike, overrides: Sequence[str] = ()
+) -> ml_collections.ConfigDict:
+  """Returns the options of a recipe, as its get_config() returns them.
 
   Args:
-    path: of the file; FILE:NAME, as on train.py's command line, calls
-      get_config(NAME).
+    recipe: the name of a recipe of this package, such as 'rain200l', or the
+      path of a Python file. 'RECIPE:NAME' calls get_config(NAME).
+    overrides: 'OPTION=VALUE', see `override`.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it defines no get_config().
+    FileNotFoundError: there is no such recipe.
+    ValueError: the recipe fails, has no get_config(), or sets an option that
+      does not exist; or see `override`.
   """
-  file, *name = str(path).split(':', 1)
-  get_config = runpy.run_path(file).get('get_config')
-  if get_config is None:
-    raise ValueError(f'{file} defines no get_config(), as configs/ do')
-  return get_config(*name)
+  name, *argument = str(recipe).split(':', 1)
+  file = _find(name)
+  try:
+    get_config = runpy.run_path(str(file)).get('get_config')
+    config = get_config(*argument) if get_config else None
+  except Exception as error:
+    raise ValueError(_failure(file, error)) from error
+  if not _is_section(config):
+    raise ValueError(
+      f'{file} is no recipe: it must define get_config(), which returns a '
+      'ConfigDict, as default.py of this package does'
+    )
+  if file != DEFAULT:
+    _check_options(file, config)
+  return override(config, overrides)
+
+
+def _find(name: str) -> pathlib.Path:
+  """Returns the file of a recipe, by its name or path."""
+  own = RECIPES / f'{name}.py'
+  if name.isidentifier() and own.is_file():
+    return own
+  if pathlib.Path(name).is_file():
+    return pathlib.Path(name)
+  names = sorted(p.stem for p in RECIPES.glob('[!_]*.py'))
+  nearest = did_you_mean(pathlib.Path(name).stem, names) or '.'
+  raise FileNotFoundError(
+    f'--config={name}: there is no such file or recipe{nearest} Give the '
+    f'path of a file, or one of {", ".join(names)}'
+  )
+
+
+def _failure(file: pathlib.Path, error: Exception) -> str:
+  """Says where a recipe failed, and why."""
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [f.lineno for f in frames if f.filename == str(file)]
+  where = f'{file}, line {lines[-1]}' if lines else str(file)
+  kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+  return f'{where}: {kind}{error}'
+
+
+def _check_options(file: pathlib.Path, config) -> None:
+  """Refuses options that do not exist; those of networks differ."""
+  known = flat_config(load_config_file(DEFAULT)).keys()
+  for name in flat_config(config):
+    if name not in known and not name.startswith('model.'):
+      raise ValueError(
+        f'{file} sets an unknown option {name}{did_you_mean(name, known)}'
+      )
 
 
 def override(
-  config: ml_collections.ConfigDict, knobs: Sequence[str]
+  config: ml_collections.ConfigDict, overrides: Sequence[str]
 ) -> ml_collections.ConfigDict:
-  """A copy with knobs changed, as `--config.KNOB=VALUE` of train.py does.
+  """Returns a copy with options changed, as --config.OPTION=VALUE does.
 
   Args:
-    config: with every knob.
-    knobs: KNOB=VALUE, such as model.dtype=bfloat16.
+    config: all options of a recipe.
+    overrides: 'OPTION=VALUE', such as 'model.dtype=bfloat16'.
 
   Raises:
-    ValueError: a knob is unknown, or a value of another type than the knob's.
+    ValueError: an option is unknown, or a value is not of the option's type.
   """
   config = config.copy_and_resolve_references()
-  for text in knobs:
+  for text in overrides:
     name, _, value = text.partition('=')
     section = config
     *path, last = name.split('.')
     for part in path:
       section = section.get(part) if _is_section(section) else None
     if not _is_section(section) or last not in section:
-      raise ValueError(f'{text}: the configuration has no knob {name}')
+      nearest = did_you_mean(name, flat_config(config))
+      raise ValueError(f'--config.{name} is an unknown option{nearest}')
     section[last] = _parsed(value, section[last], text)
   return config
 
@@ -63,22 +116,27 @@ def _parsed(value: str, present: Any, text: str) -> Any:
   kind = type(present)
   if kind is str:
     return value
+  if kind is bool:
+    value = {'t': 'true', '1': 'true', 'f': 'false', '0': 'false'}.get(
+      value.lower(), value
+    )
+    value = value.capitalize()
   try:
-    parsed = ast.literal_eval(value.capitalize() if kind is bool else value)
+    parsed = ast.literal_eval(value)
   except (ValueError, SyntaxError):
     parsed = None
   if kind is float and type(parsed) is int:
     parsed = float(parsed)
   if type(parsed) is not kind:
-    raise ValueError(f'{text}: needs a value like {present!r}')
+    raise ValueError(f'--config.{text}: needs a value like {present!r}')
   return parsed
 
 
 def flat_config(config: ml_collections.ConfigDict, prefix: str = '') -> dict:
-  """Dotted name -> value; JSON has no tuples, so sequences are lists."""
+  """Returns {dotted name: value}; tuples become lists, as in JSON."""
   flat = {}
   for name, value in config.items():
-    if isinstance(value, ml_collections.ConfigDict):
+    if _is_section(value):
       flat |= flat_config(value, f'{prefix}{name}.')
     else:
       flat[prefix + name] = _with_lists(value)

@@ -1,70 +1,146 @@
-"""What the entry points print: our own messages, not every library's."""
+"""What commands tell while they work, on stderr: results go to stdout.
+
+Messages are plain lines. On a terminal, progress is one live line below them,
+which `show` changes; elsewhere it is a message now and then.
+"""
 
 import contextlib
+import logging as standard_logging
+import os
 import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from absl import logging
-
-from mixdtp_jax.runtime import hosts
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1])
 
+_console = Console(stderr=True)
+_live: Live | None = None
 
-def set_up_logging() -> None:
-  """Shows our messages from INFO on, and other libraries' from WARNING on.
 
-  orbax tells each file that it writes; a run's own progress would drown. clu's
-  console writer, which prints the metrics, counts as ours. Of several hosts,
-  the first tells what goes on, and the others only what is wrong.
+class _Lines(standard_logging.Handler):
+  """Prints messages without a prefix; warnings and errors say so."""
+
+  def emit(self, record: standard_logging.LogRecord) -> None:
+    """Prints a message above the live line."""
+    text = self.format(record)
+    if record.levelno >= standard_logging.WARNING:
+      text = f'{record.levelname.lower()}: {text}'
+    _console.print(Text(text), soft_wrap=True)
+
+
+def set_up_logging(first: bool = True) -> None:
+  """Shows this package's messages, and warnings of other libraries.
+
+  Args:
+    first: whether this is the first of the hosts. The others show only
+      warnings and errors.
   """
-  logging.use_absl_handler()  # which app.run does, but not argparse
-  logging.set_verbosity(logging.INFO if hosts.is_first() else logging.WARNING)
-  logging.get_absl_handler().addFilter(
-    lambda record: (
-      record.levelno >= logging.converter.absl_to_standard(logging.WARNING)
-      or record.pathname.startswith(_PACKAGE)
-      or 'metric_writers' in record.pathname
-    )
+  # C++ libraries print for themselves; this takes effect before their import.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  lines = _Lines()
+  lines.addFilter(_is_shown)
+  standard_logging.basicConfig(
+    format='%(message)s', handlers=[lines], force=True
   )
+  logging.set_verbosity(logging.INFO if first else logging.WARNING)
+
+
+def _is_shown(record: standard_logging.LogRecord) -> bool:
+  ours = record.pathname.startswith(_PACKAGE)
+  return ours or record.levelno >= standard_logging.WARNING
+
+
+def show(text: str) -> None:
+  """Changes the live line of a terminal; '' removes it.
+
+  Results must be printed while it is removed.
+  """
+  global _live
+  if _live is not None and not text:
+    _live.stop()
+    _live = None
+  if not text or not is_live():
+    return
+  line = Text(text, no_wrap=True, overflow='ellipsis')
+  if _live is None:
+    _live = Live(
+      Spinner('dots', line),
+      console=_console,
+      refresh_per_second=4,
+      transient=True,
+      redirect_stdout=False,
+      redirect_stderr=False,
+    )
+    _live.start()
+  else:
+    _live.renderable.update(text=line)
+
+
+def is_live() -> bool:
+  """Returns whether `show` shows something: on the first host's terminal."""
+  return _console.is_interactive and logging.level_info()
+
+
+def duration(seconds: float) -> str:
+  """Returns a time in one unit, such as '45 s', '12 min' or '3.5 h'."""
+  if seconds < 100:
+    return f'{seconds:.0f} s'
+  if seconds < 100 * 60:
+    return f'{seconds / 60:.0f} min'
+  return f'{seconds / 3600:.1f} h'
 
 
 def progress(what: str, total: int) -> Callable[[int], None]:
-  """A function of the number done that logs it, every ten seconds at most.
+  """Returns a function that tells how far some work is.
 
   Args:
     what: begins the line.
-    total: the number that will be done in the end.
+    total: number of parts of the work.
+
+  Returns:
+    A function to be called with the number of parts done. Without a terminal
+    it tells something every ten seconds.
   """
   start = last = time.monotonic()
 
   def report(done: int) -> None:
     nonlocal last
     now = time.monotonic()
-    if now - last < 10 and done < total:
+    if done == total:
+      show('')
       return
-    last = now
-    left = (now - start) / done * (total - done)
-    logging.info('%s %d of %d, %.0f s left', what, done, total, left)
+    left = duration((now - start) / done * (total - done))
+    line = f'{what} {done} of {total}, {left} left'
+    if is_live():
+      show(line)
+    elif now - last >= 10:
+      last = now
+      logging.info(line)
 
   return report
 
 
 @contextlib.contextmanager
 def waiting(what: str, every: float = 30) -> Iterator[None]:
-  """Logs again and again that something goes on which says nothing itself.
+  """Tells again and again that work goes on while the body runs.
 
   Args:
     what: begins the line.
-    every: seconds between lines.
+    every: seconds between lines; a terminal's live line changes each second.
   """
   start, done = time.monotonic(), threading.Event()
 
   def tell() -> None:
-    while not done.wait(every):
-      logging.info('%s, %.0f s so far', what, time.monotonic() - start)
+    while not done.wait(1 if is_live() else every):
+      line = f'{what}, {duration(time.monotonic() - start)} so far'
+      show(line) if is_live() else logging.info(line)
 
   thread = threading.Thread(target=tell, daemon=True)
   thread.start()
@@ -73,3 +149,4 @@ def waiting(what: str, every: float = 30) -> Iterator[None]:
   finally:
     done.set()
     thread.join()
+    show('')

@@ -14,31 +14,11 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 
 T = TypeVar('T')
 
-_FLAGS = '--coordinator, --num_processes and --process_id'
-
-
-def define_flags() -> Callable[[], None]:
-  """Defines the flags of an entry point; what it returns does as they say."""
-  coordinator = flags.DEFINE_string(
-    'coordinator',
-    None,
-    'HOST:PORT of process 0, of several that no cluster started; not needed on '
-    'a TPU slice or under srun or mpirun.',
-  )
-  num_processes = flags.DEFINE_integer(
-    'num_processes', None, 'Processes in all; goes with --coordinator.'
-  )
-  process_id = flags.DEFINE_integer(
-    'process_id', None, 'This process, from 0 on; goes with --coordinator.'
-  )
-  return lambda: initialize(
-    coordinator.value, num_processes.value, process_id.value
-  )
+_OPTIONS = '--coordinator, --num_processes and --process_id'
 
 
 def initialize(
@@ -65,8 +45,8 @@ def initialize(
   given = (coordinator, num_processes, process_id)
   if any(value is not None for value in given):
     if None in given:
-      raise ValueError(f'{_FLAGS} belong together: give all three')
-    # The flags say it all: a process has every device that it sees.
+      raise ValueError(f'{_OPTIONS} belong together: give all three')
+    # The options say it all: a process has every device that it sees.
     jax.distributed.initialize(*given, cluster_detection_method='deactivate')
   elif cluster := _cluster():
     try:
@@ -74,7 +54,7 @@ def initialize(
     except ValueError as error:
       raise ValueError(
         f'{cluster} does not tell JAX who the other processes are ({error}): '
-        f'give {_FLAGS}'
+        f'give {_OPTIONS}'
       ) from error
   else:
     return

@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from absl import logging
 from clu import metric_writers
 
 from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.recipe.crop_schedule import images_before
+from mixdtp_jax.runtime import console
 
 _ZERO_SSIM = 1e-3  # an SSIM of the final images below it counts as 0
 
@@ -103,26 +105,40 @@ class TrainingLog:
     if first:
       self._time, self._timed_step = time.monotonic(), step
     last = step == self._config.num_train_steps
+    values |= self._speed(step)
+    line = self._line(step, values)
+    console.show(line)
     if first or last or step % self._config.log_every_steps == 0:
-      self._writer.write_scalars(step, values | self._progress(step))
+      self._writer.write_scalars(step, values)
+      self._waits, self._time, self._timed_step = [], time.monotonic(), step
+      if last or not console.is_live():
+        logging.info(line)
 
-  def _progress(self, step: int) -> dict[str, float]:
-    now, waits = time.monotonic(), self._waits
-    self._waits = []
+  def _speed(self, step: int) -> dict[str, float]:
+    """Returns the speed since the last line; nothing for the first update."""
     if step == self._timed_step:
       return {}
-    seconds = (now - self._time) / (step - self._timed_step)
+    seconds = time.monotonic() - self._time
     images = images_before(self._config, step) - images_before(
       self._config, self._timed_step
     )
-    images_per_second = images / (now - self._time)
-    self._time, self._timed_step = now, step
     left = self._config.num_train_steps - step
     return {
-      'images_per_second': images_per_second,
-      'data_wait_ms': 1e3 * sum(waits) / len(waits),
-      'minutes_left': left * seconds / 60,
+      'images_per_second': images / seconds,
+      'data_wait_ms': 1e3 * sum(self._waits) / len(self._waits),
+      'minutes_left': left * seconds / (step - self._timed_step) / 60,
     }
+
+  def _line(self, step: int, values: dict[str, float]) -> str:
+    parts = [
+      f'update {step} of {self._config.num_train_steps}',
+      f'loss {values["loss"]:.4f}',
+      f'PSNR {values["psnr"]:.2f} dB',
+    ]
+    if 'images_per_second' in values:
+      left = console.duration(60 * values['minutes_left'])
+      parts += [f'{values["images_per_second"]:.1f} images/s', f'{left} left']
+    return '  '.join(parts)
 
   def _stop(self, step: int, bad: dict[str, float]) -> None:
     saving.wait(self._manager)

@@ -28,6 +28,7 @@ from mixdtp_jax.restoration import whole_image
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.console import progress
 from mixdtp_jax.runtime.mesh import make_mesh, place, replicated
+from mixdtp_jax.runtime.tables import show
 from mixdtp_jax.training import preemption
 from mixdtp_jax.training.log import TrainingLog
 from mixdtp_jax.training.run_lock import only_run
@@ -99,6 +100,7 @@ def train_and_evaluate(
         watch.look()
         if _due(step + 1, config.checkpoint_every_steps, end):
           log.check()
+          logging.info('Saving checkpoint %d', step + 1)
           saving.save(manager, state, config)
         if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
           with log.paused():
@@ -125,9 +127,9 @@ def _closing(opened):
 
 
 def _make_writer(workdir):
-  return metric_writers.create_default_writer(
-    workdir, just_logging=not hosts.is_first()
-  )
+  """Returns a writer of TensorBoard's files, which the first host writes."""
+  writers = [metric_writers.SummaryWriter(workdir)] if hosts.is_first() else []
+  return metric_writers.AsyncMultiWriter(writers)
 
 
 def _open_data(config, *, start_step, mesh):
@@ -269,8 +271,8 @@ def evaluate_state(
     pairs, batch_size=config.eval_batch_size, limit=limit
   )
   total = min(limit or len(pairs), len(pairs))
-  panels = images.Panels(pairs, folder if hosts.is_first() else None)
-  tell = progress('Evaluated', total)
+  first = images.FirstImages(pairs, folder if hosts.is_first() else None)
+  tell = progress('Evaluating', total)
 
   def after_batch(done: int) -> None:
     tell(done)
@@ -280,13 +282,18 @@ def evaluate_state(
     restore,
     batches,
     list(PROTOCOLS),
-    save=panels.add,
+    save=first.add,
     progress=after_batch,
   )
   writer.write_scalars(step, _mean_scalars(rows))
-  writer.write_images(step, {'eval/restored': panels.image[None]})
+  writer.write_images(step, {'eval/restored': first.image[None]})
+  score = mean_row(rows).restored['rgb']
+  logging.info(
+    'Evaluated update %d on %d images: PSNR %.2f dB, SSIM %.4f (rgb)',
+    *(step, len(rows), *score),
+  )
   if folder is not None and hosts.is_first():
-    _conclude(folder, config, step, pairs.name, rows, panels.image)
+    _conclude(folder, config, step, pairs.name, rows, first.image)
 
 
 def _mean_scalars(rows) -> dict[str, float]:
@@ -304,8 +311,6 @@ def _conclude(folder, config, step, dataset, rows, image) -> None:
   scores = mean_row(rows).restored
   name = published.run_name(config.eval_crop_multiple)
   context = {'step': step, 'config': config.to_dict()}
-  placed = published.placement(dataset, scores, name)
-  results.write_results(folder, rows, image, context, placed)
-  print(results.format_table(rows))
-  if text := published.format_placement(dataset, scores, name):
-    print('\n' + text)
+  ranks = published.rank(dataset, scores, name)
+  results.write_results(folder, rows, image, context, ranks)
+  show(results.score_table(rows), *published.tables(ranks))

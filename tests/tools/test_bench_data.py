@@ -29,7 +29,7 @@ def test_bench_data(tiny_pairs, tmp_path):
   result = _bench(
     'data',
     f'--config={_TESTS / "tiny.py"}',
-    f'--source={tiny_pairs}',
+    f'--config.data.source={tiny_pairs}',
     '--seconds=0.2',
     f'--out={out}',
   )
@@ -64,7 +64,10 @@ def test_bench_data_reads_a_prepared_copy(tiny_pairs, tmp_path, capsys):
     '  return config\n'
   )
   data.bench_data(
-    config=str(config), source='', data_dir=data_dir, seconds=0.1, out=None
+    config=str(config),
+    overrides=[f'data.data_dir={data_dir}'],
+    seconds=0.1,
+    out=None,
   )
   lines = capsys.readouterr().out.splitlines()
   # Without a cache there is one thing to measure.
@@ -78,7 +81,7 @@ def test_bench_data_reads_a_prepared_copy(tiny_pairs, tmp_path, capsys):
 
 def test_refuses_to_measure_for_no_time():
   with pytest.raises(ValueError, match='--seconds 0: needs more than 0'):
-    data.bench_data(config='', source='', data_dir='', seconds=0, out=None)
+    data.bench_data(config=None, overrides=[], seconds=0, out=None)
 
 
 def test_a_missing_file_is_one_line():

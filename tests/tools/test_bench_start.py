@@ -15,7 +15,7 @@ def test_a_cold_and_a_warm_start(environment, monkeypatch, tmp_path, capsys):
   monkeypatch.setenv('XLA_FLAGS', '')  # one device: a batch is small here
   out = tmp_path / 'start.json'
   config = str(_TESTS / 'tiny_prenet.py')
-  start.bench_start(config=config, repeats=1, out=str(out))
+  start.bench_start(config=config, overrides=[], repeats=1, out=str(out))
   found = json.loads(out.read_text())['seconds']
   for name in ('cold', 'warm'):
     (times,) = found[name]
@@ -30,10 +30,12 @@ def test_a_cold_and_a_warm_start(environment, monkeypatch, tmp_path, capsys):
 
 def test_a_start_that_fails_says_why(tmp_path):
   command = [sys.executable, '-c', 'print("begun"); raise SystemExit("no way")']
-  with pytest.raises(ChildProcessError, match='train.py ended early: no way'):
+  with pytest.raises(
+    ChildProcessError, match='mixdtp train ended early: no way'
+  ):
     start.time_start(command, tmp_path)
 
 
 def test_no_repeats_are_refused():
   with pytest.raises(ValueError, match='--repeats 0'):
-    start.bench_start(config=None, repeats=0, out=None)
+    start.bench_start(config=None, overrides=[], repeats=0, out=None)

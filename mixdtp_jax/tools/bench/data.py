@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from mixdtp_jax.data.mixture import open_mixture
 from mixdtp_jax.data.train_batches import train_batches
 from mixdtp_jax.measure.machine import describe
-from mixdtp_jax.recipe.config_file import load_config_file
+from mixdtp_jax.recipe.config_file import DEFAULT, load_config_file
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.mesh import make_mesh
 
@@ -51,17 +51,20 @@ class DataRate:
 
 
 def bench_data(
-  *, config: str, source: str, data_dir: str, seconds: float, out: str | None
+  *,
+  config: str | None,
+  overrides: Sequence[str],
+  seconds: float,
+  out: str | None,
 ) -> None:
   """Measures batches of `pipeline.train_batches`, with and without the cache.
 
   Nothing else takes the batches, so a training step leaves less of the cores.
 
   Args:
-    config: a file as in configs/; its data, batch_size and seed count.
-    source: takes the place of its data.source, unless ''.
-    data_dir: of its data.data_dir, unless ''; where both are '', the data set
-      is prepared for this once.
+    config: recipe, whose data, batch_size and seed count; None is the default.
+      Without its data.data_dir the data set is prepared in a temporary folder.
+    overrides: 'OPTION=VALUE', options of the recipe to change.
     seconds: of measuring after the first epoch, each with and without.
     out: JSON file to write; None writes none.
 
@@ -70,11 +73,10 @@ def bench_data(
   """
   if seconds <= 0:
     raise ValueError(f'--seconds {seconds}: needs more than 0')
-  recipe = load_config_file(config)
-  recipe.data.source = source or recipe.data.source
+  recipe = load_config_file(config or DEFAULT, overrides)
   machine = describe()
   with tempfile.TemporaryDirectory() as once:
-    recipe.data.data_dir = data_dir or recipe.data.data_dir or once
+    recipe.data.data_dir = recipe.data.data_dir or once
     images = len(open_mixture(recipe.data, recipe.data.crop))
     rates = [
       measure_data(recipe, limit, images, seconds)

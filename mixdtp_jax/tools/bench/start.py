@@ -1,8 +1,8 @@
-"""bench start: from train.py to the first completed update.
+"""bench start: from mixdtp train to the first completed update.
 
-The data, a few images of noise, is prepared before. JAX is asked to log what
-it compiles, and train.py to save after its first update, by which it waits for
-it and logs it; then it is killed.
+The data, a few images of noise, is prepared before. JAX logs what it compiles,
+and the training saves after its first update, for which it waits for the update
+and logs it; then it is killed.
 """
 
 import pathlib
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -23,35 +24,38 @@ from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.tools.bench import children
 
-_SCRIPT = pathlib.Path(children.ROOT, 'train.py')
 _COMPILER = re.compile(
   r'Finished (tracing|jaxpr to MLIR module conversion|XLA compilation)'
   r'.*\btrain_step\b.* in ([\d.e-]+) sec'
 )
-_DONE = re.compile(r'\] \[1\] .*\bloss=')
+_DONE = re.compile(r'update 1 of .* loss ')
 # In the order in which they come.
 PHASES = ('imports', 'weights and data', 'trace', 'compile', 'first update')
 
 
-def bench_start(*, config: str | None, repeats: int, out: str | None) -> None:
+def bench_start(
+  *,
+  config: str | None,
+  overrides: Sequence[str],
+  repeats: int,
+  out: str | None,
+) -> None:
   """Measures starts with an empty and with a filled compilation cache.
 
   Args:
-    config: a file as in configs/, of which only the data is another; None is
-      the default.
+    config: recipe, whose data are replaced; None is the default.
+    overrides: 'OPTION=VALUE', options of the recipe to change.
     repeats: starts of each.
     out: JSON file to write; None writes none.
 
   Raises:
     FileNotFoundError, ValueError: a setting does not fit.
-    ChildProcessError: train.py ended before its first update.
+    ChildProcessError: mixdtp train ended before its first update.
   """
   if repeats < 1:
     raise ValueError(f'--repeats {repeats}: needs at least 1')
-  if not _SCRIPT.exists():
-    raise FileNotFoundError(f'{_SCRIPT}: bench start needs the repository')
   config = config or str(config_file.DEFAULT)
-  recipe = config_file.load_config_file(config)
+  recipe = config_file.load_config_file(config, overrides)
   at = machine.describe()
   print(f'start of {config}\n{machine.one_line(at)}', flush=True)
   found = {'cold': [], 'warm': []}
@@ -61,7 +65,7 @@ def bench_start(*, config: str | None, repeats: int, out: str | None) -> None:
       cache = pathlib.Path(folder, f'compiled{number}')
       for name, times in found.items():
         workdir = pathlib.Path(folder, f'{name}{number}')
-        command = _command(config, workdir, data_dir, cache)
+        command = _command(config, overrides, workdir, data_dir, cache)
         times.append(time_start(command, cache))
   print(_format(found))
   if out is not None:
@@ -86,11 +90,11 @@ def _prepare(
   return data_dir
 
 
-def _command(config, workdir, data_dir, cache) -> list[str]:
+def _command(config, overrides, workdir, data_dir, cache) -> list[str]:
   return [
-    sys.executable,
-    str(_SCRIPT),
+    *(sys.executable, '-m', 'mixdtp_jax', 'train'),
     f'--config={config}',
+    *(f'--config.{text}' for text in overrides),
     f'--workdir={workdir}',
     '--config.data.name=pairs',
     '--config.data.mixture=()',
@@ -105,7 +109,7 @@ def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
   """Seconds of each of PHASES, and 'total', until the first update is done.
 
   Args:
-    command: starts train.py.
+    command: starts mixdtp train.
     cache: where it finds, or puts, native code that was compiled.
 
   Raises:
@@ -132,7 +136,7 @@ def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
     process.wait()
     process.stdout.close()
   last = next((text for _, text in reversed(lines) if text.strip()), '')
-  raise ChildProcessError(f'train.py ended early: {last.strip()}')
+  raise ChildProcessError(f'mixdtp train ended early: {last.strip()}')
 
 
 def _phases(lines: list[tuple[float, str]]) -> dict[str, float]:
@@ -153,7 +157,7 @@ def _format(found: dict[str, list[dict[str, float]]]) -> str:
   names = (*PHASES, 'total')
   head = ''.join(f'{name:>18}' for name in names)
   lines = [
-    'Seconds from train.py to the first completed update, medians',
+    'Seconds from mixdtp train to the first completed update, medians',
     f'{"":<6}{head}',
   ]
   for name, times in found.items():

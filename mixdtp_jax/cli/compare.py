@@ -1,0 +1,87 @@
+"""Compare a network in JAX with the same network in PyTorch.
+
+  mixdtp compare --weights runs/mine --out compared
+  mixdtp compare --random 0 --config=demo --out compared
+
+Both restore images and train on the same crops; their results should agree up
+to rounding.
+"""
+
+import argparse
+
+from mixdtp_jax.cli import options
+from mixdtp_jax.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+  """Adds the options of the command."""
+  weights = parser.add_mutually_exclusive_group(required=True)
+  weights.add_argument(
+    '--weights',
+    metavar='PATH',
+    help="a run's workdir, a weights folder, or a .pth file",
+  )
+  weights.add_argument(
+    '--random',
+    type=int,
+    metavar='SEED',
+    help='draw random weights from this seed',
+  )
+  parser.add_argument(
+    '--out',
+    required=True,
+    metavar='FOLDER',
+    help='folder to write compare.json and compare.html into',
+  )
+  options.add_config(parser, default="the run's, or default")
+  parser.add_argument(
+    '--steps',
+    type=int,
+    help='iterations of the progressive refinement, which a .pth file does not '
+    'record (default: as published, 3 for MixDTPNet and 6 for PReNet)',
+  )
+  _add_images(parser)
+  training = parser.add_argument_group('training')
+  for name, default, text in (
+    ('train_steps', 5, 'updates'),
+    ('batch_size', 2, 'crops of an update'),
+    ('crop', 64, 'side of the crops in pixels'),
+  ):
+    training.add_argument(
+      f'--{name}',
+      type=options.at_least_one,
+      default=default,
+      help=f'{text} (default: %(default)s)',
+    )
+
+
+def _add_images(parser: Parser) -> None:
+  images = parser.add_argument_group('images')
+  for name, text in (
+    ('folder', 'folder with rainy/ and clean/'),
+    ('data', 'data set instead of a folder (default: photographs)'),
+    ('data_dir', 'folder of its prepared copy'),
+    ('source', 'folder of its original files'),
+    ('split', 'its split (default: test)'),
+  ):
+    images.add_argument(f'--{name}', help=text)
+  images.add_argument(
+    '--num_images',
+    type=options.at_least_one,
+    default=2,
+    help='number of images (default: %(default)s)',
+  )
+  images.add_argument(
+    '--size',
+    type=int,
+    default=128,
+    help='cut images to this side in pixels; 0 takes them whole '
+    '(default: %(default)s)',
+  )
+
+
+def run(args: argparse.Namespace) -> None:
+  """Compares, prints tables and writes the files."""
+  from mixdtp_jax.tools.compare.command import compare_frameworks
+
+  compare_frameworks(**options.settings(args))

@@ -1,0 +1,46 @@
+"""Convert weights between a run, a weights folder, .safetensors and .pth.
+
+  mixdtp convert mixdtp.pth --to weights
+  mixdtp convert runs/mine --to mine.safetensors --dtype float16
+
+The ending of the target says what is written.
+"""
+
+import argparse
+
+from mixdtp_jax.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument(
+    'source',
+    help="the name of shipped weights, a run's workdir, a weights folder, a "
+    '.safetensors file, or a .pth file',
+  )
+  parser.add_argument(
+    '--to',
+    required=True,
+    metavar='TARGET',
+    help='file to write if it ends in .safetensors or .pth, else a weights '
+    'folder; must not exist',
+  )
+  parser.add_argument(
+    '--steps',
+    type=int,
+    help='iterations of the progressive refinement, which a .pth file does not '
+    'record (default: as published, 3 for MixDTPNet and 6 for PReNet)',
+  )
+  parser.add_argument(
+    '--dtype',
+    choices=('float32', 'float16'),
+    default='float32',
+    help='of the values in a .safetensors file (default: float32)',
+  )
+
+
+def run(args: argparse.Namespace) -> None:
+  """Converts weights and says what was written."""
+  from mixdtp_jax.weights.convert import convert
+
+  print(convert(args.source, args.to, steps=args.steps, dtype=args.dtype))

@@ -1,0 +1,55 @@
+"""Which errors a user can cause, and what to print for them."""
+
+import pathlib
+import traceback
+
+_PACKAGE = 'mixdtp_jax'
+_FOLDER = str(pathlib.Path(__file__).parents[1])
+# What installs a package that a command needs: an extra of this one.
+_EXTRAS = {'torch': 'torch', 'libtpu': 'plan'}
+
+
+def explain(error: BaseException) -> str | None:
+  """Returns one line for an error that a user can cause, None for others.
+
+  These are errors of files and of memory, and what this package refuses with
+  an error of its own. An error that a library raises is unexpected.
+  """
+  if isinstance(error, ModuleNotFoundError) and error.name:
+    package = error.name.partition('.')[0]
+    if package == _PACKAGE:
+      return None
+    extra = _EXTRAS.get(package, 'train')
+    return f"{package} is not installed: pip install '{_PACKAGE}[{extra}]'"
+  if 'RESOURCE_EXHAUSTED' in str(error):
+    return (
+      'the device has too little memory. Take a smaller batch, larger '
+      'accumulate_steps, or model.remat = blocks; mixdtp plan says what '
+      f'training needs. {_line(error)[:300]}'
+    )
+  if isinstance(error, MemoryError):
+    return _line(error) or 'there is too little memory'
+  if isinstance(error, OSError) and error.strerror and error.filename:
+    return f'{error.filename}: {error.strerror}'
+  if isinstance(error, OSError | ImportError):
+    return _line(error)
+  expected = ValueError | RuntimeError | ArithmeticError
+  return (
+    _line(error) if isinstance(error, expected) and _is_own(error) else None
+  )
+
+
+def _line(error: BaseException) -> str:
+  return ' '.join(line.strip() for line in str(error).splitlines())
+
+
+def _is_own(error: BaseException) -> bool:
+  """Whether it, or its cause, comes from a raise statement of this package."""
+  frames = traceback.extract_tb(error.__traceback__)
+  if (
+    frames
+    and frames[-1].filename.startswith(_FOLDER)
+    and frames[-1].line.startswith('raise ')
+  ):
+    return True
+  return error.__cause__ is not None and _is_own(error.__cause__)

@@ -1,0 +1,92 @@
+"""Image deraining: restores pictures, trains and scores networks.
+
+Every command shows its options with mixdtp COMMAND --help.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mixdtp_jax.cli import (
+  audit,
+  bench,
+  compare,
+  convert,
+  errors,
+  plan,
+  prepare,
+  rain,
+  runs,
+  train,
+)
+from mixdtp_jax.cli import eval as evaluation
+from mixdtp_jax.cli.parser import Parser
+from mixdtp_jax.runtime import console, huge_pages
+
+COMMANDS = {
+  'train': train,
+  'eval': evaluation,
+  'prepare': prepare,
+  'audit': audit,
+  'convert': convert,
+  'rain': rain,
+  'runs': runs,
+  'compare': compare,
+  'bench': bench,
+  'plan': plan,
+}
+_USES_HUGE_PAGES = ('train', 'eval', 'bench')
+
+
+def make_parser() -> Parser:
+  """Returns the parser of all commands."""
+  parser = Parser(prog='mixdtp', description=__doc__)
+  commands = parser.add_subparsers(
+    dest='command', required=True, metavar='COMMAND'
+  )
+  for name, module in COMMANDS.items():
+    summary = module.__doc__.partition('\n')[0].rstrip('.')
+    command = commands.add_parser(
+      name, help=summary, description=module.__doc__
+    )
+    module.add_arguments(command)
+    command.set_defaults(run=module.run)
+  return parser
+
+
+def run_command(words: Sequence[str], *, own_process: bool = False) -> int:
+  """Runs a command.
+
+  Args:
+    words: the command and its arguments.
+    own_process: whether the command may restart the process, to have huge
+      pages.
+
+  Returns:
+    The exit status: 0, or 1 after an error that a user can cause, of which one
+    line is printed; 130 after Ctrl-C.
+
+  Raises:
+    SystemExit: after --help, and with status 2 if the words do not fit.
+  """
+  args = make_parser().parse_args(words)
+  if own_process and args.command in _USES_HUGE_PAGES:
+    huge_pages.use_huge_pages()
+  console.set_up_logging()
+  try:
+    return args.run(args) or 0
+  except KeyboardInterrupt:
+    console.show('')
+    print('stopped by Ctrl-C', file=sys.stderr)
+    return 130
+  except Exception as error:
+    console.show('')
+    line = errors.explain(error)
+    if line is None:
+      raise
+    print(f'error: {line}', file=sys.stderr)
+    return 1
+
+
+def main(*command: str) -> None:
+  """Runs the program: `command` and the arguments of the command line."""
+  sys.exit(run_command([*command, *sys.argv[1:]], own_process=True))

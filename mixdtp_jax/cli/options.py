@@ -1,0 +1,74 @@
+"""Options that several commands have."""
+
+import argparse
+from typing import Any
+
+from mixdtp_jax.cli.parser import Parser
+
+
+def add_config(parser: Parser, default: str = '') -> None:
+  """Adds --config and --config.OPTION=VALUE.
+
+  Args:
+    parser: of a command.
+    default: the recipe that the command takes without --config, in words for
+      the help text; '' if it needs --config.
+  """
+  parser.add_argument(
+    '--config',
+    required=not default,
+    metavar='RECIPE',
+    help='name of a recipe, such as rain200l, or path of a Python file; '
+    'RECIPE:NAME passes NAME on to it. --config.OPTION=VALUE changes one of '
+    'its options, such as --config.batch_size=8'
+    + (f' (default: {default})' if default else ''),
+  )
+  parser.takes_config = True
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+  """Returns the values of a command's own options, by name."""
+  values = vars(args).copy()
+  for name in ('command', 'run'):
+    del values[name]
+  return values
+
+
+def add_hosts(parser: Parser) -> None:
+  """Adds the options that say which process of several this one is."""
+  hosts = parser.add_argument_group(
+    'several processes',
+    'A TPU slice, srun and mpirun need none of these.',
+  )
+  hosts.add_argument(
+    '--coordinator', metavar='HOST:PORT', help='address of process 0'
+  )
+  hosts.add_argument(
+    '--num_processes', type=int, metavar='N', help='number of processes'
+  )
+  hosts.add_argument(
+    '--process_id',
+    type=int,
+    metavar='N',
+    help='number of this process, from 0 on',
+  )
+
+
+def join_hosts(args: argparse.Namespace) -> None:
+  """Joins the other processes; from then on, only the first one tells much."""
+  from mixdtp_jax.runtime import console, hosts
+
+  hosts.initialize(args.coordinator, args.num_processes, args.process_id)
+  console.set_up_logging(first=hosts.is_first())
+
+
+def add_out(parser: Parser) -> None:
+  """Adds --out, a JSON file."""
+  parser.add_argument('--out', metavar='FILE', help='JSON file to write')
+
+
+def at_least_one(text: str) -> int:
+  """Returns a whole number of an option, which must be 1 or more."""
+  if (number := int(text)) < 1:
+    raise argparse.ArgumentTypeError(f'{text}: needs at least 1')
+  return number

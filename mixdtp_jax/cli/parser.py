@@ -1,0 +1,56 @@
+"""The option language of all commands: argparse and --config.OPTION=VALUE."""
+
+import argparse
+from collections.abc import Sequence
+
+from mixdtp_jax.runtime.spelling import did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+  """An argument parser whose errors are one line with the nearest name."""
+
+  def __init__(self, **kwargs):
+    """Takes the arguments of argparse.ArgumentParser."""
+    kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
+    super().__init__(allow_abbrev=False, **kwargs)
+
+  def parse_known_args(self, args=None, namespace=None):
+    """Parses words; --config.OPTION VALUE goes to `overrides`, as OPTION=VALUE.
+
+    A parser takes these if `add_config` was called for it.
+    """
+    if self._subparsers is not None:  # the words are a command's own
+      return super().parse_known_args(args, namespace)
+    words, overrides = self._split(args)
+    namespace, rest = super().parse_known_args(words, namespace)
+    if rest:
+      self.error(f'unexpected argument {rest[0]}')
+    if self.takes_config:
+      namespace.overrides = overrides
+    return namespace, rest
+
+  takes_config = False
+
+  def _split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the words without --config.OPTION=VALUE, and these."""
+    rest, overrides, words = [], [], iter(words)
+    for word in words:
+      name, equals, value = word.partition('=')
+      if word == '--':
+        rest += [word, *words]
+      elif self.takes_config and name.startswith('--config.'):
+        if not equals:
+          value = next(words, '--')
+          if value.startswith('--'):
+            self.error(f'{name} needs a value, such as {name}=VALUE')
+        overrides.append(f'{name.removeprefix("--config.")}={value}')
+      elif name.startswith('--') and name not in self._option_string_actions:
+        nearest = did_you_mean(name, self._option_string_actions)
+        self.error(f'unknown option {name}{nearest}')
+      else:
+        rest.append(word)
+    return rest, overrides
+
+  def error(self, message: str):
+    """Exits with status 2 and one line on stderr."""
+    self.exit(2, f'error: {message} (see {self.prog} --help)\n')

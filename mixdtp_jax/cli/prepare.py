@@ -1,0 +1,61 @@
+"""Check a data set and write the copy that training reads.
+
+  mixdtp prepare rain200h --source RAIN200H --data_dir prepared
+
+A command that was stopped leaves nothing that is taken for a whole copy; the
+same command starts again.
+"""
+
+import argparse
+import signal
+import sys
+
+from mixdtp_jax.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument('name', help='data set, such as rain100l or pairs')
+  parser.add_argument(
+    '--source',
+    default='',
+    metavar='FOLDER',
+    help='folder of the original files',
+  )
+  parser.add_argument(
+    '--data_dir',
+    required=True,
+    metavar='FOLDER',
+    help='folder of all prepared copies; the copy becomes FOLDER/NAME',
+  )
+  parser.add_argument(
+    '--partial',
+    action='store_true',
+    help='accept a part of a published set',
+  )
+  parser.add_argument(
+    '--exclude',
+    default='',
+    metavar='FILE',
+    help='leave out of training what mixdtp audit found; its JSON file',
+  )
+
+
+def run(args: argparse.Namespace) -> None:
+  """Prepares the data set and prints the numbers of its pairs."""
+  from mixdtp_jax.data.datasets import registry
+
+  # Unwinds, which removes what is half-written.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped by SIGTERM'))
+  builder = registry.prepare(
+    args.name,
+    source=args.source,
+    data_dir=args.data_dir,
+    partial=args.partial,
+    exclude=args.exclude,
+  )
+  counts = ', '.join(
+    f'{split} {info.num_examples:,}'
+    for split, info in builder.info.splits.items()
+  )
+  print(f'{args.name}: {counts}, in {builder.data_path}')
