@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from mixdtp_jax.data.datasets.builder import tf
 from mixdtp_jax.data.mixture import Mixture
+from mixdtp_jax.data.tf import tf
 from mixdtp_jax.recipe.crop_schedule import Stage
 
 

@@ -19,9 +19,10 @@ import numpy as np
 
 from mixdtp_jax.data.cache import CachedPairs
 from mixdtp_jax.data.crops import check_crops, cut_crop
-from mixdtp_jax.data.datasets.builder import tf
 from mixdtp_jax.data.mixture import Mixture, open_mixture
+from mixdtp_jax.data.rain.draw import add_rain
 from mixdtp_jax.data.sampling import drawn_numbers
+from mixdtp_jax.data.tf import tf
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split, stages
 from mixdtp_jax.recipe.rain_ranges import make_rain_ranges
@@ -124,6 +125,6 @@ def _rain(
   @tf.function(reduce_retracing=True)
   def draw(clean: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     seed = tf.stack([config.seed, k])
-    return tf.round(255 * draw.add_rain(clean / 255, seed, ranges))
+    return tf.round(255 * add_rain(clean / 255, seed, ranges))
 
   return lambda clean, k: draw(tf.constant(clean), tf.constant(k, tf.int64))

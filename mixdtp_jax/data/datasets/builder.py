@@ -11,20 +11,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
 from mixdtp_jax.data import findings, layouts
 from mixdtp_jax.data import images as images_lib
 from mixdtp_jax.data import pairs as pairs_lib
 from mixdtp_jax.data.pairs import PairFiles
+from mixdtp_jax.data.tf import tf, tfds
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.runtime.console import progress
-
-# TensorFlow takes a GPU's whole memory when it starts; that is for JAX.
-tf.config.set_visible_devices([], 'GPU')
-# Our own lines tell the progress.
-tfds.disable_progress_bar()
 
 
 class PairsBuilder(

@@ -1,9 +1,8 @@
 """The prepared copy of a data set, read back."""
 
-import tensorflow_datasets as tfds
-
 from mixdtp_jax.data import images as images_lib
 from mixdtp_jax.data.datasets.builder import PairsBuilder
+from mixdtp_jax.data.tf import tfds
 
 
 class PreparedPairs:

@@ -1,6 +1,8 @@
 """The data sets by name, and how they are prepared and opened."""
 
-import tensorflow_datasets as tfds
+import contextlib
+import io
+
 from absl import logging
 
 from mixdtp_jax.data.datasets.builder import PairsBuilder, audit_id, source_id
@@ -16,6 +18,8 @@ from mixdtp_jax.data.datasets.raindrop import RainDrop
 from mixdtp_jax.data.datasets.rid import Rid
 from mixdtp_jax.data.datasets.spa import Spa
 from mixdtp_jax.data.datasets.synthetic import Synthetic
+from mixdtp_jax.data.tf import tfds
+from mixdtp_jax.runtime.spelling import did_you_mean
 
 DATASETS: dict[str, type[PairsBuilder]] = {
   'pairs': OwnPairs,
@@ -63,7 +67,8 @@ def prepare(
   """
   if name not in DATASETS:
     raise ValueError(
-      f'data.name = {name!r} is unknown; known are {", ".join(DATASETS)}'
+      f'data set {name!r} is unknown{did_you_mean(name, DATASETS)}; choose from '
+      f'{", ".join(DATASETS)}'
     )
 
   def make_builder() -> PairsBuilder:
@@ -118,9 +123,11 @@ def _write(builder: PairsBuilder) -> None:
       left,
     )
   try:
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
+    # TFDS prints that it downloads, which it does not.
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+      )
   except OSError:
     # Another host that shares the folder finished first and its copy stays.
     if not builder.data_path.exists():

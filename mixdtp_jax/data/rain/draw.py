@@ -11,8 +11,7 @@ eagerly, in a tf.function and in tf.data.
 import itertools
 import math
 
-import tensorflow as tf
-
+from mixdtp_jax.data.tf import tf
 from mixdtp_jax.recipe.rain_ranges import RainRanges
 
 _LAYERS = 3  # of falling drops
