@@ -1,16 +1,47 @@
-"""The one reader of image files, and their writer."""
+"""The one reader of image files, and a writer of PNG.
 
+`opened` opens a file of any format; every failure is an `ImageError` with the
+file's name. `read_image` and `image_shape` are for data sets, which hold RGB of
+8 bits; `restoration.pictures` reads the rest.
+"""
+
+import functools
 import io
 import os
+import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from mixdtp_jax.runtime.files import replacing
+
+MAX_PIXELS = 178_956_970  # of an image; Pillow has this limit too
+_SMALLER = 'make it smaller, or cut it'
+
+# Other formats are not tried: EPS, for one, would start another program.
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'AVIF', 'BMP', 'GIF')
+_HEIC = (b'heic', b'heix', b'hevc', b'hevx')  # brands of files
+_ORIENTATION = 0x0112  # EXIF's tag
+# By orientation: the steps along rows and columns, and whether they swap.
+_TURNS = {
+  1: (1, 1, False),
+  2: (1, -1, False),
+  3: (-1, -1, False),
+  4: (-1, 1, False),
+  5: (1, 1, True),
+  6: (-1, 1, True),
+  7: (-1, -1, True),
+  8: (1, -1, True),
+}
+
+
+class ImageError(ValueError):
+  """An image that cannot be used; the message names it and says why."""
 
 
 class Half(NamedTuple):
@@ -20,47 +51,158 @@ class Half(NamedTuple):
   side: str  # 'left' or 'right'
 
 
-# A file, the encoded bytes of a PNG or JPEG, or half a file.
+# A file, the encoded bytes of an image, or half a file.
 ImageFile = Path | bytes | Half
 
 
 def image_shape(image: ImageFile, label: str = '') -> tuple[int, int]:
-  """(H, W) from the header.
+  """Returns (H, W) of the upright image, from the header.
 
   Args:
     image: file, encoded bytes, or half a file.
-    label: names the image in errors, where it is no file.
+    label: name of encoded bytes, for errors.
 
   Raises:
-    ValueError: not a PNG or JPEG, not RGB, or half of an odd width.
+    ImageError: not an image, not RGB of 8 bits, or half of an odd width.
   """
   if isinstance(image, Half):
     height, width = image_shape(image.path)
     return height, _half_width(image.path, width)
-  with _opened(image, label) as opened:
-    return opened.height, opened.width
+  with opened(image, label) as file:
+    _check_rgb(file, name_of(image, label))
+    return upright_size(file)
 
 
 def read_image(image: ImageFile, label: str = '') -> np.ndarray:
-  """Decodes to (H, W, 3) uint8; arguments and errors as `image_shape`'s.
+  """Decodes an image of a data set to (H, W, 3) uint8, upright.
+
+  Args:
+    image: file, encoded bytes, or half a file.
+    label: name of encoded bytes, for errors.
 
   Raises:
-    ValueError: as there, or the data is cut short or damaged.
+    ImageError: see `image_shape`; or the data is cut short or damaged.
   """
   if isinstance(image, Half):
     both = read_image(image.path)
     middle = _half_width(image.path, both.shape[1])
     return both[:, :middle] if image.side == 'left' else both[:, middle:]
-  with _opened(image, label) as opened:
-    return np.asarray(opened.convert('RGB'))
+  with opened(image, label) as file:
+    _check_rgb(file, name_of(image, label))
+    file.load()
+    return turned(np.asarray(file.convert('RGB')), orientation(file))
+
+
+@contextmanager
+def opened(
+  image: Path | bytes, label: str = '', max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+  """Opens an image; it is decoded, and its frames are read, in the body.
+
+  Args:
+    image: file or encoded bytes.
+    label: name of encoded bytes, for errors.
+    max_pixels: number of pixels above which the image is refused.
+
+  Raises:
+    ImageError: the file is not there, is no image or a damaged one, or has too
+      many pixels; or the body's work with Pillow fails.
+  """
+  name = name_of(image, label)
+  try:
+    with _binary(image, name) as file:
+      _check_format(file, name)
+      with Image.open(file, formats=_formats()) as found:
+        if found.width * found.height > max_pixels:
+          raise ImageError(
+            f'{name} has {found.width}x{found.height} pixels, more than the '
+            f'{max_pixels:,} that are read: {_SMALLER}'
+          )
+        yield found
+  except ImageError:
+    raise
+  except Image.DecompressionBombError:
+    raise ImageError(
+      f'{name} has more than {MAX_PIXELS:,} pixels: {_SMALLER}'
+    ) from None
+  except UnidentifiedImageError:
+    raise ImageError(
+      f'{name} cannot be decoded: it is none of {", ".join(_formats())}, or '
+      'its header is damaged'
+    ) from None
+  except MemoryError:
+    raise ImageError(f'{name} needs more memory than there is') from None
+  # Pillow's decoders raise anything on damaged data.
+  except Exception as error:  # noqa: BLE001
+    if isinstance(error, OSError) and error.strerror:
+      raise ImageError(f'{name} cannot be read: {error.strerror}') from error
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise ImageError(
+      f'{name} cannot be decoded ({reason}): it is damaged or cut short'
+    ) from error
+
+
+def name_of(image: Path | bytes, label: str = '') -> str:
+  """Returns a printable name: of the file, or of encoded bytes their label."""
+  name = str(image) if isinstance(image, Path) else label
+  return name if name.isprintable() else ascii(name)
+
+
+def orientation(file: Image.Image) -> int:
+  """Returns how the pixels lie, 1 to 8 as in EXIF; 1 if nothing says so.
+
+  Call it after `load` for a PNG, which may have EXIF behind its pixels.
+  """
+  if file.format in ('TIFF', 'HEIF'):  # turned while they are decoded
+    return 1
+  try:
+    value = file.getexif().get(_ORIENTATION, 1)
+  except Exception:  # noqa: BLE001  damaged EXIF leaves the pixels sound
+    return 1
+  return value if value in _TURNS else 1
+
+
+def upright_size(file: Image.Image) -> tuple[int, int]:
+  """Returns (H, W) of the image as it is meant to be seen."""
+  # Pillow would decode every PNG to look for EXIF behind its pixels.
+  plain = file.format == 'PNG' and not _has_metadata(file.fp)
+  swapped = not plain and _TURNS[orientation(file)][2]
+  return (file.width, file.height) if swapped else (file.height, file.width)
+
+
+def turned(pixels: np.ndarray, how: int) -> np.ndarray:
+  """Turns and mirrors (H, W, ...) pixels that lie as orientation `how` says."""
+  rows, columns, swapped = _TURNS[how]
+  pixels = pixels[::rows, ::columns]
+  return np.ascontiguousarray(pixels.swapaxes(0, 1) if swapped else pixels)
+
+
+def raw_mode(file: Image.Image) -> str:
+  """Returns how an opened file stores samples, as Pillow names it, or ''."""
+  arguments = file.tile[0][3] if file.tile else ''
+  first = arguments[0] if isinstance(arguments, tuple) else arguments
+  return first if isinstance(first, str) else ''
+
+
+def is_wide(file: Image.Image) -> bool:
+  """Returns whether an opened file has more than 8 bits for each sample."""
+  return ';16' in raw_mode(file) or file.mode.startswith(('I', 'F'))
+
+
+def is_animated(file: Image.Image) -> bool:
+  """Returns whether a file has several frames or pages.
+
+  The further images of an MPO, such as the other eye's, do not count.
+  """
+  return file.format != 'MPO' and getattr(file, 'is_animated', False)
 
 
 def encoded(image: ImageFile) -> bytes:
-  """The bytes of a file as they are, and those of half a file as a PNG.
+  """Returns the bytes of a file as they are; of half a file, those of a PNG.
 
   Raises:
     OSError: the file cannot be read.
-    ValueError: half a file, and it cannot be decoded.
+    ImageError: half a file, and it cannot be decoded.
   """
   if isinstance(image, Half):
     return encode_png(read_image(image))
@@ -68,41 +210,11 @@ def encoded(image: ImageFile) -> bytes:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-  """(H, W, 3) uint8 as a PNG."""
+  """Encodes (H, W, 3) uint8 as a PNG."""
   buffer = io.BytesIO()
   # On photographs the usual level 6 takes twice as long for the same size.
   Image.fromarray(image).save(buffer, format='PNG', compress_level=3)
   return buffer.getvalue()
-
-
-def _half_width(path: Path, width: int) -> int:
-  if width % 2:
-    raise ValueError(
-      f'{path} is {width} pixels wide, which is odd: it does not hold two '
-      'images side by side'
-    )
-  return width // 2
-
-
-@contextmanager
-def _opened(image: Path | bytes, label: str) -> Iterator[Image.Image]:
-  label = str(image) if isinstance(image, Path) else label
-  source = image if isinstance(image, Path) else io.BytesIO(image)
-  try:
-    with Image.open(source, formats=('PNG', 'JPEG')) as opened:
-      # A palette is a way to store RGB; any other mode is another image.
-      transparent = ' with transparency' * ('transparency' in opened.info)
-      if opened.mode not in ('RGB', 'P') or transparent:
-        raise ValueError(
-          f'{label} is not RGB (its mode is {opened.mode}{transparent}): '
-          'convert it to RGB'
-        )
-      yield opened
-  # SyntaxError is what Pillow raises for a damaged PNG chunk.
-  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-    raise ValueError(
-      f'{label} cannot be decoded as PNG or JPEG ({error}): replace the file'
-    ) from error
 
 
 def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
@@ -112,7 +224,9 @@ def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-  """(H, W, 3), uint8 or float in [0, 1], as uint8: clamped and rounded.
+  """Returns (H, W, 3), uint8 or float in [0, 1], as uint8.
+
+  Floats are clamped and rounded.
 
   Raises:
     ValueError: the image has another shape, or values that are not finite.
@@ -127,3 +241,78 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
   # In float32, as protocol rgb8 rounds: both see the same image.
   scaled = np.float32(255) * np.clip(image.astype(np.float32), 0, 1)
   return np.round(scaled).astype(np.uint8)
+
+
+def _half_width(path: Path, width: int) -> int:
+  if width % 2:
+    raise ImageError(
+      f'{path} is {width} pixels wide, which is odd: it does not hold two '
+      'images side by side'
+    )
+  return width // 2
+
+
+def _check_rgb(file: Image.Image, name: str) -> None:
+  if is_wide(file):
+    raise ImageError(
+      f'{name} has more than 8 bits for each sample, and data sets hold 8: '
+      'convert it to 8 bits'
+    )
+  # A palette is a way to store RGB; any other mode is another image.
+  transparent = ' with transparency' * ('transparency' in file.info)
+  if file.mode not in ('RGB', 'P') or transparent:
+    raise ImageError(
+      f'{name} is not RGB (its mode is {file.mode}{transparent}): convert it '
+      'to RGB'
+    )
+  if is_animated(file):
+    raise ImageError(f'{name} has several frames or pages: keep one of them')
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+  """Prepares Pillow and names the formats that it can read here."""
+  # A long text in a PNG is no reason to refuse it.
+  PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+  try:
+    import pillow_heif
+  except ImportError:
+    return _FORMATS
+  pillow_heif.register_heif_opener()
+  return (*_FORMATS, 'HEIF')
+
+
+@contextmanager
+def _binary(image: Path | bytes, name: str) -> Iterator[BinaryIO]:
+  if isinstance(image, bytes):
+    yield io.BytesIO(image)
+    return
+  # A pipe or a device might never end.
+  if not stat.S_ISREG(image.stat().st_mode):
+    raise ImageError(f'{name} is not a file but a folder, pipe or device')
+  with image.open('rb') as file:
+    yield file
+
+
+def _check_format(file: BinaryIO, name: str) -> None:
+  """Says what is missing to read HEIC, which Pillow does not know."""
+  head = file.read(32)
+  file.seek(0)
+  is_heic = head[4:8] == b'ftyp' and any(brand in head for brand in _HEIC)
+  if is_heic and 'HEIF' not in _formats():
+    raise ImageError(
+      f'{name} is HEIC, which needs another package: pip install pillow-heif'
+    )
+
+
+def _has_metadata(file: BinaryIO) -> bool:
+  """Returns whether a PNG has chunks, in any place, that EXIF may be in."""
+  place = file.tell()
+  file.seek(8)  # behind the signature
+  kinds = set()
+  while len(head := file.read(8)) == 8:
+    length, kind = struct.unpack('>I4s', head)
+    kinds.add(kind)
+    file.seek(length + 4, os.SEEK_CUR)
+  file.seek(place)
+  return not kinds.isdisjoint((b'eXIf', b'iTXt', b'zTXt'))

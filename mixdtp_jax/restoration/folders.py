@@ -1,0 +1,259 @@
+"""Which files are restored, and where the results go.
+
+All is decided before the first picture is read, from names alone: what is
+restored, what exists already, and what would collide.
+"""
+
+import collections
+import dataclasses
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mixdtp_jax.restoration.encoding import ENDINGS, ending_of, format_of
+
+RESTORED, COMPARED = '_derained', '_compare'  # ends of names
+_WILD = '*?['
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One picture to restore.
+
+  Attributes:
+    source: the file to read.
+    target: the file to write.
+    sheet: the before/after sheet to write; None for none.
+    format: the format to write; '' for that of the source.
+    size: of the source, in bytes, as a measure of the work.
+  """
+
+  source: Path
+  target: Path
+  sheet: Path | None
+  format: str
+  size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What is to be done.
+
+  Attributes:
+    jobs: pictures to restore, in order.
+    done: sources whose results exist already.
+    results: number of inputs left out because they are results of this command.
+  """
+
+  jobs: list[Job]
+  done: list[Path]
+  results: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Input:
+  path: Path
+  below: Path  # its place below the folder that was given
+
+
+def make_plan(
+  inputs: Sequence[str],
+  output: str | None = None,
+  *,
+  format: str = '',
+  compare: bool = False,
+  overwrite: bool = False,
+) -> Plan:
+  """Decides which file becomes which.
+
+  Args:
+    inputs: files, folders (with all pictures below them) and patterns with *, ?
+      and **.
+    output: a file, for one input that is a file, or a folder, in which names
+      and the structure of folders are kept; None writes NAME_derained.EXT
+      beside each input.
+    format: the format to write, such as 'PNG'; '' for that of each input.
+    compare: also write sheets.
+    overwrite: also redo what exists.
+
+  Raises:
+    FileNotFoundError: an input is not there, or has no pictures.
+    ValueError: two inputs would have one output, or an input would be
+      overwritten.
+  """
+  into = _Output(inputs, output, format, compare)
+  found = list(dict.fromkeys(_find(inputs, into.folder)))
+  ours = set() if into.folder or into.file else _results(found)
+  kept = [i for i in found if (i.path.parent, i.path.stem) not in ours]
+  jobs = [into.job(each) for each in kept]
+  _check_collisions(jobs)
+  for folder in {job.target.parent for job in jobs}:
+    _check_writable(folder)
+  done = [] if overwrite else [j.source for j in jobs if j.target.exists()]
+  skipped = set(done)
+  return Plan(
+    [job for job in jobs if job.source not in skipped],
+    done,
+    len(found) - len(kept),
+  )
+
+
+class _Output:
+  """Where results go."""
+
+  def __init__(self, inputs, output, format, compare):
+    self._compare, self.file, self.folder = compare, None, None
+    self._ending = ending_of(format) if format else None
+    self._format = format
+    if output is None:
+      return
+    path = Path(output).expanduser()
+    single = len(inputs) == 1 and not _is_wild(inputs[0])
+    single = single and not Path(inputs[0]).expanduser().is_dir()
+    as_folder = path.is_dir() or output.endswith(('/', os.sep))
+    if as_folder or (not path.suffix and not path.exists()):
+      self.folder = path
+    elif not single:
+      raise ValueError(
+        f'-o {output}: several pictures need a folder, such as -o '
+        f'{path.with_suffix("")}{os.sep}'
+      )
+    elif not (named := format_of(path.name)):
+      raise ValueError(
+        f'-o {output}: {path.suffix or "no ending"} is no format that is '
+        f'written: use one of {" ".join(ENDINGS)}, or a folder that ends in '
+        f'{os.sep}'
+      )
+    elif format and named != format:
+      raise ValueError(
+        f'-o {output} ends like {named}, and --format is {format}: drop one'
+      )
+    else:
+      self.file, self._format = path, named
+
+  def job(self, found: _Input) -> Job:
+    """Returns the work on one input."""
+    source = found.path
+    ending = self._ending or source.suffix
+    if self.file:
+      target = self.file
+    elif self.folder:
+      target = self.folder / found.below.with_suffix(ending)
+    else:
+      target = source.with_name(f'{source.stem}{RESTORED}{ending}')
+    stem = target.stem.removesuffix(RESTORED)
+    sheet = target.with_name(f'{stem}{COMPARED}.jpg') if self._compare else None
+    size = source.stat().st_size if source.exists() else 0
+    return Job(source, target, sheet, self._format, size)
+
+
+def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
+  """Finds the files that the inputs name, without those below `output`."""
+  for text in inputs:
+    path = Path(text)
+    if not path.exists():
+      path = path.expanduser()
+    if path.is_dir():
+      found = list(_pictures_below(path, output))
+      if not found:
+        raise FileNotFoundError(
+          f'{path} has no pictures: files that end in {" ".join(ENDINGS)}'
+        )
+      yield from (_Input(file, file.relative_to(path)) for file in found)
+    elif path.exists():
+      yield _Input(path, Path(path.name))
+    elif _is_wild(text):
+      yield from _matches(path, output)
+    elif '://' in text:
+      raise FileNotFoundError(f'{text}: addresses are not read; download it')
+    else:
+      raise FileNotFoundError(f'{text}: there is no such file or folder')
+
+
+def _matches(pattern: Path, output: Path | None) -> list[_Input]:
+  """Finds the pictures that match a pattern."""
+  fixed = Path()
+  for part in pattern.parts[:-1]:
+    if any(sign in part for sign in _WILD):
+      break
+    fixed /= part
+  paths = map(Path, sorted(glob.glob(str(pattern), recursive=True)))
+  found = [_Input(p, p.relative_to(fixed)) for p in paths if _is_picture(p)]
+  if output and _is_below(output, fixed):
+    found = [each for each in found if not _is_below(each.path, output)]
+  if not found:
+    raise FileNotFoundError(f'{pattern}: no picture matches')
+  return found
+
+
+def _pictures_below(folder: Path, output: Path | None) -> Iterator[Path]:
+  """Yields the pictures below a folder, without hidden ones, in order."""
+
+  def fail(error: OSError) -> None:
+    raise error
+
+  output = output and output.resolve()
+  for place, folders, names in os.walk(folder, onerror=fail):
+    folders[:] = sorted(
+      name
+      for name in folders
+      if not name.startswith('.') and Path(place, name).resolve() != output
+    )
+    yield from filter(_is_picture, (Path(place, n) for n in sorted(names)))
+
+
+def _is_picture(path: Path) -> bool:
+  """Returns whether a name is a picture's; a folder is none."""
+  hidden = path.name.startswith('.')
+  return not hidden and bool(format_of(path.name)) and not path.is_dir()
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+  return folder.resolve() in path.resolve().parents
+
+
+def _is_wild(text: str) -> bool:
+  return any(sign in text for sign in _WILD) and not Path(text).exists()
+
+
+def _results(found: Sequence[_Input]) -> set[tuple[Path, str]]:
+  """Returns folders and stems of results of these inputs."""
+  return {
+    (each.path.parent, each.path.stem + end)
+    for each in found
+    for end in (RESTORED, COMPARED)
+  }
+
+
+def _check_collisions(jobs: Sequence[Job]) -> None:
+  sources = {_same(job.source): job.source for job in jobs}
+  writers = collections.defaultdict(list)
+  for job in jobs:
+    for file in filter(None, (job.target, job.sheet)):
+      if (source := sources.get(_same(file))) is not None:
+        raise ValueError(
+          f'{source} would be overwritten by its result or another one: give '
+          'another folder by -o'
+        )
+      writers[_same(file)].append(job.source)
+  for file, found in writers.items():
+    if len(found) > 1:
+      raise ValueError(
+        f'{found[0]} and {found[1]} would both become {file}: restore them '
+        'apart, each with its own -o'
+      )
+
+
+def _check_writable(folder: Path) -> None:
+  """Checks a folder, or the one that it will be made in."""
+  there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+  if not there.is_dir() or not os.access(there, os.W_OK):
+    raise PermissionError(
+      f'{folder}: nothing can be written there; give another folder by -o'
+    )
+
+
+def _same(path: Path) -> str:
+  """Returns a text that is equal for paths of one file."""
+  return os.path.normcase(os.path.realpath(path))

@@ -1,0 +1,208 @@
+"""What a picture says about itself: EXIF, ICC profile, XMP, resolution.
+
+EXIF is changed in place and not written new, because notes of camera makers
+refer to places in it.
+"""
+
+import dataclasses
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image
+
+from mixdtp_jax.restoration.sixteen_bits import png_chunk
+
+_PREFIX = b'Exif\0\0'
+_SHORT, _LONG = 3, 4  # types of EXIF's values
+_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003
+_CAMERA, _PLACE = 0x8769, 0x8825  # directories within EXIF
+_THUMBNAILS = ((0x0201, 0x0202), (0x0111, 0x0117))  # tags of place and length
+_TURNED = re.compile(rb'(tiff:Orientation(?:=["\']|>)\s*)\d')
+# What a TIFF says about its scene and not about how its pixels are stored:
+# description, maker, model, software, date, artist, copyright.
+_ABOUT = (270, 271, 272, 305, 306, 315, 33432)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+  """What is kept of a picture, as of the upright picture.
+
+  Attributes:
+    exif: as in a file, without the 'Exif' before it; b'' if there is none.
+    icc: the ICC profile of the colours.
+    xmp: XML text.
+    dpi: pixels per inch to the right and down; None if unknown.
+    colours: chunks of a PNG without profile that define its colours.
+    damaged: whether EXIF was there but could not be read.
+  """
+
+  exif: bytes = b''
+  icc: bytes = b''
+  xmp: bytes = b''
+  dpi: tuple[float, float] | None = None
+  colours: bytes = b''
+  damaged: bool = False
+
+
+def read_metadata(file: Image.Image, height: int, width: int) -> Metadata:
+  """Reads the metadata of an opened file.
+
+  Args:
+    file: the file; its pixels are decoded already.
+    height: of the upright picture, in pixels.
+    width: the same.
+  """
+  exif, damaged = _exif(file), False
+  try:
+    exif = _upright(exif, height, width) if exif else b''
+  except (struct.error, KeyError):
+    exif, damaged = b'', True
+  xmp = file.info.get('xmp') or file.info.get('XML:com.adobe.xmp') or b''
+  xmp = xmp.encode() if isinstance(xmp, str) else xmp
+  return Metadata(
+    exif,
+    file.info.get('icc_profile') or b'',
+    _TURNED.sub(rb'\g<1>1', xmp),
+    _dpi(file.info.get('dpi')),
+    _png_colours(file.info) if file.format == 'PNG' else b'',
+    damaged,
+  )
+
+
+def png_chunks(metadata: Metadata) -> bytes:
+  """Returns the chunks that belong behind the header of a PNG."""
+  chunks = metadata.colours
+  if metadata.icc:
+    profile = b'ICC profile\0\0' + zlib.compress(metadata.icc)
+    chunks = png_chunk(b'iCCP', profile)
+  if metadata.exif:
+    chunks += png_chunk(b'eXIf', metadata.exif)
+  if metadata.xmp:
+    chunks += png_chunk(b'iTXt', b'XML:com.adobe.xmp' + bytes(5) + metadata.xmp)
+  if metadata.dpi:
+    per_metre = [round(value / 0.0254) for value in metadata.dpi]
+    chunks += png_chunk(b'pHYs', struct.pack('>IIB', *per_metre, 1))
+  return chunks
+
+
+def tiff_tags(metadata: Metadata) -> dict[int, Any]:
+  """Returns the tags of a TIFF, by number; a dict is a directory."""
+  exif = Image.Exif()
+  exif.load(metadata.exif)
+  tags = {tag: _as_stored(exif[tag]) for tag in _ABOUT if tag in exif}
+  for directory in (_CAMERA, _PLACE):
+    if values := exif.get_ifd(directory):
+      tags[directory] = values
+  blocks = {700: metadata.xmp, 34675: metadata.icc}
+  tags |= {tag: block for tag, block in blocks.items() if block}
+  if metadata.dpi:
+    tags |= {282: metadata.dpi[0], 283: metadata.dpi[1], 296: 2}
+  return tags
+
+
+def _exif(file: Image.Image) -> bytes:
+  found = file.info.get('exif') or b''
+  if file.format == 'TIFF' or 'Raw profile type exif' in file.info:
+    found = _rewritten(file)
+  while found.startswith(_PREFIX):
+    found = found.removeprefix(_PREFIX)
+  return found
+
+
+def _rewritten(file: Image.Image) -> bytes:
+  """Writes EXIF of a file that has none in one piece."""
+  try:
+    found, kept = file.getexif(), Image.Exif()
+    for tag in _ABOUT:
+      if tag in found:
+        kept[tag] = _as_stored(found[tag])
+    directories = [found.get_ifd(tag) for tag in (_CAMERA, _PLACE)]
+    for tag, values in zip((_CAMERA, _PLACE), directories, strict=True):
+      kept.get_ifd(tag).update(values)
+    return kept.tobytes() if len(kept) or any(directories) else b''
+  except Exception:  # noqa: BLE001  Pillow raises anything on damaged EXIF
+    return b'damaged'
+
+
+def _as_stored(value: Any) -> Any:
+  """Returns a text as the bytes that Pillow made it from; others unchanged."""
+  return value.encode('latin-1', 'replace') if isinstance(value, str) else value
+
+
+def _upright(exif: bytes, height: int, width: int) -> bytes:
+  """Returns EXIF with orientation 1, the true size, and no thumbnail.
+
+  Raises:
+    struct.error, KeyError: it is damaged.
+  """
+  data = bytearray(exif)
+  order = {b'II*\0': '<', b'MM\0*': '>'}[bytes(data[:4])]
+
+  def number(place: int) -> int:
+    return struct.unpack_from(f'{order}I', data, place)[0]
+
+  def entries(place: int) -> Iterator[tuple[int, int, int]]:
+    (count,) = struct.unpack_from(f'{order}H', data, place)
+    for at in range(place + 2, place + 2 + 12 * count, 12):
+      tag, kind = struct.unpack_from(f'{order}HH', data, at)
+      if kind == _SHORT:
+        yield tag, struct.unpack_from(f'{order}H', data, at + 8)[0], at
+      else:
+        yield tag, number(at + 8), at
+
+  first = number(4)
+  camera = None
+  for tag, value, at in entries(first):
+    if tag == _ORIENTATION:
+      struct.pack_into(f'{order}HIHH', data, at + 2, _SHORT, 1, 1, 0)
+    elif tag == _CAMERA:
+      camera = value
+  sizes = {_WIDTH: width, _HEIGHT: height}
+  for tag, _, at in entries(camera) if camera else ():
+    if tag in sizes:
+      struct.pack_into(f'{order}HII', data, at + 2, _LONG, 1, sizes[tag])
+  link = first + 2 + 12 * struct.unpack_from(f'{order}H', data, first)[0]
+  if thumbnail := number(link):
+    struct.pack_into(f'{order}I', data, link, 0)
+    found = {tag: value for tag, value, _ in entries(thumbnail)}
+    for place, length in _THUMBNAILS:
+      if found.get(place, 0) > link:
+        _blank(data, found[place], found.get(length, 0))
+  return bytes(data)
+
+
+def _blank(data: bytearray, start: int, length: int) -> None:
+  """Removes bytes at the end; elsewhere makes them zero."""
+  if start + length >= len(data):
+    del data[start:]
+  else:
+    data[start : start + length] = bytes(length)
+
+
+def _dpi(found: Any) -> tuple[float, float] | None:
+  """Returns a resolution if it makes sense."""
+  try:
+    right, down = map(float, found)
+  except (TypeError, ValueError, ZeroDivisionError):
+    return None
+  sound = all(1 < value <= 1e5 for value in (right, down))
+  return (right, down) if sound else None
+
+
+def _png_colours(info: dict[str, Any]) -> bytes:
+  """Returns the chunks of a PNG that define its colours without a profile."""
+  chunks = b''
+  if 'srgb' in info:
+    chunks += png_chunk(b'sRGB', bytes([info['srgb']]))
+  if 'gamma' in info:
+    chunks += png_chunk(b'gAMA', _hundred_thousandths([info['gamma']]))
+  if 'chromaticity' in info:
+    chunks += png_chunk(b'cHRM', _hundred_thousandths(info['chromaticity']))
+  return chunks
+
+
+def _hundred_thousandths(values) -> bytes:
+  return struct.pack(f'>{len(values)}I', *(round(1e5 * v) for v in values))

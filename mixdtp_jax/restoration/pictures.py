@@ -1,0 +1,198 @@
+"""Pictures of any format: their pixels as arrays, and what comes with them."""
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageCms, JpegImagePlugin
+
+from mixdtp_jax.data import images
+from mixdtp_jax.data.images import ImageError
+from mixdtp_jax.restoration.metadata import Metadata, read_metadata
+from mixdtp_jax.restoration.sixteen_bits import read_wide
+
+# The modes of Pillow that stay as they are, by channels.
+MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+
+
+class Frame(NamedTuple):
+  """One frame or page.
+
+  Attributes:
+    pixels: (H, W, C) uint8 or uint16, upright: gray, gray and alpha, RGB or
+      RGBA.
+    duration: milliseconds that an animation shows it; 0 if it does not say.
+  """
+
+  pixels: np.ndarray
+  duration: float = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """An image file whose pixels are read when they are needed.
+
+  Attributes:
+    source: file or encoded bytes.
+    name: how messages call it.
+    format: Pillow's name of the format; an MPO is a JPEG.
+    height: of the first frame, upright, in pixels.
+    width: the same.
+    count: number of frames or pages.
+    stored: how the file was stored, as `encode` keeps it, in the words of
+      Pillow's writers.
+    max_pixels: number of pixels above which a frame is refused.
+  """
+
+  source: Path | bytes
+  name: str
+  format: str
+  height: int
+  width: int
+  count: int
+  stored: dict[str, Any]
+  max_pixels: int = images.MAX_PIXELS
+
+  def read(self) -> tuple[list[Frame], Metadata]:
+    """Decodes a picture of one frame, with its metadata.
+
+    Raises:
+      ImageError: see `frames`.
+    """
+    with self._opened() as file:
+      frame = self._decoded(file)
+      return [frame], read_metadata(file, *frame.pixels.shape[:2])
+
+  def frames(self) -> Iterator[Frame]:
+    """Decodes one frame after the other.
+
+    Raises:
+      ImageError: the file is damaged, too large, or stored in a way that is not
+        read; the message names it.
+    """
+    with self._opened() as file:
+      for index in range(self.count):
+        file.seek(index)
+        yield self._decoded(file)
+
+  def metadata(self) -> Metadata:
+    """Reads the metadata, which takes decoding the first frame."""
+    with self._opened() as file:
+      file.load()
+      return read_metadata(file, self.height, self.width)
+
+  def _opened(self):
+    return images.opened(self.source, self.name, self.max_pixels)
+
+  def _decoded(self, file: Image.Image) -> Frame:
+    if images.is_wide(file):
+      if self.count > 1:
+        raise ImageError(
+          f'{self.name} has {self.count} frames or pages of 16 bits for each '
+          'sample, which are not read: split the file'
+        )
+      with self._opened() as second:
+        pixels = read_wide(file, second, self.name)
+    else:
+      pixels = _eight_bits(file)
+    pixels = images.turned(pixels, images.orientation(file))
+    return Frame(pixels, file.info.get('duration', 0))
+
+
+def open_picture(
+  source: Path | bytes, name: str = '', max_pixels: int = images.MAX_PIXELS
+) -> Picture:
+  """Reads the header of an image file of any format.
+
+  Args:
+    source: file or encoded bytes.
+    name: name of encoded bytes, for errors.
+    max_pixels: number of pixels above which the picture is refused.
+
+  Raises:
+    ImageError: the file is not there, is no image, or has too many pixels.
+  """
+  with images.opened(source, name, max_pixels) as file:
+    height, width = images.upright_size(file)
+    count = file.n_frames if images.is_animated(file) else 1
+    return Picture(
+      source,
+      images.name_of(source, name),
+      'JPEG' if file.format == 'MPO' else file.format,
+      height,
+      width,
+      count,
+      _stored(file, source),
+      max_pixels,
+    )
+
+
+def _stored(file: Image.Image, source: Path | bytes) -> dict[str, Any]:
+  info, stored = file.info, {}
+  if file.format in ('JPEG', 'MPO'):
+    stored['progressive'] = bool(info.get('progressive'))
+    tables = file.quantization
+    if tables and max(max(table) for table in tables.values()) < 256:
+      stored['qtables'] = tables
+      sampling = JpegImagePlugin.get_sampling(file)
+      stored['subsampling'] = max(sampling, 0)  # -1: of another kind
+  elif file.format == 'TIFF':
+    stored['compression'] = info.get('compression', 'raw')
+  elif file.format == 'WEBP':
+    stored['lossless'] = _is_lossless_webp(_content(source))
+  elif file.format == 'AVIF':
+    stored['subsampling'] = _avif_sampling(_content(source))
+  if images.is_animated(file):
+    if 'loop' in info:
+      stored['loop'] = info['loop']
+    if file.format == 'PNG' and info.get('default_image'):
+      stored['default_image'] = True
+  return stored
+
+
+def _content(source: Path | bytes) -> bytes:
+  return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _avif_sampling(data: bytes) -> str:
+  """Returns how much coarser an AVIF stores colours than brightness."""
+  place = data.find(b'av1C')
+  bits = data[place + 6] >> 2 & 3 if 0 <= place < len(data) - 6 else 3
+  return ('4:4:4', '4:2:0', '4:2:2', '4:2:0')[bits]
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+  lossless, lossy = data.find(b'VP8L'), data.find(b'VP8 ')
+  return lossless >= 0 and not 0 <= lossy < lossless
+
+
+def _eight_bits(file: Image.Image) -> np.ndarray:
+  """Returns a frame as (H, W, C) uint8."""
+  file.load()
+  mode = file.mode
+  if file.has_transparency_data:
+    wanted = 'LA' if mode in ('1', 'L', 'LA', 'La') else 'RGBA'
+  else:
+    wanted = 'L' if mode in ('1', 'L') else 'RGB'
+  if mode in ('CMYK', 'LAB'):
+    file = _by_profile(file)
+  pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
+  return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _by_profile(file: Image.Image) -> Image.Image:
+  """Converts to sRGB by the file's own profile, if it has a sound one."""
+  if profile := file.info.get('icc_profile'):
+    try:
+      return ImageCms.profileToProfile(
+        file,
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+        ImageCms.createProfile('sRGB'),
+        outputMode='RGB',
+      )
+    except (ImageCms.PyCMSError, OSError, TypeError):
+      pass  # damaged, or a profile of other colours
+  return file.convert('RGB')

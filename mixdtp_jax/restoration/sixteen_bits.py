@@ -1,0 +1,98 @@
+"""16 bits for each sample, which Pillow reads and writes as 8 but for gray.
+
+Pillow unpacks the high byte of each sample. Told that the file has the other
+byte order, it unpacks the low byte: two passes give all 16 bits.
+"""
+
+import struct
+import sys
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from mixdtp_jax.data.images import ImageError, raw_mode
+
+_SWAPPED = {'L': 'B', 'B': 'L', 'N': 'B' if sys.byteorder == 'little' else 'L'}
+_CHANNELS = {'RGB;16': 3, 'RGBX;16': 3, 'RGBA;16': 4}
+_PLANAR, _PHOTOMETRIC = 284, 262  # TIFF's tags
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by channels
+
+
+def read_wide(first: Image.Image, second: Image.Image, name: str) -> np.ndarray:
+  """Decodes all bits of a PNG or TIFF of 16 bits.
+
+  Args:
+    first: the opened file, not decoded yet.
+    second: the same file, opened once more.
+    name: of the file, for errors.
+
+  Returns:
+    (H, W, C) uint16: gray, gray and alpha, RGB or RGBA.
+
+  Raises:
+    ImageError: the samples are no 16-bit integers, or are stored in a way that
+      is not read.
+  """
+  raw, transparent = raw_mode(first), first.info.get('transparency')
+  tags = getattr(first, 'tag_v2', {})
+  known = tags.get(_PLANAR, 1) == 1 and tags.get(_PHOTOMETRIC, 1) in (1, 2)
+  if known and raw in ('I;16', 'I;16B', 'I;16L', 'I;16N'):
+    pixels = np.asarray(first).astype(np.uint16)[..., None]
+  elif raw == 'LA;16B':
+    pixels = _unpacked(first, 'I', 'I;32B').astype(np.uint32)
+    pixels = np.stack([pixels >> 16, pixels & 0xFFFF], -1).astype(np.uint16)
+  elif known and raw[:-1] in _CHANNELS:
+    other = raw[:-1] + _SWAPPED[raw[-1]]
+    high = np.asarray(first).astype(np.uint16)
+    pixels = high << 8 | _unpacked(second, second.mode, other)
+    pixels = pixels[..., : _CHANNELS[raw[:-1]]]
+  else:
+    raise ImageError(
+      f'{name} stores its pixels as {raw or first.mode}, which is not read: '
+      'convert it to 8 or 16 bits for each sample, in RGB or gray'
+    )
+  if isinstance(transparent, int | tuple):  # the one colour that is not seen
+    opaque = (pixels != np.asarray(transparent)).any(-1, keepdims=True)
+    pixels = np.concatenate([pixels, opaque * np.uint16(0xFFFF)], -1)
+  return pixels
+
+
+def _unpacked(file: Image.Image, mode: str, raw: str) -> np.ndarray:
+  """Decodes a file as if its samples were stored as `raw`."""
+  file._mode = mode
+  tiles = []
+  for codec, box, offset, arguments in file.tile:
+    if isinstance(arguments, tuple):
+      tiles.append((codec, box, offset, (raw, *arguments[1:])))
+    else:
+      tiles.append((codec, box, offset, raw))
+  file.tile = [type(file.tile[0])(*tile) for tile in tiles]
+  return np.asarray(file)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+  """Returns a chunk of a PNG file."""
+  check = zlib.crc32(kind + data)
+  return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', check)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+  """Encodes (H, W, C) uint16 as a PNG."""
+  height, width, channels = pixels.shape
+  header = struct.pack(
+    '>IIBBBBB', width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0
+  )
+  rows = pixels.astype('>u2').reshape(height, -1).view(np.uint8)
+  # Each byte less the one above it (filter 2), which compresses better.
+  lines = np.empty((height, 1 + rows.shape[1]), np.uint8)
+  lines[:, 0] = 2
+  lines[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
+  return b''.join(
+    [
+      b'\x89PNG\r\n\x1a\n',
+      png_chunk(b'IHDR', header),
+      png_chunk(b'IDAT', zlib.compress(lines, 3)),
+      png_chunk(b'IEND', b''),
+    ]
+  )
