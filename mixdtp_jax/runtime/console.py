@@ -6,7 +6,6 @@ which `show` changes; elsewhere it is a message now and then.
 
 import contextlib
 import logging as standard_logging
-import os
 import pathlib
 import threading
 import time
@@ -42,8 +41,6 @@ def set_up_logging(first: bool = True) -> None:
     first: whether this is the first of the hosts. The others show only
       warnings and errors.
   """
-  # C++ libraries print for themselves; this takes effect before their import.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   lines = _Lines()
   lines.addFilter(_is_shown)
   standard_logging.basicConfig(

@@ -67,8 +67,8 @@ def prepare(
   """
   if name not in DATASETS:
     raise ValueError(
-      f'data set {name!r} is unknown{did_you_mean(name, DATASETS)}; choose from '
-      f'{", ".join(DATASETS)}'
+      f'data set {name!r} is unknown{did_you_mean(name, DATASETS)}; choose '
+      f'from {", ".join(DATASETS)}'
     )
 
   def make_builder() -> PairsBuilder:
