@@ -18,11 +18,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from mixdtp_jax.checkpoints.saving import EMA, reason
+from mixdtp_jax.checkpoints.saving import EMA, FORMAT, reason
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.models.config import EXECUTION
 from mixdtp_jax.recipe.config_file import flat_config
 from mixdtp_jax.runtime import hosts
+from mixdtp_jax.runtime.formats import NewerFormatError, check_format
 from mixdtp_jax.runtime.mesh import place
 
 T = TypeVar('T')
@@ -97,7 +98,7 @@ def newest_readable(
     reported and stay where they are.
 
   Raises:
-    OtherNetworkError: `read` raised it.
+    OtherNetworkError, NewerFormatError: `read` raised it.
     ValueError: none can be read; the message says why for each.
   """
   damaged = {}
@@ -105,7 +106,7 @@ def newest_readable(
     path = manager.directory / str(step)
     try:
       return read(step), list(damaged)
-    except OtherNetworkError:
+    except (OtherNetworkError, NewerFormatError):
       raise
     # Of a lost file orbax makes ValueError, KeyError, FileNotFoundError or a
     # bare Exception. Nothing is moved unless an older one can be read, so an
@@ -148,9 +149,16 @@ def _has_ema(saved: dict) -> bool:
 
 
 def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
-  """The configuration that the checkpoint of a step was saved with."""
+  """Reads the configuration that a checkpoint was saved with.
+
+  Raises:
+    NewerFormatError: a newer version of this package saved it.
+  """
   args = ocp.args.Composite(config=ocp.args.JsonRestore())
-  return manager.restore(step, args=args).config
+  saved = manager.restore(step, args=args).config
+  path = manager.directory / str(step)
+  check_format(path, saved.pop('format', 0), FORMAT)
+  return saved
 
 
 def restore_params(

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 
 from mixdtp_jax.checkpoints.state import TrainState
 
+FORMAT = 1  # checkpoints of version 0.1 have no number
 EMA = 'ema_params'  # an item that only runs with ema_decay have
 
 
@@ -70,7 +71,7 @@ def save(
   items = {
     'params': ocp.args.StandardSave(state.params),
     'opt_state': ocp.args.StandardSave(state.opt_state),
-    'config': ocp.args.JsonSave(config.to_dict()),
+    'config': ocp.args.JsonSave({'format': FORMAT, **config.to_dict()}),
   }
   if state.ema_params is not None:
     items[EMA] = ocp.args.StandardSave(state.ema_params)

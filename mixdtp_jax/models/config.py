@@ -1,6 +1,7 @@
 """What a network is: the numbers and switches that decide its parameters."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -76,10 +77,19 @@ class UNetConfig:
           f'model.heads[{level}] = {heads} does not divide the '
           f'{self.level_width(level)} channels of its level'
         )
+    if not 1 <= self.width * self.ffn_expansion < math.inf:
+      raise ValueError(
+        f'model.ffn_expansion = {self.ffn_expansion}: needs a finite number '
+        f'that gives at least one of {self.width} channels'
+      )
 
   def level_width(self, level: int) -> int:
-    """Channels of level 0 (finest) to 3 (coarsest)."""
+    """Returns the channels of level 0 (finest) to 3 (coarsest)."""
     return self.width * 2**level
+
+  def hidden_width(self, level: int) -> int:
+    """Returns the hidden channels of a feed-forward of that level."""
+    return int(self.level_width(level) * self.ffn_expansion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,23 +182,36 @@ def as_mapping(cfg: AnyConfig) -> dict[str, Any]:
 
 
 def make_model_config(mapping: Mapping[str, Any]) -> AnyConfig:
-  """The config of a mapping: 'name', and exactly that network's fields.
+  """Makes the config of a mapping: 'name', and exactly that network's fields.
 
-  Those of EXECUTION may be missing, as from weights that are older than they
-  are.
+  Fields of EXECUTION may be missing: older files lack the newer ones.
 
   Raises:
     ValueError: the name is unknown, a field is missing or unknown, or a value
-      does not fit.
+      has the wrong type or is out of range.
   """
   values = dict(mapping)
   name = values.pop('name', None)
   classes = {c.name: c for c in (MixDTPConfig, RestormerConfig, PReNetConfig)}
-  if name not in classes:
+  if not isinstance(name, str) or name not in classes:
     raise ValueError(f'model.name = {name!r}: choose from {", ".join(classes)}')
-  fields = {field.name for field in dataclasses.fields(classes[name])}
-  if unknown := sorted(set(values) - fields):
+  fields = {f.name: f.default for f in dataclasses.fields(classes[name])}
+  if unknown := sorted(set(values) - set(fields)):
     raise ValueError(f'unknown fields of model {name}: {", ".join(unknown)}')
-  if missing := sorted(fields - set(values) - set(EXECUTION)):
+  if missing := sorted(set(fields) - set(values) - set(EXECUTION)):
     raise ValueError(f'missing fields of model {name}: {", ".join(missing)}')
+  for field, value in values.items():
+    if not _like(value, fields[field]):
+      raise ValueError(
+        f'model.{field} = {value!r}: needs a value like {fields[field]!r}'
+      )
   return classes[name](**values)
+
+
+def _like(value: Any, default: Any) -> bool:
+  """Returns whether a value has the type of a default; JSON has no tuples."""
+  if isinstance(default, tuple):
+    return isinstance(value, list | tuple) and all(_like(n, 1) for n in value)
+  if type(value) is int:  # no size of an array has more than 31 bits
+    return type(default) in (int, float) and abs(value) < 2**31
+  return type(value) is type(default)

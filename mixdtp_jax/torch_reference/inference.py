@@ -12,7 +12,7 @@ from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.restoration.whole_image import Restore, pad
 from mixdtp_jax.torch_reference.forms import Form
 from mixdtp_jax.torch_reference.network import make_torch_network, torch
-from mixdtp_jax.weights.pth import to_torch
+from mixdtp_jax.weights.state_dict import to_torch
 
 
 def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:

@@ -1,105 +1,172 @@
-"""Trained weights, wherever they are: a run, a weights folder, a .pth."""
+"""Trained weights, wherever they are: the one place that reads them.
+
+The readers of runs and weights folders are imported only when one is read,
+because orbax takes long to import; PyTorch is imported only for a .pth.
+"""
 
 import dataclasses
-import json
 import os
 import pathlib
+from typing import Any
 
-import orbax.checkpoint as ocp
+import flax.traverse_util
+import numpy as np
 
-from mixdtp_jax.checkpoints import restoring
 from mixdtp_jax.models.config import (
   EXECUTION,
   AnyConfig,
+  UNetConfig,
   as_mapping,
-  make_model_config,
 )
-from mixdtp_jax.models.factory import abstract_params
-from mixdtp_jax.weights import names, pth
-from mixdtp_jax.weights.folder import CONFIG, PARAMS
-from mixdtp_jax.weights.run import read_run, run_weights
+from mixdtp_jax.weights import names, pth, shipped
+from mixdtp_jax.weights.safetensors_file import read_safetensors
+from mixdtp_jax.weights.state_dict import from_torch
 
 
 def load_weights(
-  path: str | os.PathLike, *, steps: int | None = None
+  source: str | os.PathLike, *, steps: int | None = None
 ) -> tuple[AnyConfig, dict]:
   """Loads weights with the configuration of their network.
 
   Args:
-    path: the workdir of a training run (its newest readable checkpoint is
-      taken, of a run with ema_decay the averaged weights), a folder that
-      `save_weights` wrote, or a PyTorch .pth file.
-    steps: iterations of the progressive refinement; None is what the weights
-      were trained with, or for a .pth, which does not say, the published 3
-      (of PReNet 6).
+    source: the name of shipped weights, such as 'general'; a .safetensors or
+      .pth file; the workdir of a training run, of which the newest readable
+      checkpoint is taken (the averaged weights if it has ema_decay); or a
+      weights folder. 'general' is the shipped one even if the current folder
+      has an entry of that name; './general' is that entry.
+    steps: iterations of the progressive refinement. None keeps the number
+      that the weights were trained with; files of PyTorch do not say it, and
+      get the published 3 (PReNet: 6).
 
   Returns:
-    The configuration, and the parameters for `make_network(cfg).apply`.
+    The configuration, and the parameters for `make_network(cfg).apply`:
+    finite float32 arrays.
 
   Raises:
-    FileNotFoundError: nothing is at `path`, or nothing that is weights.
-    ValueError: the weights are damaged or of another network, or `steps` asks
-      for a refinement that they do not have.
+    FileNotFoundError: there are no weights at `source`.
+    ImportError: a .pth file needs PyTorch.
+    ValueError: the weights are damaged, of an unknown network, or made by a
+      newer version; or `steps` asks for a refinement that they do not have.
   """
-  path = pathlib.Path(path).absolute()
+  path = shipped.locate(source)
   if path.is_file():
-    state_dict = pth.read_pth(path)
-    cfg = names.infer_config(state_dict, steps=steps)
-    return cfg, pth.from_torch(state_dict, cfg)
-  if (path / CONFIG).is_file():
-    cfg = make_model_config(json.loads((path / CONFIG).read_text()))
-    with ocp.StandardCheckpointer() as checkpointer:
-      target = restoring.on_one_device(abstract_params(cfg))
-      params = checkpointer.restore(path / PARAMS, target)
+    cfg, params = _read_file(path)
   else:
-    cfg, params = read_run(path, run_weights)
-  return _with_steps(cfg, steps), params
+    cfg, params = _read_folder(path)
+  for name, leaf in flax.traverse_util.flatten_dict(params, sep='/').items():
+    if not np.isfinite(leaf).all():
+      raise ValueError(
+        f'{path}: {name} has values that are not finite; use weights from '
+        'before they became so'
+      )
+  if steps is None:
+    return cfg, params
+  return _with_steps(cfg, params, steps)
 
 
-def load_params(path: str | os.PathLike, cfg: AnyConfig) -> dict:
+def _read_file(path: pathlib.Path) -> tuple[AnyConfig, dict]:
+  stated = None
+  if path.suffix == '.safetensors':
+    state_dict, stated = read_safetensors(path)
+  else:
+    state_dict = pth.read_pth(path)
+  state_dict = names.plain_names(state_dict)
+  try:
+    cfg = names.infer_config(state_dict)
+    if stated is not None:
+      cfg = _confirmed(stated, cfg)
+    return cfg, from_torch(state_dict, cfg)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
+
+
+def _read_folder(path: pathlib.Path) -> tuple[AnyConfig, dict]:
+  if (path / 'model.json').is_file():
+    from mixdtp_jax.weights.folder import read_folder
+
+    return read_folder(path)
+  if (path / 'checkpoints').is_dir():
+    from mixdtp_jax.weights.run import read_run
+
+    return read_run(path)
+  raise shipped.not_found(path)
+
+
+def load_params(source: str | os.PathLike, cfg: AnyConfig) -> dict:
   """Loads weights to start the network of `cfg` from.
 
   Args:
-    path: as of `load_weights`.
-    cfg: of the network. Its number of recurrent steps may be another one than
-      that of the weights.
+    source: see `load_weights`.
+    cfg: the network. It may have another number of recurrent steps than the
+      weights.
 
   Returns:
     The parameters for `make_network(cfg).apply`.
 
   Raises:
-    FileNotFoundError, ValueError: see `load_weights`.
+    FileNotFoundError, ImportError, ValueError: see `load_weights`.
     ValueError: the weights are of another network; the message lists the
       fields that differ.
   """
-  found, params = load_weights(path)
-  theirs, ours = map(_parameter_fields, (found, cfg))
-  if differences := [
-    f'model.{name}: there {theirs.get(name)}, here {value}'
-    for name, value in ours.items()
-    if value != theirs.get(name)
-  ]:
+  found, params = load_weights(source)
+  if differences := _differences(found, cfg):
     raise ValueError(
-      f'the weights of {path} are of another network: '
-      f'{"; ".join(differences)}. Set these fields to what is there, or start '
-      'from other weights.'
+      f'the weights of {source} are of another network: '
+      + '; '.join(
+        f'model.{name}: there {there}, here {here}'
+        for name, (there, here) in differences.items()
+      )
+      + '. Set these fields to what is there, or start from other weights.'
     )
   return params
 
 
-def _parameter_fields(cfg: AnyConfig) -> dict:
-  """The fields on which the parameters depend."""
+def _confirmed(stated: AnyConfig, inferred: AnyConfig) -> AnyConfig:
+  """Returns `stated` if the tensors are of that network."""
+  if hasattr(stated, 'coupling') and hasattr(inferred, 'coupling'):
+    # It has no parameters, so no shape tells it.
+    inferred = dataclasses.replace(inferred, coupling=stated.coupling)
+  if differences := _differences(stated, inferred):
+    raise ValueError(
+      'its metadata and its tensors are of different networks: '
+      + '; '.join(
+        f'{name} is {said} in the metadata, {found} by the tensors'
+        for name, (said, found) in differences.items()
+      )
+    )
+  return stated
+
+
+def _differences(theirs: AnyConfig, ours: AnyConfig) -> dict[str, tuple]:
+  """Maps the fields that change the parameters, and differ, to both values."""
+  there, here = map(_parameter_fields, (theirs, ours))
+  if isinstance(theirs, UNetConfig) and isinstance(ours, UNetConfig):
+    hidden = [[c.hidden_width(i) for i in range(4)] for c in (theirs, ours)]
+    if hidden[0] == hidden[1]:  # other factors may give the same channels
+      del here['ffn_expansion']
+  return {
+    name: (there[name], value)
+    for name, value in here.items()
+    if name in there and value != there[name]
+  }
+
+
+def _parameter_fields(cfg: AnyConfig) -> dict[str, Any]:
   fields = {k: v for k, v in as_mapping(cfg).items() if k not in EXECUTION}
-  # The recurrent steps share their parameters; only without any are there none.
   if 'steps' in fields:
+    # All steps share one set of parameters; without steps there are none.
     fields['steps'] = 'some' if cfg.steps else 0
+    if not cfg.steps:
+      del fields['recurrent_width']
   return fields
 
 
-def _with_steps(cfg, steps):
+def _with_steps(cfg, params, steps) -> tuple[AnyConfig, dict]:
   trained = getattr(cfg, 'steps', 0)  # Restormer has none
-  if steps is None or steps == trained:
-    return cfg
-  if not trained:
+  if steps and not trained:
     raise ValueError(f'steps = {steps}: the weights have no refinement')
-  return dataclasses.replace(cfg, steps=steps)
+  if trained:
+    cfg = dataclasses.replace(cfg, steps=steps)
+  if not steps:
+    params = {k: v for k, v in params.items() if k != 'progressive'}
+  return cfg, params

@@ -145,43 +145,55 @@ def _progressive_slots(width: int) -> dict[str, Slot]:
   return found
 
 
-def infer_config(
-  state_dict: Mapping[str, np.ndarray], *, steps: int | None = None
-) -> AnyConfig:
-  """The network that a state dict belongs to, read off its names and shapes.
+def plain_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a state dict without DataParallel's prefix 'module.'."""
+  if all(name.startswith('module.') for name in state_dict):
+    return {n.removeprefix('module.'): v for n, v in state_dict.items()}
+  return dict(state_dict)
+
+
+def infer_config(state_dict: Mapping[str, np.ndarray]) -> AnyConfig:
+  """Infers the network that a state dict belongs to from names and shapes.
+
+  No shape tells the iterations of the progressive refinement: they are the
+  published ones, 3 of MixDTPNet and 6 of PReNet.
 
   Args:
-    state_dict: published name -> array, as `torch_weights.read_pth` gives it.
-    steps: iterations of the progressive refinement, which no shape tells;
-      None is the published number, 3 of MixDTPNet and 6 of PReNet.
+    state_dict: published name -> array.
 
   Raises:
-    ValueError: it is no state dict of these networks, or `steps` is given for
-      weights that have no refinement.
+    ValueError: it is not a state dict of these networks.
   """
   shapes = {name: np.shape(value) for name, value in state_dict.items()}
-  refines = 'conv0.0.weight' in shapes
-  if not refines and steps:
-    raise ValueError(f'steps = {steps}: the weights have no refinement')
   recurrent = {}
-  if refines:
-    recurrent['recurrent_width'] = shapes['conv0.0.weight'][0]
-    recurrent |= {} if steps is None else {'steps': steps}
+  if 'conv0.0.weight' in shapes:
+    recurrent['recurrent_width'] = _size(shapes, 'conv0.0.weight', 0)
   if 'output.weight' in shapes:
-    width = shapes['output.weight'][1] // 2
+    width = _size(shapes, 'output.weight', 1) // 2
     return RestormerConfig(**_unet_fields(shapes, width, RESTORMER_STAGES))
   if 'conv_final.weight' in shapes:
+    width = _size(shapes, 'conv_final.weight', 1)
     return MixDTPConfig(
-      **_unet_fields(shapes, shapes['conv_final.weight'][1], MIXDTP_STAGES),
+      **_unet_fields(shapes, width, MIXDTP_STAGES),
       **(recurrent or {'steps': 0}),
       detail_dilation='patch_embed.proj.weight' not in shapes,
     )
-  if refines:
+  if recurrent:
     return PReNetConfig(**recurrent)
   raise ValueError(
-    'not weights of MixDTPNet, PReNet or Restormer: of conv_final.weight, '
-    'conv0.0.weight and output.weight they have none'
+    'not weights of MixDTPNet, Restormer or PReNet: they have neither '
+    'conv_final.weight nor output.weight nor conv0.0.weight'
   )
+
+
+def _size(shapes: dict, name: str, axis: int) -> int:
+  """Returns one size of an array that every network of its kind has."""
+  try:
+    return shapes[name][axis]
+  except (KeyError, IndexError):
+    raise ValueError(
+      f'not weights of this network: {name} is missing or has another shape'
+    ) from None
 
 
 def _unet_fields(shapes: dict, width: int, stages: dict) -> dict[str, Any]:
@@ -193,29 +205,27 @@ def _unet_fields(shapes: dict, width: int, stages: dict) -> dict[str, Any]:
       indices[module].add(rest.split('.')[0])
   counts = [len(indices[module]) for module in modules]
   encoder = modules[:4]
-  try:
-    hidden = [shapes[f'{m}.0.ffn.project_out.weight'][1] for m in encoder]
-    heads = tuple(shapes[f'{m}.0.attn.temperature'][0] for m in encoder)
-  except KeyError as error:
-    raise ValueError(
-      f'not weights of this network: {error.args[0]} is missing'
-    ) from None
+  hidden = [_size(shapes, f'{m}.0.ffn.project_out.weight', 1) for m in encoder]
   return {
     'width': width,
     'encoder_blocks': tuple(counts[:4]),
     'decoder_blocks': tuple(reversed(counts[4:7])),
     'refinement_blocks': counts[7],
-    'heads': heads,
+    'heads': tuple(
+      _size(shapes, f'{m}.0.attn.temperature', 0) for m in encoder
+    ),
     'ffn_expansion': _expansion(width, hidden),
   }
 
 
 def _expansion(width: int, hidden: list[int]) -> float:
-  """A factor that gives each level its hidden channels when rounded down."""
+  """Returns a factor that gives every level its number of hidden channels."""
   widths = [width * 2**level for level in range(4)]
   published = MixDTPConfig().ffn_expansion
-  middle = (hidden[3] + 0.5) / widths[3]  # the finest grid has the last word
-  for factor in (published, hidden[3] / widths[3], middle):
+  factors = [published]
+  if width:  # the coarsest level, of the finest grid, decides
+    factors += [hidden[3] / widths[3], (hidden[3] + 0.5) / widths[3]]
+  for factor in factors:
     if [int(w * factor) for w in widths] == hidden:
       return factor
   raise ValueError(f'no one expansion gives {hidden} channels from {widths}')

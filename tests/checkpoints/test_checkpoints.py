@@ -1,3 +1,5 @@
+"""Checkpoints: saved, restored, damaged, of other networks and versions."""
+
 import json
 import logging
 import shutil
@@ -6,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from mixdtp_jax.checkpoints import restoring, saving
@@ -13,6 +16,7 @@ from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.configs.default import get_config
 from mixdtp_jax.models.config import EXECUTION
 from mixdtp_jax.recipe.optimizer import make_optimizer
+from mixdtp_jax.runtime.formats import NewerFormatError
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 
 
@@ -273,6 +277,32 @@ def test_another_network_is_not_taken_for_damage(tmp_path):
   _save(tmp_path, 3, 6)
   with pytest.raises(restoring.OtherNetworkError, match='of step 6'):
     _restore(tmp_path, _config(**{'model.width': 32}))
+  assert not (tmp_path / 'damaged_checkpoints').exists()
+
+
+def _save_as(workdir, step, **format_number):
+  """Writes a checkpoint as version 0.1 did, with no format number, or one."""
+  state = _state(step)
+  items = ocp.args.Composite(
+    params=ocp.args.StandardSave(state.params),
+    opt_state=ocp.args.StandardSave(state.opt_state),
+    config=ocp.args.JsonSave({**_config().to_dict(), **format_number}),
+  )
+  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
+    manager.save(step, args=items)
+
+
+def test_a_checkpoint_without_a_format_number_still_loads(tmp_path):
+  _save_as(tmp_path, 3)
+  jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(3))
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_not_set_aside(tmp_path):
+  _save(tmp_path, 3)
+  _save_as(tmp_path, 6, format=2)
+  with pytest.raises(NewerFormatError, match='update mixdtp_jax') as error:
+    _restore(tmp_path)
+  assert str(tmp_path / 'checkpoints' / '6') in str(error.value)
   assert not (tmp_path / 'damaged_checkpoints').exists()
 
 

@@ -42,11 +42,11 @@ def outputs_of(cfg, images=IMAGES):
 def test_the_same_numbers_as_in_pytorch_by_the_published_names(cfg):
   torch = pytest.importorskip('torch', reason='PyTorch is not installed')
   from mixdtp_jax.torch_reference.network import make_torch_network
-  from mixdtp_jax.weights import names as names_lib
-  from mixdtp_jax.weights import pth
+  from mixdtp_jax.weights.names import infer_config
+  from mixdtp_jax.weights.state_dict import from_torch, to_torch
 
   params = params_of(cfg)
-  state_dict = pth.to_torch(params, cfg)
+  state_dict = to_torch(params, cfg)
   network = make_torch_network(cfg).double()
   network.load_state_dict(
     {name: torch.from_numpy(value) for name, value in state_dict.items()},
@@ -59,11 +59,12 @@ def test_the_same_numbers_as_in_pytorch_by_the_published_names(cfg):
   scale = np.abs(theirs).max()
   np.testing.assert_allclose(ours.final, theirs, rtol=0, atol=1e-9 * scale)
   np.testing.assert_array_equal(ours.final, ours.coarse)
-  inferred = names_lib.infer_config(
-    state_dict, steps=getattr(cfg, 'steps', None)
-  )
+  inferred = infer_config(state_dict)
+  if cfg is PRENET:  # no shape tells the steps: the published 6
+    assert inferred.steps == 6
+    inferred = dataclasses.replace(inferred, steps=cfg.steps)
   assert inferred == cfg
-  back = pth.from_torch(state_dict, inferred)
+  back = from_torch(state_dict, inferred)
   jax.tree.map(np.testing.assert_array_equal, back, params)
 
 

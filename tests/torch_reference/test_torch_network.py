@@ -18,7 +18,7 @@ from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.models.mixdtp import MixDTP
 from mixdtp_jax.torch_reference.network import TorchMixDTP
-from mixdtp_jax.weights.pth import to_torch
+from mixdtp_jax.weights.state_dict import to_torch
 
 # PyTorch's threads wait for one another in a busy loop: two of them on cores
 # that other processes use too take 30 times as long as one.

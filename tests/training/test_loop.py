@@ -160,11 +160,11 @@ def test_prepares_the_data_in_the_workdir(tiny_run):
   assert tiny_run.config.data.data_dir == ''  # the caller's is as it was
 
 
-def _poisoned(params):
-  """Parameters with one number that is not finite."""
+def _poisoned(params, value=math.nan):
+  """Parameters with one number that spoils the loss."""
   params = jax.tree.map(jnp.asarray, params)
   bias = params['progressive']['step']['conv_out']['bias']
-  params['progressive']['step']['conv_out']['bias'] = bias.at[0].set(math.nan)
+  params['progressive']['step']['conv_out']['bias'] = bias.at[0].set(value)
   return params
 
 
@@ -291,7 +291,8 @@ def test_a_run_trains_the_weights_that_it_is_given(tiny_run, tmp_path):
   config.data.data_dir = str(tiny_run.workdir / 'data')
   config.init_from = str(tmp_path / 'poisoned')
   cfg = make_model_config(config.model)
-  save_weights(config.init_from, cfg, _poisoned(tiny_run.state.params))
+  # Finite, but not after it is squared.
+  save_weights(config.init_from, cfg, _poisoned(tiny_run.state.params, 1e38))
   with pytest.raises(FloatingPointError, match='update 1: .*loss = nan'):
     train_and_evaluate(config, str(tmp_path / 'run'))
 

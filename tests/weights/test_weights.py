@@ -1,21 +1,32 @@
+"""Loading weights from runs, folders and .pth files, and the shipped ones."""
+
 import dataclasses
 import functools
 import json
+import pathlib
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.weights import shipped
+from mixdtp_jax.weights.convert import convert
 from mixdtp_jax.weights.folder import save_weights
 from mixdtp_jax.weights.load import load_params, load_weights
-from mixdtp_jax.weights.pth import to_torch, write_pth
+from mixdtp_jax.weights.pth import write_pth
 from mixdtp_jax.weights.run import load_run_config
+from mixdtp_jax.weights.safetensors_file import (
+  read_notes,
+  write_safetensors,
+)
+from mixdtp_jax.weights.state_dict import to_torch
 from tests.helpers import tiny
 
 _CFG = dataclasses.replace(make_model_config(tiny.get_config().model), steps=2)
@@ -86,6 +97,17 @@ def test_steps_can_be_changed(folder):
   _assert_loads(folder, dataclasses.replace(_CFG, steps=5), steps=5)
 
 
+def test_without_steps_the_refinement_is_left_out(folder, tmp_path):
+  convert(folder, tmp_path / 'coarse', steps=0)
+  cfg, params = load_weights(tmp_path / 'coarse')
+  assert cfg.steps == 0
+  assert 'progressive' not in params
+  np.testing.assert_array_equal(
+    params['mhs']['to_image']['kernel'],
+    _params(_CFG)['mhs']['to_image']['kernel'],
+  )
+
+
 def test_steps_need_a_refinement(tmp_path):
   plain = dataclasses.replace(_CFG, steps=0)
   save_weights(tmp_path / 'plain', plain, _params(plain))
@@ -122,8 +144,10 @@ def test_where_no_weights_are(tmp_path, made):
   if made:
     (folder / made).mkdir(parents=True)
   for load in (load_weights, load_run_config):
-    with pytest.raises(FileNotFoundError, match=f'{folder}: no weights'):
+    with pytest.raises(FileNotFoundError, match=f'{folder}: no weights') as e:
       load(folder)
+    for remedy in ('mixdtp train', 'mixdtp convert', *shipped.names()):
+      assert remedy in str(e.value)
   # Looking for weights makes no folders.
   assert folder.exists() == bool(made)
 
@@ -155,9 +179,134 @@ def test_half_a_weights_folder(folder, tmp_path):
     load_weights(half)
 
 
+@pytest.mark.parametrize('text', ['', '[]', '7', '[' * 100_000, '{"format": '])
+def test_a_damaged_description_is_named(folder, tmp_path, text):
+  other = shutil.copytree(folder, tmp_path / 'other')
+  (other / 'model.json').write_text(text)
+  with pytest.raises(ValueError, match=str(other / 'model.json')):
+    load_weights(other)
+
+
+def _with_format(folder, target, number):
+  """A copy with another format number, or as version 0.1 wrote it."""
+  copy = shutil.copytree(folder, target)
+  fields = json.loads((copy / 'model.json').read_text())
+  assert fields.pop('format') == 1
+  if number is not None:
+    fields['format'] = number
+  (copy / 'model.json').write_text(json.dumps(fields))
+  return copy
+
+
+def test_a_folder_without_a_format_number_still_loads(tmp_path):
+  old = tmp_path / 'old'
+  old.mkdir()
+  fields = {
+    'name': 'mixdtp',
+    'width': 8,
+    'encoder_blocks': [1, 1, 1, 1],
+    'decoder_blocks': [1, 1, 1],
+    'refinement_blocks': 1,
+    'heads': [1, 1, 2, 2],
+    'ffn_expansion': 2.66,
+    'recurrent_width': 4,
+    'steps': 2,
+    'detail_dilation': True,
+    'coupling': True,
+    # Fields of execution that version 0.1 had at first; others came later.
+    'scan_unroll': 1,
+    'dtype': 'float32',
+  }
+  (old / 'model.json').write_text(json.dumps(fields, indent=2))
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(old / 'params', _params(_CFG))
+  _assert_loads(old, _CFG)
+
+
+def test_a_folder_of_a_newer_version_is_refused(folder, tmp_path):
+  newer = _with_format(folder, tmp_path / 'newer', 2)
+  with pytest.raises(ValueError, match='newer version .*update mixdtp_jax'):
+    load_weights(newer)
+  odd = _with_format(folder, tmp_path / 'odd', 'two')
+  with pytest.raises(ValueError, match="format 'two' is not a format number"):
+    load_weights(odd)
+
+
 def test_a_field_that_is_unknown_is_named(folder, tmp_path):
   other = shutil.copytree(folder, tmp_path / 'other')
   fields = json.loads((other / 'model.json').read_text())
   (other / 'model.json').write_text(json.dumps(fields | {'nonsense': 1}))
   with pytest.raises(ValueError, match='unknown fields .* mixdtp: nonsense'):
     load_weights(other)
+
+
+@pytest.fixture
+def shipped_small(tmp_path, monkeypatch):
+  """A package that ships the weights `small`; the current folder is empty."""
+  monkeypatch.setattr(shipped, 'FOLDER', tmp_path / 'package')
+  path = tmp_path / 'package' / 'small.safetensors'
+  write_safetensors(path, _CFG, _params(_CFG), notes={'licence': 'free'})
+  here = tmp_path / 'here'
+  here.mkdir()
+  monkeypatch.chdir(here)
+  return path
+
+
+def test_shipped_weights_load_by_name_from_anywhere(shipped_small):
+  assert shipped.names() == ['small']
+  _assert_loads('small', _CFG)
+  _assert_loads('small', dataclasses.replace(_CFG, steps=4), steps=4)
+  load_params('small', _CFG)
+  said = convert('small', 'copy.safetensors', dtype='float16')
+  assert said.startswith('small -> copy.safetensors: ')
+
+
+def test_a_name_means_the_shipped_weights_and_a_path_the_path(shipped_small):
+  other = dataclasses.replace(_CFG, steps=7)
+  save_weights('small', other, _params(_CFG))
+  _assert_loads('small', _CFG)
+  _assert_loads('./small', other)
+  _assert_loads(pathlib.Path('small'), other)
+  _assert_loads(pathlib.Path.cwd() / 'small', other)
+  save_weights('mine', other, _params(_CFG))
+  _assert_loads('mine', other)
+
+
+def test_an_unknown_name_says_which_there_are(shipped_small):
+  for name in ('large', './small', 'small.safetensors'):
+    with pytest.raises(FileNotFoundError, match=r'shipped weights \(small\)'):
+      load_weights(name)
+  shipped_small.unlink()
+  with pytest.raises(FileNotFoundError, match='none in this version'):
+    load_weights('small')
+
+
+@pytest.mark.parametrize('name', shipped.names())
+def test_what_ships_loads_and_says_how_it_was_made(name):
+  _, params = load_weights(name)
+  assert jax.tree.leaves(params)
+  path = shipped.locate(name)
+  assert path.stat().st_size <= 4_000_000
+  assert set(read_notes(path)) == {'recipe', 'data', 'results', 'licence'}
+
+
+@pytest.mark.parametrize('ending', ['.safetensors', '.pth', '.pt', ''])
+def test_every_form_converts_to_every_form(folder, tmp_path, ending):
+  if ending.startswith('.p'):
+    pytest.importorskip('torch')
+  target = tmp_path / f'a{ending}'
+  assert f'parameters of {_CFG}' in convert(folder, target)
+  assert target.is_file() == bool(ending)
+  back = tmp_path / 'back'
+  convert(target, back, steps=2)
+  _assert_loads(back, _CFG)
+
+
+def test_a_target_that_exists_or_cannot_be_is_refused_first(tmp_path):
+  (tmp_path / 'a.pth').write_text('mine')
+  (tmp_path / 'b.pth').symlink_to('nowhere')
+  for name in ('a.pth', 'b.pth'):
+    with pytest.raises(FileExistsError, match=f'{name} exists already'):
+      convert('no weights', tmp_path / name)
+  with pytest.raises(ValueError, match='only .safetensors files can be'):
+    convert('no weights', tmp_path / 'c', dtype='float16')

@@ -1,0 +1,56 @@
+"""Weights from one form to another: run, folder, .pth, .safetensors."""
+
+import os
+import pathlib
+
+import jax
+
+from mixdtp_jax.weights import pth, shipped
+from mixdtp_jax.weights.load import load_weights
+from mixdtp_jax.weights.safetensors_file import read_notes, write_safetensors
+from mixdtp_jax.weights.state_dict import to_torch
+
+
+def convert(
+  source: str | os.PathLike,
+  target: str | os.PathLike,
+  *,
+  steps: int | None = None,
+  dtype: str = 'float32',
+) -> str:
+  """Writes weights in another form; its ending says which.
+
+  Args:
+    source: see `load_weights`.
+    target: a file .pth or .pt for PyTorch, a file .safetensors, or a weights
+      folder, which has neither ending; must not exist.
+    steps: see `load_weights`.
+    dtype: of the values in a .safetensors file, float32 or float16. The notes
+      of a .safetensors source go along.
+
+  Returns:
+    One line that says what was written.
+
+  Raises:
+    FileExistsError: the target exists.
+    FileNotFoundError, ImportError, ValueError: see `load_weights`.
+    ValueError: `dtype` is float16, and the target is no .safetensors file.
+  """
+  path = pathlib.Path(target)
+  if os.path.lexists(path):
+    raise FileExistsError(f'{path} exists already: choose another target')
+  if dtype != 'float32' and path.suffix != '.safetensors':
+    raise ValueError(f'{path}: only .safetensors files can be {dtype}')
+  cfg, params = load_weights(source, steps=steps)
+  if path.suffix in ('.pth', '.pt'):
+    pth.write_pth(to_torch(params, cfg), path)
+  elif path.suffix == '.safetensors':
+    found = shipped.locate(source)
+    notes = read_notes(found) if found.suffix == '.safetensors' else {}
+    write_safetensors(path, cfg, params, dtype=dtype, notes=notes)
+  else:
+    from mixdtp_jax.weights.folder import save_weights  # orbax is slow
+
+    save_weights(path, cfg, params)
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return f'{source} -> {path}: {count:,} parameters of {cfg}'

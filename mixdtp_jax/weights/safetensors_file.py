@@ -1,0 +1,138 @@
+"""Safetensors files: what weights are published and shipped as.
+
+The tensors have the PyTorch names (names.py) and layouts, not our own: such a
+file loads into the PyTorch networks as it is, and files that PyTorch users
+publish are read in the same way. Our own files also carry metadata, all of
+it text:
+
+    mixdtp_jax_format   the format number, 1
+    model               the network's configuration, as JSON
+    recipe, data, results, licence   notes; each may be missing
+
+Reading one needs neither PyTorch nor TensorFlow nor orbax.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save
+
+from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.runtime.formats import check_format
+from mixdtp_jax.weights.state_dict import to_torch
+
+FORMAT = 1
+NOTES = ('recipe', 'data', 'results', 'licence')
+_FORMAT_KEY = 'mixdtp_jax_format'
+_FLOATS = ('F16', 'BF16', 'F32', 'F64')
+
+
+def write_safetensors(
+  path: str | os.PathLike,
+  cfg: AnyConfig,
+  params: dict,
+  *,
+  dtype: str = 'float32',
+  notes: Mapping[str, str] | None = None,
+) -> None:
+  """Writes weights as a safetensors file, whole or not at all.
+
+  Args:
+    path: the file; one that exists is replaced.
+    cfg: the network.
+    params: its parameters.
+    dtype: of the values in the file, float32 or float16.
+    notes: text under some of the names in NOTES.
+
+  Raises:
+    ValueError: a value is not finite (float16 ends at 65504), a note has
+      another name, or the parameters are of another network.
+  """
+  notes = dict(notes or {})
+  if unknown := sorted(set(notes) - set(NOTES)):
+    raise ValueError(
+      f'unknown notes {", ".join(unknown)}: choose from {", ".join(NOTES)}'
+    )
+  tensors = {}
+  for name, value in to_torch(params, cfg).items():
+    with np.errstate(over='ignore'):
+      tensors[name] = value.astype(dtype)
+    if not np.isfinite(tensors[name]).all():
+      raise ValueError(f'{name} is not finite as {dtype}: nothing was written')
+  metadata = {
+    _FORMAT_KEY: str(FORMAT),
+    'model': json.dumps(as_mapping(cfg)),
+    **notes,
+  }
+  with replacing(path) as temporary:
+    # save_file() would make a file that its owner alone can read.
+    pathlib.Path(temporary).write_bytes(save(tensors, metadata))
+
+
+def read_safetensors(
+  path: str | os.PathLike,
+) -> tuple[dict[str, np.ndarray], AnyConfig | None]:
+  """Reads the tensors of a file, and the network that its metadata names.
+
+  Returns:
+    Name -> float32 array, and the configuration; None in a file that is not
+    ours. Nothing of either is checked against the other.
+
+  Raises:
+    OSError: the file cannot be opened.
+    ValueError: it is damaged, is no safetensors file, was made by a newer
+      version, or holds other values than floats.
+  """
+  metadata = _metadata(path)
+  cfg = None
+  if _FORMAT_KEY in metadata:
+    text = metadata[_FORMAT_KEY]
+    check_format(path, int(text) if text.isdecimal() else text, FORMAT)
+    try:
+      cfg = make_model_config(json.loads(metadata['model']))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+      raise ValueError(
+        f'{path}: its metadata do not name a network ({error}): get or make '
+        'the file again'
+      ) from None
+  with safetensors.safe_open(path, framework='np') as file:
+    tensors = {}
+    for name in file.keys():  # noqa: SIM118
+      kind = file.get_slice(name).get_dtype()
+      if kind not in _FLOATS:
+        raise ValueError(
+          f'{path}: {name} has values of type {kind}; weights are '
+          f'{", ".join(_FLOATS)}'
+        )
+      with np.errstate(over='ignore'):
+        tensors[name] = file.get_tensor(name).astype(np.float32)
+  return tensors, cfg
+
+
+def read_notes(path: str | os.PathLike) -> dict[str, str]:
+  """Reads the notes of a file; those that it lacks are left out.
+
+  Raises:
+    OSError, ValueError: see `read_safetensors`.
+  """
+  metadata = _metadata(path)
+  return {name: metadata[name] for name in NOTES if name in metadata}
+
+
+def _metadata(path) -> dict[str, str]:
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f'{path}: no such file')
+  try:
+    with safetensors.safe_open(path, framework='np') as file:
+      return file.metadata() or {}
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f'{path} is damaged or no safetensors file ({error}): get or make it '
+      'again'
+    ) from None

@@ -1,0 +1,33 @@
+"""Weights that ship with the package, by name: shipped/NAME.safetensors."""
+
+import os
+import pathlib
+
+FOLDER = pathlib.Path(__file__).with_name('shipped')
+
+
+def names() -> list[str]:
+  """Lists the names of the shipped weights."""
+  return sorted(path.stem for path in FOLDER.glob('*.safetensors'))
+
+
+def locate(source: str | os.PathLike) -> pathlib.Path:
+  """Returns the absolute path of weights.
+
+  A string without a path separator that is the name of shipped weights means
+  these, whatever lies in the current folder: `general` is shipped,
+  `./general` is a path, and so is a pathlib.Path.
+  """
+  if isinstance(source, str) and source in names():
+    return FOLDER / f'{source}.safetensors'
+  return pathlib.Path(source).absolute()
+
+
+def not_found(path: pathlib.Path) -> FileNotFoundError:
+  """Returns the error of a path without weights: what to give instead."""
+  shipped = f' ({", ".join(names())})' if names() else ' (none in this version)'
+  return FileNotFoundError(
+    f'{path}: no weights there. Give the name of shipped weights{shipped}, '
+    'the workdir of a training run that has saved a checkpoint (mixdtp train), '
+    'or a .safetensors file, a .pth file, or a weights folder (mixdtp convert)'
+  )

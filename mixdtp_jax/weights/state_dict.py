@@ -1,0 +1,113 @@
+"""Parameter trees from and to PyTorch state dicts.
+
+The names are the published ones (see names.py). The values are the same
+numbers in another layout, so a conversion and its inverse change no bit.
+PyTorch itself is not needed.
+"""
+
+from collections.abc import Mapping
+
+import flax.traverse_util
+import numpy as np
+
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.weights.names import slots
+
+
+def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
+  """Converts a PyTorch state dict to parameters of `make_network(cfg)`.
+
+  Args:
+    state_dict: published name -> array.
+    cfg: the network.
+
+  Returns:
+    The parameter tree: NumPy arrays of the state dict's dtype.
+
+  Raises:
+    ValueError: a name is missing or unknown, or a shape is wrong; the message
+      lists them.
+  """
+  wanted = slots(cfg)
+  _check_names(set(state_dict), set(wanted))
+  shapes = flax.traverse_util.flatten_dict(abstract_params(cfg))
+  leaves, filled = {}, dict.fromkeys(shapes, 0)
+  for name, (path, part) in wanted.items():
+    value = np.asarray(state_dict[name])
+    leaf = leaves.setdefault(path, np.empty(shapes[path].shape, value.dtype))
+    expected = _to_layout(name, leaf[part]).shape
+    if value.shape != expected:
+      raise ValueError(
+        f'{name} has shape {value.shape}, the network needs {expected}'
+      )
+    leaf[part] = _from_layout(name, value)
+    filled[path] += value.size
+  # Fails only if names.py leaves out a parameter.
+  assert all(filled[path] == shapes[path].size for path in shapes)
+  return flax.traverse_util.unflatten_dict(leaves)
+
+
+def to_torch(params: dict, cfg: AnyConfig) -> dict[str, np.ndarray]:
+  """Converts a parameter tree (or a tree of gradients) to a state dict.
+
+  Args:
+    params: as `make_network(cfg).init(...)['params']`.
+    cfg: the network.
+
+  Returns:
+    Published name -> contiguous array in PyTorch's layout.
+
+  Raises:
+    ValueError: the tree does not belong to `make_network(cfg)`.
+  """
+  leaves = flax.traverse_util.flatten_dict(params)
+  shapes = flax.traverse_util.flatten_dict(abstract_params(cfg))
+  _check_names(
+    {'/'.join(path) for path in leaves}, {'/'.join(path) for path in shapes}
+  )
+  for path, leaf in leaves.items():
+    if leaf.shape != shapes[path].shape:
+      raise ValueError(
+        f'{"/".join(path)} has shape {leaf.shape}, '
+        f'the network needs {shapes[path].shape}'
+      )
+  arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+  return {
+    name: np.ascontiguousarray(_to_layout(name, arrays[path][part]))
+    for name, (path, part) in slots(cfg).items()
+  }
+
+
+def _from_layout(name: str, tensor: np.ndarray) -> np.ndarray:
+  """Returns a PyTorch tensor in the layout of its slot."""
+  if name.endswith('temperature'):
+    return tensor.reshape(-1)  # (heads, 1, 1)
+  if tensor.ndim != 4:
+    return tensor
+  kernel = tensor.transpose(2, 3, 1, 0)  # (out, in, kh, kw)
+  return kernel[0, 0] if kernel.shape[:2] == (1, 1) else kernel
+
+
+def _to_layout(name: str, part: np.ndarray) -> np.ndarray:
+  """Inverts `_from_layout`."""
+  if name.endswith('temperature'):
+    return part.reshape(-1, 1, 1)
+  if part.ndim == 2:
+    part = part[None, None]
+  return part.transpose(3, 2, 0, 1) if part.ndim == 4 else part
+
+
+def _check_names(found: set[str], expected: set[str]) -> None:
+  problems = []
+  for what, names in (
+    ('missing', sorted(expected - found)),
+    ('unknown', sorted(found - expected)),
+  ):
+    if names:
+      shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+      problems.append(f'{len(names)} {what} ({shown})')
+  if problems:
+    raise ValueError(
+      f'the weights do not fit the network: {"; ".join(problems)}'
+    )
