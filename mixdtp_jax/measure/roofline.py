@@ -1,57 +1,48 @@
-"""How fast the machine is at best, as JAX finds it: products and copies."""
+"""The best rates of this machine that JAX reaches: products and copies."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mixdtp_jax.measure.timing import seconds
 
-_ENOUGH = 0.02  # seconds that a timed run takes at least, of short calls many
-_MANY = 200  # calls in a timed run, at most
-_SAMPLES = 20  # of each rate: other work may slow the machine for some
+_SAMPLES = 20  # of each rate: other work may slow the machine at times
+_SAMPLE_SECONDS = 0.02  # short calls are timed many at once
+_MOST_CALLS = 200  # in one sample
 
 
-@dataclasses.dataclass(frozen=True)
-class Roofline:
-  """Rates of the first device, several of each, of which the best counts.
+class Roofline(NamedTuple):
+  """Rates of the first device, several of each; the best one counts.
 
   Attributes:
     flops: by dtype, floating-point operations a second in the product of two
       large square matrices; a multiply-add is two.
-    bytes: read and written a second, where an array is changed in place.
+    bytes: bytes read and written a second when an array is changed in place.
   """
 
   flops: dict[str, tuple[float, ...]]
   bytes: tuple[float, ...]
 
-  def bound(self, dtype: str, flops: float, moved: float) -> float:
-    """Seconds that so many operations and bytes take at the least."""
-    return max(flops / max(self.flops[dtype]), moved / max(self.bytes))
-
 
 def measure_roofline() -> Roofline:
-  """Takes a few seconds."""
-  on_cpu = jax.devices()[0].platform == 'cpu'
-  side = 1024 if on_cpu else 8192
-  flops = {
-    dtype: _rates(2 * side**3, _product(dtype, side))
-    for dtype in ('float32', 'bfloat16')
-  }
-  count = 2 ** (26 if on_cpu else 28)  # float32 numbers: beyond any cache
-  return Roofline(flops, _rates(8 * count, _copy(count)))
+  """Measures the rates, which takes a few seconds."""
+  dtypes = 'float32', 'bfloat16'
+  return Roofline({dtype: product_rates(dtype) for dtype in dtypes}, _copies())
 
 
-def _product(dtype, side):
+def product_rates(dtype: str) -> tuple[float, ...]:
+  """Returns samples of floating-point operations a second in products."""
+  side = 1024 if _on_cpu() else 8192
   matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
   multiply = jax.jit(jnp.matmul)
-  return lambda: multiply(matrix, matrix)
+  return _rates(2 * side**3, lambda: multiply(matrix, matrix))
 
 
-def _copy(count):
-  # In place: fresh memory costs the system's time to hand it over.
+def _copies() -> tuple[float, ...]:
+  count = 2 ** (26 if _on_cpu() else 28)  # float32 numbers: beyond any cache
+  # In place, because the system takes its time to hand over fresh memory.
   increase = jax.jit(lambda x: x + 1, donate_argnums=0)
   held = jnp.zeros(count)
 
@@ -60,29 +51,21 @@ def _copy(count):
     held = increase(held)
     return held
 
-  return call
+  return _rates(8 * count, call)
 
 
-def _rates(work: float, call: Callable[[], Any]):
-  return tuple(work / time for time in seconds_each(call, _SAMPLES))
+def _on_cpu() -> bool:
+  return jax.devices()[0].platform == 'cpu'
 
 
-def seconds_each(call: Callable[[], Any], repeats: int) -> tuple[float, ...]:
-  """Seconds of a call, one a repeat; short calls are timed many at once.
-
-  The first call, which compiles, does not count.
-
-  Args:
-    call: returns arrays, which may not be there yet.
-    repeats: at least one.
-  """
-  jax.block_until_ready(call())
+def _rates(work: float, call: Callable[[], Any]) -> tuple[float, ...]:
+  jax.block_until_ready(call())  # compiles
   once, _ = seconds(lambda: jax.block_until_ready(call()))
-  count = min(max(round(_ENOUGH / once), 1), _MANY)
+  calls = min(max(round(_SAMPLE_SECONDS / once), 1), _MOST_CALLS)
 
-  def many():
-    for _ in range(count):
+  def sample():
+    for _ in range(calls):
       result = call()
     jax.block_until_ready(result)
 
-  return tuple(seconds(many)[0] / count for _ in range(repeats))
+  return tuple(calls * work / seconds(sample)[0] for _ in range(_SAMPLES))

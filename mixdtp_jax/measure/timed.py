@@ -1,7 +1,4 @@
-"""Computations that are ready to be timed: compiled, run once, and measured.
-
-Knows JAX; `interop.torch_contenders` has the same ones in PyTorch.
-"""
+"""Restoring images and training in JAX, ready to be timed: compiled and run."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,13 +21,13 @@ from mixdtp_jax.training.step import make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a computation costs besides the time of its runs; in seconds.
+  """What a computation costs beside the time of its warm runs; in seconds.
 
   Attributes:
     batch: images of a run.
     lower: JAX's tracing and lowering; 0 in PyTorch.
-    compile: XLA's compilation of that; 0 in PyTorch.
-    first: the first run; whatever PyTorch prepares or compiles is part of it.
+    compile: XLA's compilation; 0 in PyTorch.
+    first: the first run; in PyTorch with all preparation and compilation.
     memory: peak of a warm run, beyond what is held between runs.
   """
 
@@ -46,69 +43,49 @@ class Cost:
     return self.lower + self.compile + self.first
 
 
-class Contender(NamedTuple):
+class Timed(NamedTuple):
   """A computation that has run.
 
   Attributes:
-    run: does it again, and returns when the device is done.
-    cost: what it took.
+    run: runs it again, and returns when the device is done.
+    cost: of its start and its memory.
+    program: the compiled program; None in PyTorch.
   """
 
   run: Callable[[], Any]
   cost: Cost
-
-
-class Compiled(NamedTuple):
-  """A function of JAX, compiled for some shapes; times in seconds.
-
-  Attributes:
-    run: the compiled function.
-    lower: time of tracing and lowering.
-    compile: time of XLA's compilation of that.
-  """
-
-  run: jax.stages.Compiled
-  lower: float
-  compile: float
-
-
-def compile_timed(jitted: Any, *arguments: Any) -> Compiled:
-  """Compiles a jitted function for its arguments, which stay untouched."""
-  lower, lowered = seconds(lambda: jitted.lower(*arguments))
-  compile_, compiled = seconds(lowered.compile)
-  return Compiled(compiled, lower, compile_)
+  program: jax.stages.Compiled | None = None
 
 
 def make_inference(
   cfg: AnyConfig, params: dict, rainy: np.ndarray, mesh: jax.sharding.Mesh
-) -> Contender:
-  """Final images from rainy ones (B, H, W, 3), in JAX.
-
-  The rainy images are on the devices before, the final ones stay there.
+) -> Timed:
+  """Prepares restoring rainy images (B, H, W, 3); they stay on the devices.
 
   Args:
     cfg: of the network.
     params: its parameters.
-    rainy: of sides that it takes, as many as the devices divide.
-    mesh: the devices that share them.
+    rainy: float32 in [0, 1]. The network's multiple divides H and W, and the
+      number of devices divides B.
+    mesh: the devices that share the images.
   """
   arguments = (
     place(params, replicated(mesh)),
     place(rainy, batch_sharding(mesh)),
   )
-  compiled = compile_timed(jax.jit(final_image(cfg)), *arguments)
-  return _started(
-    compiled,
-    lambda: jax.block_until_ready(compiled.run(*arguments)),
-    len(rainy),
-    mesh,
-  )
+  compiled = _compile(jax.jit(final_image(cfg)), *arguments)
+  program = compiled[0]
+
+  def run():
+    return jax.block_until_ready(program(*arguments))
+
+  return _first_run(run, len(rainy), *compiled)
 
 
 def initial_state(
   config: ml_collections.ConfigDict, params: dict
 ) -> TrainState:
-  """The state at step 0 of a training that starts from parameters."""
+  """Returns the state at step 0 of a training that starts from `params`."""
   # Copies: a step consumes its state, and the parameters are needed again.
   params = jax.tree.map(jnp.array, params)
   opt_state = make_optimizer(config).init(params)
@@ -123,7 +100,7 @@ class Trainer:
     config: ml_collections.ConfigDict,
     params: dict,
     mesh: jax.sharding.Mesh,
-    run: jax.stages.Compiled | None = None,
+    program: jax.stages.Compiled | None = None,
   ):
     """Starts at step 0.
 
@@ -131,26 +108,32 @@ class Trainer:
       config: the recipe.
       params: of its network; they stay as they are.
       mesh: the devices that share each batch.
-      run: the step, where it is compiled already; see `compile_step`.
+      program: the compiled step; None if `compile_step` is still to be called.
     """
     state = initial_state(config, params)
     self.state = jax.device_put(state, replicated(mesh))
-    self._config, self._mesh, self._run = config, mesh, run
+    self._config, self._mesh, self._program = config, mesh, program
 
   def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """The batch on the devices."""
+    """Returns the batch on the devices."""
     return place(batch, batch_sharding(self._mesh))
 
-  def compile_step(self, batch: dict[str, jax.Array]) -> Compiled:
-    """Compiles the step for batches of this shape, and takes it."""
-    jitted = make_train_step(self._config, self._mesh)
-    compiled = compile_timed(jitted, self.state, batch)
-    self._run = compiled.run
+  def compile_step(
+    self, batch: dict[str, jax.Array]
+  ) -> tuple[jax.stages.Compiled, float, float]:
+    """Compiles the step for batches of this shape.
+
+    Returns:
+      The program, and the seconds of lowering and of compiling it.
+    """
+    step = make_train_step(self._config, self._mesh)
+    compiled = _compile(step, self.state, batch)
+    self._program = compiled[0]
     return compiled
 
   def step(self, batch: dict[str, jax.Array]) -> float:
-    """One update; returns the loss before it, when all is done."""
-    self.state, scalars = self._run(self.state, batch)
+    """Makes one update; returns the loss before it when all is done."""
+    self.state, scalars = self._program(self.state, batch)
     jax.block_until_ready(self.state)
     return float(scalars['loss'])
 
@@ -160,33 +143,33 @@ def make_training(
   params: dict,
   batch: dict[str, np.ndarray],
   mesh: jax.sharding.Mesh,
-) -> tuple[Contender, jax.stages.Compiled]:
-  """Updates on one batch {'rainy', 'clean'} (B, H, W, 3), in JAX.
+) -> Timed:
+  """Prepares updates on one batch {'rainy', 'clean'} (B, H, W, 3).
 
   Args:
     config: the recipe: loss, optimizer, and the rates of the first updates.
     params: of its network; they stay as they are.
-    batch: of images.
+    batch: float32 in [0, 1].
     mesh: the devices that share it.
-
-  Returns:
-    The contender, and the step that it runs, for other states.
   """
   trainer = Trainer(config, params, mesh)
   placed = trainer.place(batch)
   compiled = trainer.compile_step(placed)
-  contender = _started(
-    compiled, lambda: trainer.step(placed), len(batch['rainy']), mesh
+  return _first_run(
+    lambda: trainer.step(placed), len(batch['rainy']), *compiled
   )
-  return contender, compiled.run
 
 
-def _started(compiled, run, batch, mesh) -> Contender:
+def _compile(jitted, *arguments) -> tuple[jax.stages.Compiled, float, float]:
+  lower, lowered = seconds(lambda: jitted.lower(*arguments))
+  compile_, program = seconds(lowered.compile)
+  return program, lower, compile_
+
+
+def _first_run(run, batch, program, lower, compile_) -> Timed:
   first = seconds(run)[0]
-  if mesh.devices.flat[0].platform == 'cpu':
+  if jax.devices()[0].platform == 'cpu':
     peak = memory.peak_of_process(run)
   else:
-    peak = memory.planned(compiled.run)
-  return Contender(
-    run, Cost(batch, compiled.lower, compiled.compile, first, peak)
-  )
+    peak = memory.planned(program)
+  return Timed(run, Cost(batch, lower, compile_, first, peak), program)

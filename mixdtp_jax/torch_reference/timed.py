@@ -3,7 +3,7 @@
 import ml_collections
 import numpy as np
 
-from mixdtp_jax.measure.timed import Contender, Cost
+from mixdtp_jax.measure.timed import Cost, Timed
 from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.recipe.schedules import make_schedule
 from mixdtp_jax.torch_reference import inference, training
@@ -16,7 +16,7 @@ def make_inference(
   rainy: np.ndarray,
   form: Form = FORMS['published'],
   dtype: str = 'float32',
-) -> Contender:
+) -> Timed:
   """Final images from rainy ones (B, H, W, 3), as `torch_inference.make_run`.
 
   Raises:
@@ -31,7 +31,7 @@ def make_training(
   network: torch.nn.Module,
   batch: dict[str, np.ndarray],
   form: Form = FORMS['published'],
-) -> Contender:
+) -> Timed:
   """Updates of a copy of a network on one batch, at the first update's rate.
 
   Args:
@@ -52,7 +52,7 @@ def make_training(
   )
 
 
-def _started(run, batch, device) -> Contender:
+def _started(run, batch, device) -> Timed:
   first = seconds(run)[0]
   peak = inference.peak_memory(run, device)
-  return Contender(run, Cost(batch, 0.0, 0.0, first, peak))
+  return Timed(run, Cost(batch, 0.0, 0.0, first, peak))

@@ -36,7 +36,8 @@ def loss_and_gradients(
 
   def loss_fn(params):
     outputs = network.apply({'params': params}, batch['rainy'])
-    total, terms = loss(outputs, batch['clean'])
+    with jax.named_scope('loss'):
+      total, terms = loss(outputs, batch['clean'])
     return total, (outputs.final, terms)
 
   (total, (final, terms)), gradients = jax.value_and_grad(
@@ -84,6 +85,7 @@ def accumulate(
   return mean
 
 
+@jax.named_scope('optimizer')
 def apply_gradients(
   state: TrainState,
   gradients: dict,

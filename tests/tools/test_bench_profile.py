@@ -1,76 +1,98 @@
+"""bench profile: what it finds in programs whose parts are known."""
+
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from mixdtp_jax.tools.bench.profile import bench_profile
-
-pytestmark = pytest.mark.usefixtures('quick_compiler')
+from mixdtp_jax.cli import main
+from mixdtp_jax.measure import timed
+from mixdtp_jax.measure.memory import Peak
+from mixdtp_jax.tools.bench import profile
 
 _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 
 
+def _timed(function, *arguments):
+  program = jax.jit(function).lower(*arguments).compile()
+  cost = timed.Cost(1, 0.0, 0.0, 0.0, Peak(None, 'the test'))
+
+  def run():
+    return jax.block_until_ready(program(*arguments))
+
+  return timed.Timed(run, cost, program)
+
+
+def _parts(x):
+  """Sorts for most of the time, after five small products."""
+  with jax.named_scope('products'):
+    y = jax.lax.scan(lambda y, _: (jnp.sin(y @ y), None), x, length=5)[0]
+  with jax.named_scope('order'):
+    return jnp.sort(jnp.tile(y, (8, 8)), axis=0).sum(1)
+
+
 @pytest.fixture(scope='module')
-def profile(tmp_path_factory):
-  """What is printed, and what is written."""
-  out = tmp_path_factory.mktemp('profile') / 'profile.json'
-  with pytest.MonkeyPatch.context() as patch:
-    lines = []
-    patch.setattr('builtins.print', lambda *text, **_: lines.extend(text))
-    bench_profile(
-      config=str(_TESTS / 'tiny_prenet.py'),
-      crop=16,
-      batch='2',
-      overrides=[],
-      repeats=2,
-      out=str(out),
-    )
-  return '\n'.join(lines), json.loads(out.read_text())
+def parts():
+  computation = _timed(_parts, jnp.ones((128, 128)))
+  return profile.profile(computation, 0, {'products', 'order'}, repeats=3)
 
 
-def test_every_piece_has_times_and_a_bound(profile):
-  _, found = profile
-  counts = {}
-  for piece in found['pieces']:
-    counts[piece['kind']] = counts.get(piece['kind'], 0) + piece['count']
-    for part in (piece['forward'], piece['backward']):
-      if piece['kind'] == 'optimizer' and part is piece['backward']:
-        assert part is None
-        continue
-      assert len(part['seconds']) == 2
-      assert min(part['seconds']) > 0
-      assert part['bytes'] > 0
-      assert part['bound'] > 0
-  assert counts == {
-    'conv3x3': 13, 'convlstm gates': 1, 'loss': 1, 'optimizer': 1,
-  }  # fmt: skip
+def test_busy_and_idle_are_the_run(parts):
+  busy = sum(time for time, _ in parts.operations.values())
+  assert 0.5 * parts.seconds < busy <= parts.seconds
+  assert busy + parts.idle == pytest.approx(parts.seconds)
+  assert len(parts.untraced) == 3
 
 
-def test_the_machine_is_measured(profile):
-  text, found = profile
-  roofline = found['roofline']
-  assert set(roofline['flops']) == {'float32', 'bfloat16'}
-  for rates in (*roofline['flops'].values(), roofline['bytes']):
-    assert len(rates) > 10
-    assert min(rates) > 1e8
-  best = max(roofline['flops']['float32']) / 1e9
-  assert f'float32 {best:,.0f} GFLOP/s' in text
+def test_times_are_found_by_kind_and_by_scope(parts):
+  times = {'kind': {}, 'module': {}}
+  for operation, (time, _) in parts.operations.items():
+    for field, sums in times.items():
+      name = getattr(operation, field)
+      sums[name] = sums.get(name, 0) + time
+  kinds, modules = times.values()
+  assert kinds['sort'] > 0.5 * parts.seconds
+  assert kinds['dot'] > 0
+  assert modules['order'] >= kinds['sort']
+  assert modules['products'] >= kinds['dot']
+  assert sum(kinds.values()) == pytest.approx(sum(modules.values()))
+  counts = {op.kind: n for op, (_, n) in parts.operations.items()}
+  assert (counts['dot'], counts['sort']) == (5, 1)
 
 
-def test_the_table_sums_up(profile):
-  text, found = profile
-  rows = {line.split('  ')[0]: line.split() for line in text.splitlines()}
-  assert float(rows['sum'][-1]) == 100
-  assert int(rows['conv3x3'][1]) == 13
-  whole = found['whole']
-  assert set(whole) == {'inference', 'update'}
-  assert min(whole['update']) > 0
-  assert 'unaccounted' in text
-  assert 'estimate' in text
+def test_gradients_are_told_from_values():
+  def loss(x):
+    with jax.named_scope('product'):
+      return jnp.sin(x @ x).sum()
+
+  text = jax.jit(jax.grad(loss)).lower(jnp.ones((64, 64))).compile().as_text()
+  products = [
+    operation.backward
+    for operation in profile.read_operations(text, {'product'}).values()
+    if (operation.kind, operation.module) == ('dot', 'product')
+  ]
+  assert {True, False} == set(products)
 
 
-def test_no_repeats_are_refused():
-  with pytest.raises(ValueError, match='--repeats 0'):
-    bench_profile(
-      config=None, crop=8, batch='1', overrides=[], repeats=0, out=None
-    )
+@pytest.mark.usefixtures('quick_compiler')
+def test_the_command_profiles_inference_and_an_update(tmp_path, capsys):
+  out = tmp_path / 'profile.json'
+  config = _TESTS / 'tiny_prenet.py'
+  words = [f'--config={config}', '--crop=16', '--repeats=2', f'--out={out}']
+  assert main.run_command(['bench', 'profile', *words]) == 0
+  printed = capsys.readouterr().out
+  found = json.loads(out.read_text())
+  rates = found['roofline']['flops']['float32'], found['roofline']['bytes']
+  assert all(min(samples) > 1e8 for samples in rates)
+  assert set(found['programs']) == {'inference', 'update'}
+  for name, program in found['programs'].items():
+    times = [operation['seconds'] for operation in program['operations']]
+    assert sum(times) + program['idle'] == pytest.approx(program['seconds'])
+    assert len(program['untraced']) == 2
+    modules = {operation['module'] for operation in program['operations']}
+    assert 'progressive/step/conv_in' in modules
+    assert ('optimizer' in modules) == (name == 'update')
+    assert program['flops'] > 0 < program['traffic']
+    assert f'{name}, by module' in printed

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax.measure.machine import cores
-from mixdtp_jax.measure.timed import Contender
+from mixdtp_jax.measure.timed import Timed
 from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.config import AnyConfig
 
@@ -38,7 +38,7 @@ def parse(text: str) -> tuple[str, ...]:
 
 def inference(
   names: tuple[str, ...], cfg: AnyConfig, params: dict, rainy: np.ndarray
-) -> dict[str, Callable[[], Contender]]:
+) -> dict[str, Callable[[], Timed]]:
   """How the contenders of `torch_contenders.make_inference` are made."""
 
   def make(name):
@@ -56,7 +56,7 @@ def training(
   config: ml_collections.ConfigDict,
   cfg: AnyConfig,
   params: dict,
-) -> dict[str, Callable[[dict[str, np.ndarray]], Contender]]:
+) -> dict[str, Callable[[dict[str, np.ndarray]], Timed]]:
   """How those of `torch_contenders.make_training` are made from a batch."""
 
   def make(name, batch):
@@ -70,7 +70,7 @@ def training(
 
 
 def images_per_second(
-  make: Callable[[dict[str, np.ndarray]], Contender],
+  make: Callable[[dict[str, np.ndarray]], Timed],
   images: dict[str, np.ndarray],
   repeats: int,
 ) -> float:

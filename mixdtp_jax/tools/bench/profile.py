@@ -1,52 +1,85 @@
-"""bench profile: where the time of an update goes, and where it could be.
+"""bench profile: where the time of a restored image and of an update goes.
 
-Each box of the network (see `boxes`) is timed by itself, once for each of its
-shapes, and counted as often as it runs. In the network, XLA fuses neighbours
-and chooses layouts for all of them; what a box costs by itself is an estimate
-of its share, and the sum need not be the whole.
+The compiled programs run as they always do, and a trace tells when each of
+their operations ran. The time of an operation counts for its kind, and for the
+module of the network whose name XLA kept with it.
 """
 
-import dataclasses
-import functools
-from collections.abc import Sequence
-from typing import Any
+import collections
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mixdtp_jax.measure import machine, timed
+from mixdtp_jax.measure import machine, timed, trace
 from mixdtp_jax.measure.flops import count_flops
-from mixdtp_jax.measure.roofline import Roofline, measure_roofline, seconds_each
+from mixdtp_jax.measure.roofline import Roofline, measure_roofline
 from mixdtp_jax.measure.timing import seconds
-from mixdtp_jax.models.mixdtp import Outputs
-from mixdtp_jax.recipe.losses import make_loss
-from mixdtp_jax.recipe.optimizer import make_optimizer
-from mixdtp_jax.runtime.console import progress, set_up_logging
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.mesh import make_mesh
+from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench import subject
-from mixdtp_jax.tools.bench.boxes import find_boxes
-from mixdtp_jax.tools.bench.parts import Part, draw, measure_part, nbytes
-from mixdtp_jax.training.step import apply_gradients
+from mixdtp_jax.tools.plan import hlo
+from mixdtp_jax.tools.plan.program import Program
+from mixdtp_jax.training.step import make_train_step
+
+# Named scopes of an update, beside the modules of the network.
+_SCOPES = ('loss', 'optimizer')
+# A fusion counts as the first of these that it contains.
+_HEAVY = (
+  'convolution', 'dot', 'sort', 'scatter', 'gather', 'reduce-window', 'reduce',
+)  # fmt: skip
+_MOVES = {
+  'broadcast', 'concatenate', 'convert', 'copy', 'dynamic-slice',
+  'dynamic-update-slice', 'pad', 'reverse', 'slice', 'transpose',
+}  # fmt: skip
+_NAMES = {
+  'bitcast', 'constant', 'get-tuple-element', 'iota', 'parameter', 'reshape',
+  'tuple',
+}  # fmt: skip
+_WAITING = {'call', 'conditional', 'while'}
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-  """A box, the loss or the optimizer.
+class Operation(NamedTuple):
+  """What an instruction of a compiled program does.
 
   Attributes:
-    kind: of work.
-    shapes: of its arguments, to be read.
-    count: runs in an update.
-    forward: one of them.
-    backward: the same; None where there is none.
+    kind: such as convolution or elementwise; the name of a library's function;
+      of what is no instruction of the program, its own name.
+    module: path of the Flax module or named scope; '' if unknown.
+    backward: whether it computes gradients.
   """
 
   kind: str
-  shapes: str
-  count: int
-  forward: Part
-  backward: Part | None
+  module: str
+  backward: bool
+
+
+class Profile(NamedTuple):
+  """Times of one program.
+
+  Attributes:
+    untraced: seconds of runs without a trace.
+    seconds: of the traced run, that of median time.
+    operations: seconds in which each ran, none counted twice, and how often it
+      ran.
+    flops: operations of its products; see `count_flops`.
+    traffic: bytes; see `Program.memory_traffic`.
+  """
+
+  untraced: list[float]
+  seconds: float
+  operations: dict[Operation, tuple[float, int]]
+  flops: int
+  traffic: int
+
+  @property
+  def idle(self) -> float:
+    """Seconds of the traced run in which no operation ran."""
+    return self.seconds - sum(time for time, _ in self.operations.values())
 
 
 def bench_profile(
@@ -58,121 +91,199 @@ def bench_profile(
   repeats: int,
   out: str | None,
 ) -> None:
-  """Measures the machine, the parts of an update, and the update.
+  """Measures the machine, and traces inference and an update.
 
   Args:
-    config: a file as in configs/, whose network, loss and optimizer they are;
-      None is the default.
+    config: a recipe; None is the default.
     crop: side of the images in pixels.
     batch: number of images.
-    overrides: KNOB=VALUE, in the place of the config's.
-    repeats: timed runs of each.
+    overrides: OPTION=VALUE, instead of the recipe's.
+    repeats: runs of each program without a trace, and again with it.
     out: JSON file to write; None writes none.
 
   Raises:
     FileNotFoundError, ValueError: a setting does not fit.
   """
-  if repeats < 1:
-    raise ValueError(f'--repeats {repeats}: needs at least 1')
   recipe, cfg = subject.load_recipe(config, overrides)
   subject.check_crop(cfg, crop)
-  shape = (subject.parse_batch(batch), crop, crop, 3)
-  set_up_logging()
+  count = subject.parse_batch(batch)
   at = machine.describe()
-  print(
+  show(
     f'profile, {batch} x {crop}x{crop} pixels; {subject.describe(cfg)}\n'
-    f'{machine.one_line(at)}',
-    flush=True,
+    f'{machine.one_line(at)}'
   )
   roofline = measure_roofline()
-  print(_format_roofline(roofline), flush=True)
-  whole = _measure_whole(recipe, cfg, shape, repeats)
-  pieces = [
-    *_measure_boxes(cfg, shape, roofline, repeats),
-    _measure_loss(recipe, shape, roofline, repeats),
-    _measure_optimizer(recipe, cfg, roofline, repeats),
-  ]
-  print(format_pieces(pieces, whole))
+  show(_format_roofline(roofline))
+  params = subject.draw_params(cfg, recipe.seed)
+  images = subject.draw_batch(count, crop, crop, recipe.seed)
+  mesh = make_mesh(jax.devices()[:1])
+  scopes = {*_SCOPES, *_modules(params)}
+  state = timed.initial_state(recipe, params)
+  computations = {
+    'inference': timed.make_inference(cfg, params, images['rainy'], mesh),
+    'update': timed.make_training(recipe, params, images, mesh),
+  }
+  flops = {
+    'inference': count_flops(final_image(cfg), params, images['rainy']),
+    'update': count_flops(make_train_step(recipe, mesh), state, images),
+  }
+  found = {
+    name: profile(computation, flops[name], scopes, repeats)
+    for name, computation in computations.items()
+  }
+  for name, program in found.items():
+    show(*tables(name, program, roofline, cfg.dtype))
   if out is not None:
     content = {
       'what': 'profile',
       'machine': at,
       'crop': crop,
-      'batch': shape[0],
-      'roofline': dataclasses.asdict(roofline),
-      'whole': whole,
-      'pieces': [dataclasses.asdict(piece) for piece in pieces],
+      'batch': count,
+      'roofline': roofline._asdict(),
+      'programs': {name: _content(program) for name, program in found.items()},
       'config': recipe.to_dict(),
     }
     dump_json(content, out)
 
 
-def _measure_whole(recipe, cfg, shape, repeats) -> dict[str, list[float]]:
-  """Seconds of the compiled network and of the compiled update."""
-  params = subject.draw_params(cfg, recipe.seed)
-  images = subject.draw_batch(*shape[:3], recipe.seed)
-  mesh = make_mesh(jax.devices()[:1])
-  made = {
-    'inference': timed.make_inference(cfg, params, images['rainy'], mesh),
-    'update': timed.make_training(recipe, params, images, mesh)[0],
-  }
-  return {
-    name: [seconds(contender.run)[0] for _ in range(repeats)]
-    for name, contender in made.items()
-  }
+def _modules(params: dict[str, Any]) -> Iterator[str]:
+  """Yields the names of all modules that have parameters."""
+  for name, value in params.items():
+    if isinstance(value, dict):
+      yield name
+      yield from _modules(value)
 
 
-def _measure_boxes(cfg, shape, roofline, repeats) -> list[Piece]:
-  boxes = find_boxes(cfg, shape)
-  report = progress('Box', len(boxes))
-  pieces = []
-  for number, (box, count) in enumerate(boxes.items(), 1):
-    arguments = draw((dict(box.params), box.inputs, box.parts), seed=0)
-    if jax.eval_shape(box, *arguments):  # else it has nothing to do
-      forward, backward = measure_part(box, arguments, (), roofline, repeats)
-      shapes = ', '.join(
-        'x'.join(map(str, leaf.shape)) for leaf in jax.tree.leaves(box.inputs)
+def profile(
+  computation: timed.Timed, flops: int, scopes: Collection[str], repeats: int
+) -> Profile:
+  """Times a computation of JAX, and traces it.
+
+  Args:
+    computation: has run.
+    flops: operations of its products.
+    scopes: names of modules and named scopes.
+    repeats: runs without a trace, and again with it.
+  """
+  text = computation.program.as_text()
+  known = read_operations(text, scopes)
+  untraced = [seconds(computation.run)[0] for _ in range(repeats)]
+  runs = sorted(trace.record(computation.run, repeats))
+  run = runs[len(runs) // 2]
+  waiting = {name for name, op in known.items() if op.kind in _WAITING}
+  times, counts = collections.Counter(), collections.Counter()
+  for name, time in trace.shares(run.spans, waiting).items():
+    times[_find(name, known)] += time
+  for span in run.spans:
+    counts[_find(span.name, known)] += 1
+  operations = {op: (time, counts[op]) for op, time in times.most_common()}
+  traffic = Program(text, 1).memory_traffic()
+  return Profile(untraced, run.seconds, operations, flops, traffic)
+
+
+def _find(name: str, operations: dict[str, Operation]) -> Operation:
+  """Returns the operation of an instruction, or of its kernel on a GPU."""
+  instruction = re.sub(r'_(\d+)$', r'.\1', name)  # a kernel's name has no dot
+  nothing = Operation(name, '', backward=False)
+  return operations.get(name) or operations.get(instruction, nothing)
+
+
+def read_operations(text: str, scopes: Collection[str]) -> dict[str, Operation]:
+  """Returns the operation of each instruction, by its name.
+
+  Args:
+    text: of the compiled program.
+    scopes: names of modules and named scopes.
+  """
+  computations, _ = hlo.read(text)
+  operations = {}
+  for computation in computations.values():
+    for instruction in computation.values():
+      traced = re.search(r'op_name="([^"]*)"', instruction.attributes)
+      words = re.findall(r'\w+', traced[1]) if traced else []
+      operations[instruction.name] = Operation(
+        _kind(instruction, computations),
+        '/'.join(word for word in words if word in scopes),
+        traced is not None and 'transpose(' in traced[1],
       )
-      pieces.append(Piece(box.kind, shapes, count, forward, backward))
-    report(number)
-  return pieces
+  return operations
 
 
-def _measure_loss(recipe, shape, roofline, repeats) -> Piece:
-  loss = make_loss(**recipe.loss)
-  rainy, clean = subject.draw_batch(*shape[:3], recipe.seed).values()
-  forward, backward = measure_part(
-    lambda outputs, clean: loss(outputs, clean)[0],
-    (Outputs(jax.numpy.asarray(rainy), jax.numpy.asarray(clean)),),
-    (jax.numpy.asarray(clean),),
-    roofline,
-    repeats,
+def _kind(instruction: hlo.Instruction, computations) -> str:
+  kinds = {instruction.kind}
+  if target := re.search(
+    r'custom_call_target="([^"]*)"', instruction.attributes
+  ):
+    return target[1]
+  if instruction.kind == 'fusion':
+    (body,) = instruction.called
+    kinds = {inner.kind for inner in computations[body].values()}
+  for kind in _HEAVY:
+    if kind in kinds:
+      return kind
+  if kinds <= _MOVES | _NAMES:
+    return 'copy'
+  return kinds.pop() if kinds <= _WAITING else 'elementwise'
+
+
+def tables(
+  name: str, found: Profile, roofline: Roofline, dtype: str
+) -> list[Table | str]:
+  """Returns the times of a program by kind of operation and by module."""
+  untraced = float(np.median(found.untraced))
+  products = found.flops / max(roofline.flops[dtype])
+  memory = found.traffic / max(roofline.bytes)
+  return [
+    _table(f'{name}, by operation', found, lambda op: op.kind),
+    _table(f'{name}, by module', found, _merged_path),
+    f'{name}: {_ms(untraced)} ms without the trace, median. At the rates '
+    f'above, {found.flops / 1e9:,.1f} GFLOP of products take {_ms(products)} '
+    f'ms, and {found.traffic / 1e9:,.2f} GB of reads and writes {_ms(memory)} '
+    'ms if no cache serves them.',
+  ]
+
+
+def _merged_path(operation: Operation) -> str:
+  """Returns the path of a module, with * for a number in its name."""
+  return re.sub(r'\d+(_\d+)?', '*', operation.module) or 'no module'
+
+
+def _table(
+  title: str, found: Profile, group: Callable[[Operation], str]
+) -> Table:
+  """Sums times by group; groups below 1 % of the run share a row."""
+  groups = collections.defaultdict(lambda: np.zeros(3))
+  for operation, (time, runs) in found.operations.items():
+    groups[group(operation)] += time, time * operation.backward, runs
+  rows = sorted(groups.items(), key=lambda row: -row[1][0])
+  busy = sum(groups.values())
+  large = [row for row in rows if row[1][0] >= 0.01 * found.seconds]
+  rest = busy - sum(numbers for _, numbers in large)
+  rows = [
+    *large,
+    (f'{len(rows) - len(large)} others', rest),
+    ('busy', busy),
+    ('idle', np.array([found.idle, 0, 0])),
+    ('run', np.array([found.seconds, 0, 0])),
+  ]
+  return Table(
+    title,
+    ('', 'ms', '%', 'backward ms', 'times'),
+    [
+      (
+        name,
+        _ms(time),
+        f'{100 * time / found.seconds:.1f}',
+        _ms(backward) if backward else None,
+        f'{runs:.0f}' if runs else None,
+      )
+      for name, (time, backward, runs) in rows
+    ],
   )
-  return Piece('loss', 'x'.join(map(str, shape)), 1, forward, backward)
 
 
-def _measure_optimizer(recipe, cfg, roofline, repeats) -> Piece:
-  optimizer = make_optimizer(recipe)
-  params = jax.tree.map(
-    jax.numpy.asarray, subject.draw_params(cfg, recipe.seed)
-  )
-  gradients = jax.tree.map(jax.numpy.array, params)
-  state = timed.initial_state(recipe, params)
-  update = jax.jit(
-    functools.partial(apply_gradients, optimizer=optimizer, ema_decay=0.0),
-    donate_argnums=0,
-  )
-  flops = count_flops(update, state, gradients)
-
-  def call():
-    nonlocal state
-    state = update(state, gradients)
-    return state
-
-  moved = 2 * nbytes(state) + nbytes(gradients)
-  bound = roofline.bound('float32', flops, moved)
-  part = Part(seconds_each(call, repeats), flops, moved, bound)
-  return Piece('optimizer', 'all parameters', 1, part, None)
+def _ms(time: float) -> str:
+  return f'{1e3 * time:,.2f}'
 
 
 def _format_roofline(roofline: Roofline) -> str:
@@ -184,80 +295,9 @@ def _format_roofline(roofline: Roofline) -> str:
   return f'Products: {", ".join(rates)}. Read and written: {copied}.'
 
 
-def format_pieces(pieces: list[Piece], whole: dict[str, list[float]]) -> str:
-  """A table by kind, forward and backward, and what is left of the whole.
-
-  Args:
-    pieces: all of an update.
-    whole: seconds of 'inference' and of 'update', measured whole.
-  """
-  lines = [
-    'Milliseconds of an update, each kind by itself; bound: by the machine; x: '
-    'times the bound',
-    _line('', 'runs', 'forward', 'bound', 'x', 'backward', 'bound', 'x',
-          'GFLOP', 'GB', '% of sum'),
-  ]  # fmt: skip
-  totals = {}
-  for piece in pieces:
-    totals.setdefault(piece.kind, []).append(piece)
-  everything = _total(pieces)
-  for kind, found in sorted(
-    totals.items(), key=lambda item: -_total(item[1])['seconds']
-  ):
-    lines.append(_row(kind, found, everything['seconds']))
-  lines.append(_row('sum', pieces, everything['seconds']))
-  forward = sum(
-    p.count * p.forward.median for p in pieces if p.kind not in _LAST
-  )
-  for name, found, parts in (
-    ('inference', whole['inference'], forward),
-    ('update', whole['update'], everything['seconds']),
-  ):
-    median = float(np.median(found))
-    lines.append(
-      f'{name} measured whole: {1e3 * median:.1f} ms; its parts by themselves: '
-      f'{1e3 * parts:.1f} ms; unaccounted: {1e3 * (median - parts):+.1f} ms'
-    )
-  lines.append(
-    'By itself is an estimate: in the network XLA fuses neighbours, and what '
-    'is read here may still lie in a cache.'
-  )
-  return '\n'.join(lines)
-
-
-_LAST = ('loss', 'optimizer')  # no part of inference
-
-
-def _total(pieces: list[Piece]) -> dict[str, Any]:
-  both = [
-    (piece.count, part)
-    for piece in pieces
-    for part in (piece.forward, piece.backward)
-    if part is not None
+def _content(found: Profile) -> dict[str, Any]:
+  operations = [
+    operation._asdict() | {'seconds': time, 'times': runs}
+    for operation, (time, runs) in found.operations.items()
   ]
-  return {
-    'seconds': sum(count * part.median for count, part in both),
-    'flops': sum(count * part.flops for count, part in both),
-    'bytes': sum(count * part.bytes for count, part in both),
-  }
-
-
-def _row(kind: str, pieces: list[Piece], all_seconds: float) -> str:
-  cells = [sum(piece.count for piece in pieces)]
-  for direction in ('forward', 'backward'):
-    parts = [(p.count, getattr(p, direction)) for p in pieces]
-    parts = [(count, part) for count, part in parts if part is not None]
-    time = sum(count * part.median for count, part in parts)
-    bound = sum(count * part.bound for count, part in parts)
-    times = f'{time / bound:.1f}' if bound else '-'
-    cells += [f'{1e3 * time:.1f}', f'{1e3 * bound:.1f}', times]
-  total = _total(pieces)
-  cells += [f'{total["flops"] / 1e9:.1f}', f'{total["bytes"] / 1e9:.2f}']
-  return _line(kind, *cells, f'{100 * total["seconds"] / all_seconds:.1f}')
-
-
-def _line(name, *cells) -> str:
-  widths = (6, 10, 9, 7, 10, 9, 7, 9, 8, 10)
-  return f'{name:<16}' + ''.join(
-    f'{cell:>{width}}' for cell, width in zip(cells, widths, strict=True)
-  )
+  return found._asdict() | {'idle': found.idle, 'operations': operations}

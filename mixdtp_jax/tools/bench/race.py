@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdtp_jax.measure.timed import Contender, Cost
+from mixdtp_jax.measure.timed import Cost, Timed
 from mixdtp_jax.measure.timing import Timing, paired, seconds
 
 
@@ -49,8 +49,8 @@ class Race:
 
 
 def race(
-  ours: Contender,
-  opponents: Mapping[str, Callable[[], Contender]],
+  ours: Timed,
+  opponents: Mapping[str, Callable[[], Timed]],
   repeats: int,
 ) -> Race:
   """Times JAX alone, then in turns with each opponent.

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax.measure import machine, timed
-from mixdtp_jax.measure.timed import Contender
+from mixdtp_jax.measure.timed import Timed
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.tools.bench import children, opponents, race, subject
@@ -38,13 +38,12 @@ class _Task:
   def params(self) -> dict:
     return subject.draw_params(self.cfg, self.recipe.seed)
 
-  def in_jax(self, batch: int) -> Contender:
+  def in_jax(self, batch: int) -> Timed:
     mesh = subject.share(self.devices, batch, self.names)
     images = self.images(batch)
-    made = timed.make_training(self.recipe, self.params, images, mesh)
-    return made[0]
+    return timed.make_training(self.recipe, self.params, images, mesh)
 
-  def in_torch(self) -> dict[str, Callable[[Batch], Contender]]:
+  def in_torch(self) -> dict[str, Callable[[Batch], Timed]]:
     return opponents.training(self.names, self.recipe, self.cfg, self.params)
 
   def jax_rate(self, batch: int) -> float:
@@ -58,7 +57,7 @@ class _Task:
     found = children.bench('training', flags, self.overrides)
     return batch / found['jax']['seconds']
 
-  def torch_rate(self, make: Callable[[Batch], Contender], batch: int) -> float:
+  def torch_rate(self, make: Callable[[Batch], Timed], batch: int) -> float:
     return opponents.images_per_second(make, self.images(batch), self.repeats)
 
 
