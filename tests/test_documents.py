@@ -17,13 +17,14 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 PAGES = [
   *(REPOSITORY / name for name in ('README.md', 'CONTRIBUTING.md')),
   *sorted((REPOSITORY / 'docs').glob('*.md')),
+  *sorted((REPOSITORY / 'examples').rglob('*.md')),
 ]
 # What stands for a number in a command.
 NUMBER = re.compile(r'\$\w+|\bN\b|\bI\b')
 
 
 def by_name(page: pathlib.Path) -> str:
-  return page.name
+  return str(page.relative_to(REPOSITORY))
 
 
 def commands(page: pathlib.Path) -> list[list[str]]:
@@ -138,6 +139,17 @@ def test_options_of_recipes_exist(page):
       name.split('.')[0] for name in options()
     }:
       assert match[1] in options(), code
+
+
+def test_every_command_is_shown():
+  shown = {words[0] for page in PAGES for words in commands(page)}
+  assert set(COMMANDS) <= shown
+
+
+def test_every_recipe_is_in_the_list_of_training():
+  listed = set(spans(REPOSITORY / 'docs' / 'training.md'))
+  recipes = {path.stem for path in (REPOSITORY / 'configs').glob('[!_]*.py')}
+  assert recipes - {'ablation'} <= listed  # that one needs a name behind it
 
 
 def test_ci_finds_the_tests_command_in_readme():
