@@ -11,6 +11,7 @@ from mixdtp_jax.cli import (
   bench,
   compare,
   convert,
+  derain,
   errors,
   plan,
   prepare,
@@ -23,6 +24,7 @@ from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console, huge_pages
 
 COMMANDS = {
+  'derain': derain,
   'train': train,
   'eval': evaluation,
   'prepare': prepare,

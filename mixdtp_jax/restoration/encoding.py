@@ -125,9 +125,9 @@ def _options(
   stored = picture.stored if format == picture.format else {}
   if format == 'PNG':
     return {'compress_level': 3}  # as `images.encode_png`
-  if format == 'WEBP' and quality is None:
-    if stored.get('lossless', picture.format not in _QUALITY):
-      return {'lossless': True, 'exact': True, 'quality': 50}
+  lossless = stored.get('lossless', picture.format not in _QUALITY)
+  if format == 'WEBP' and quality is None and lossless:
+    return {'lossless': True, 'exact': True, 'quality': 50}
   if format not in _QUALITY:
     return {}
   options = {'quality': _QUALITY[format] if quality is None else quality}

@@ -22,15 +22,15 @@ class Job:
   """One picture to restore.
 
   Attributes:
-    source: the file to read.
-    target: the file to write.
+    source: the file to read, or its bytes.
+    target: the file to write; None for standard output.
     sheet: the before/after sheet to write; None for none.
     format: the format to write; '' for that of the source.
     size: of the source, in bytes, as a measure of the work.
   """
 
-  source: Path
-  target: Path
+  source: Path | bytes
+  target: Path | None
   sheet: Path | None
   format: str
   size: int
@@ -46,9 +46,9 @@ class Plan:
     results: number of inputs left out because they are results of this command.
   """
 
-  jobs: list[Job]
-  done: list[Path]
-  results: int
+  jobs: Sequence[Job]
+  done: Sequence[Path] = ()
+  results: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

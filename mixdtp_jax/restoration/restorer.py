@@ -104,6 +104,7 @@ class Restorer:
     restored = self._engine(
       np.broadcast_to(rainy, (*rainy.shape[:2], 3)), progress
     )
+    del rainy
     if colours == 1:
       restored = np.minimum(restored @ _LUMA, 1)[..., None]
     result = np.empty_like(pixels)

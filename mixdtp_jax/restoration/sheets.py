@@ -1,5 +1,6 @@
 """Labelled images side by side."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mixdtp_jax.data.images import to_uint8
 
 GAP = 8  # pixels between panels
+_LONGEST = 1600  # side of a panel before/after, in pixels
 
 
 def side_by_side(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -39,3 +41,28 @@ def side_by_side(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     canvas.paste(Image.fromarray(image), (left, strip))
     left += width + GAP
   return np.asarray(canvas)
+
+
+def small_rgb(pixels: np.ndarray) -> np.ndarray:
+  """Returns a picture for a sheet: (H', W', 3) uint8, shrunk if it is large.
+
+  Args:
+    pixels: (H, W, C) uint8 or uint16: gray, gray and alpha, RGB or RGBA.
+      Transparent parts become white.
+  """
+  if pixels.dtype == np.uint16:
+    pixels = (pixels >> 8).astype(np.uint8)
+  image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+  image.thumbnail((_LONGEST, _LONGEST))
+  white = Image.new('RGBA', image.size, 'white')
+  return np.asarray(Image.alpha_composite(white, image.convert('RGBA')))[
+    ..., :3
+  ]
+
+
+def encode_pair(before: np.ndarray, after: np.ndarray) -> bytes:
+  """Encodes a sheet of a picture (H, W, 3) uint8 before and after, as JPEG."""
+  sheet = side_by_side([('before', before), ('after', after)])
+  file = io.BytesIO()
+  Image.fromarray(sheet).save(file, format='JPEG', quality=92)
+  return file.getvalue()

@@ -1,4 +1,4 @@
-"""Encoding of TIFF with 16 bits and with EXIF, which Pillow cannot both write."""
+"""Encoding of TIFF with 16 bits, and with all EXIF: Pillow writes neither."""
 
 import io
 import zlib

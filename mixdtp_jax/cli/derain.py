@@ -1,0 +1,328 @@
+"""Take the rain out of pictures.
+
+  mixdtp derain holiday.jpg                 writes holiday_derained.jpg
+  mixdtp derain photos -o dry               a folder, with all folders below it
+  mixdtp derain '*.png' --format jpg -o dry
+  mixdtp derain - < rainy.png > dry.png     standard input and output
+
+A picture keeps its size, format, depth of 8 or 16 bits, alpha, date, place and
+colour profile; animations keep their timing. What exists already is skipped.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
+
+from mixdtp_jax.cli.parser import Parser
+from mixdtp_jax.runtime import console
+from mixdtp_jax.runtime.sizes import parse_bytes
+
+_FORMATS = {
+  'png': 'PNG',
+  'jpg': 'JPEG',
+  'webp': 'WEBP',
+  'tiff': 'TIFF',
+  'avif': 'AVIF',
+  'bmp': 'BMP',
+  'gif': 'GIF',
+  'heic': 'HEIF',
+}
+# Options that other programs have, and what to type here.
+_HABITS = {
+  ('-i', '--input'): 'give pictures and folders without an option: mixdtp '
+  'derain photo.jpg',
+  ('-n', '--model_name', '--model'): 'choose the network by --weights',
+  ('-t', '--tile'): 'there are no tiles, as every picture is restored as a '
+  'whole; limit the memory by --memory, such as --memory 2GB',
+  ('-s', '--outscale', '--scale'): 'pictures keep their size; leave it out',
+  ('-g', '--gpu-id'): 'all devices are used; choose some by the environment '
+  'variable CUDA_VISIBLE_DEVICES',
+}
+
+
+class _Habit(argparse.Action):
+  """Refuses an option of another program, and names ours."""
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    del namespace, values
+    parser.error(f'{option_string} is no option here: {self.const}')
+
+
+def add_arguments(parser: Parser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument(
+    'inputs',
+    nargs='+',
+    metavar='INPUT',
+    help='picture, folder, or pattern in quotes; - reads standard input',
+  )
+  parser.add_argument(
+    '-o',
+    '--output',
+    metavar='OUT',
+    help='file to write, for one input, or folder, which keeps names and '
+    'folders; - writes to standard output (default: NAME_derained.EXT beside '
+    'each input)',
+  )
+  parser.add_argument(
+    '--overwrite', action='store_true', help='redo what exists already'
+  )
+  parser.add_argument(
+    '--compare',
+    action='store_true',
+    help='also write NAME_compare.jpg, which shows before and after',
+  )
+  _add_format(parser)
+  _add_network(parser)
+  for words, remedy in _HABITS.items():
+    parser.add_argument(
+      *words, action=_Habit, nargs='?', const=remedy, help=argparse.SUPPRESS
+    )
+
+
+def _add_format(parser: Parser) -> None:
+  group = parser.add_argument_group('what is written')
+  group.add_argument(
+    '--format',
+    choices=_FORMATS,
+    type=str.lower,
+    help='format to write (default: that of each input)',
+  )
+  group.add_argument(
+    '--quality',
+    type=_quality,
+    metavar='1..100',
+    help='quality of JPEG, WebP, AVIF and HEIC (default: about that of the '
+    'input; 95 for a JPEG of another format)',
+  )
+  group.add_argument(
+    '--strip-metadata',
+    action='store_true',
+    help='leave out EXIF, XMP and the colour profile; without its profile a '
+    'picture of a wide colour space looks different',
+  )
+  group.add_argument(
+    '--json',
+    action='store_true',
+    help='print a line of JSON for each picture: size, seconds, megapixels '
+    'per second, peak memory in bytes',
+  )
+
+
+def _add_network(parser: Parser) -> None:
+  group = parser.add_argument_group('network and memory')
+  group.add_argument(
+    '--weights',
+    default='general',
+    metavar='WEIGHTS',
+    help='name of shipped weights, .safetensors or .pth file, weights folder, '
+    'or workdir of a training run (default: %(default)s)',
+  )
+  group.add_argument(
+    '--memory',
+    type=_bytes,
+    metavar='SIZE',
+    help='most memory that the program may use, such as 2GB (default: half of '
+    'what is free); the result does not depend on it',
+  )
+  group.add_argument(
+    '--scratch',
+    metavar='DIR',
+    help='folder for what does not fit into the memory (default: the '
+    "system's folder for temporary files)",
+  )
+  group.add_argument(
+    '--dtype',
+    choices=('float32', 'bfloat16'),
+    default='float32',
+    help='numbers that the network computes with; bfloat16 is faster on GPUs '
+    'and TPUs, and less exact (default: %(default)s)',
+  )
+
+
+def _quality(text: str) -> int:
+  if text.isdecimal() and 1 <= int(text) <= 100:
+    return int(text)
+  raise argparse.ArgumentTypeError(f'{text!r} is not a number from 1 to 100')
+
+
+def _bytes(text: str) -> int:
+  try:
+    return parse_bytes(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def run(args: argparse.Namespace) -> int:
+  """Restores the pictures; returns 1 if one of them failed."""
+  from mixdtp_jax.restoration import folders
+
+  format = _FORMATS.get(args.format, '')
+  if '-' in (args.output, *args.inputs):
+    plan = folders.Plan([_piped_job(args, format)])
+  else:
+    plan = folders.make_plan(
+      args.inputs,
+      args.output,
+      format=format,
+      compare=args.compare,
+      overwrite=args.overwrite,
+    )
+  for source in plan.done:
+    _say(args, source, 'skipped')
+  failed = _restore(args, plan.jobs) if plan.jobs else 0
+  counts = {
+    'restored': len(plan.jobs) - failed,
+    'skipped because they exist (--overwrite redoes them)': len(plan.done),
+    'left out because they are results of this command': plan.results,
+    'failed': failed,
+  }
+  if len(plan.jobs) != 1 or failed:
+    done = [f'{count:,} {what}' for what, count in counts.items() if count]
+    logging.info('%s', ', '.join(done))
+  return 1 if failed else 0
+
+
+def _piped_job(args: argparse.Namespace, format: str):
+  """Returns the work of a pipe: from standard input, to standard output."""
+  from mixdtp_jax.restoration import encoding, folders
+
+  if len(args.inputs) > 1:
+    raise ValueError('- stands for one picture: give it alone')
+  target = None
+  if args.output in (None, '-'):
+    if args.json or args.compare:
+      raise ValueError(
+        'the picture goes to standard output: leave out --json and --compare, '
+        'or give a file by -o'
+      )
+    if sys.stdout.isatty():
+      raise ValueError(
+        'standard output is a terminal: redirect it, or give a file by -o'
+      )
+  else:
+    target = pathlib.Path(args.output).expanduser()
+    format = format or encoding.format_of(target.name)
+    if not format or target.is_dir():
+      raise ValueError(f'-o {target}: needs a file, such as dry.png')
+    if target.exists() and not args.overwrite:
+      raise FileExistsError(f'{target} exists: --overwrite replaces it')
+  if args.inputs != ['-']:
+    (job,) = folders.make_plan(args.inputs, overwrite=True).jobs
+    return dataclasses.replace(job, target=target, format=format)
+  if sys.stdin.isatty():
+    raise ValueError('standard input is a terminal: redirect a picture to it')
+  data = sys.stdin.buffer.read()
+  return folders.Job(data, target, None, format, len(data))
+
+
+def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
+  """Restores pictures and tells about each; returns how many failed."""
+  from PIL import Image
+
+  import mixdtp_jax
+  from mixdtp_jax.restoration import batch
+
+  # The reader limits sizes by itself, and names what is damaged.
+  Image.MAX_IMAGE_PIXELS = None
+  warnings.filterwarnings('ignore', module='PIL')
+  # Unwinds, which removes what is half-written.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  console.show('loading the network')
+  restorer = mixdtp_jax.load(
+    args.weights, memory=args.memory, scratch=args.scratch, dtype=args.dtype
+  )
+  settings = batch.Settings(
+    args.quality, not args.strip_metadata, args.overwrite
+  )
+  progress = _Progress(len(jobs))
+  failed = 0
+  for work in batch.restore_files(
+    jobs, restorer.restore, settings, progress.tell
+  ):
+    progress.done += 1
+    failed += bool(work.error)
+    _say_work(args, work)
+  return failed
+
+
+class _Progress:
+  """Tells how much is done, and how long the rest takes.
+
+  Attributes:
+    done: number of pictures done.
+  """
+
+  def __init__(self, total: int):
+    self.done = 0
+    self._total = total
+    self._start = self._last = time.monotonic()
+
+  def tell(self, part: float) -> None:
+    """Takes the part of the work that is done, up to 1."""
+    now = time.monotonic()
+    if not part or (not console.is_live() and now - self._last < 10):
+      return
+    self._last = now
+    left = console.duration((now - self._start) * (1 - part) / part)
+    line = f'{self.done} of {self._total} pictures, {part:.0%}, {left} left'
+    console.show(line) if console.is_live() else logging.info('%s', line)
+
+
+def _say_work(args: argparse.Namespace, work) -> None:
+  console.show('')
+  if work.error:
+    logging.error('%s', work.error)
+    _say(args, work.job.source, 'failed', error=work.error)
+    return
+  if work.job.target is None:
+    return
+  height, width = work.picture.height, work.picture.width
+  pixels = height * width * work.picture.count
+  _say(
+    args,
+    work.job.source,
+    'restored',
+    output=str(work.job.target),
+    width=width,
+    height=height,
+    frames=work.picture.count,
+    seconds=round(work.seconds, 3),
+    megapixels_per_second=round(pixels / 1e6 / work.seconds, 3),
+    peak_memory=_peak_memory(),
+  )
+
+
+def _say(args: argparse.Namespace, source, status: str, **facts) -> None:
+  """Prints a line about a picture."""
+  name = '-' if isinstance(source, bytes) else str(source)
+  if args.json:
+    print(json.dumps({'input': name, 'status': status} | facts), flush=True)
+  elif status == 'restored':
+    name, output = (
+      n if n.isprintable() else ascii(n) for n in (name, facts['output'])
+    )
+    print(
+      f'{name} -> {output}: {facts["width"]}x{facts["height"]} pixels in '
+      f'{facts["seconds"]:.1f} s',
+      flush=True,
+    )
+
+
+def _peak_memory() -> int | None:
+  """Returns the most memory that this process had, in bytes."""
+  try:
+    import resource
+  except ImportError:  # Windows
+    return None
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak if sys.platform == 'darwin' else 1024 * peak

@@ -1,0 +1,226 @@
+"""Many pictures: one is read and one written while another is restored."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from mixdtp_jax.data.images import MAX_PIXELS, ImageError, name_of
+from mixdtp_jax.restoration import sheets
+from mixdtp_jax.restoration.encoding import encode
+from mixdtp_jax.restoration.folders import Job
+from mixdtp_jax.restoration.metadata import Metadata
+from mixdtp_jax.restoration.pictures import Frame, Picture, open_picture
+from mixdtp_jax.runtime.files import replacing
+
+# Pixels (H, W, C) uint8 or uint16, and a function to tell the progress to.
+Restore = Callable[[np.ndarray, Callable[[float], None]], np.ndarray]
+
+STDIN = 'standard input'
+_WRITERS = 2  # encoding a PNG may take longer than restoring the next picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How pictures are read and written.
+
+  Attributes:
+    quality: 1 to 100, for formats that have one; None for about that of the
+      source.
+    keep_metadata: whether EXIF, ICC profile and XMP are kept.
+    overwrite: whether an existing file is replaced.
+    max_pixels: number of pixels above which a picture is refused.
+    ahead: number of pixels up to which a picture is read while another one is
+      restored. A larger one has the memory for itself.
+  """
+
+  quality: int | None = None
+  keep_metadata: bool = True
+  overwrite: bool = False
+  max_pixels: int = MAX_PIXELS
+  ahead: int = MAX_PIXELS
+
+
+def _step(method: Callable[..., None]) -> Callable[..., None]:
+  """Skips a step of `Work` after an error; keeps an expected error as a line."""
+
+  @functools.wraps(method)
+  def step(work: 'Work', *args) -> None:
+    if work.error:
+      return
+    try:
+      method(work, *args)
+    except ImageError as error:
+      work.error = str(error)
+    except OSError as error:
+      place = Path(error.filename or work.job.target or 'standard output')
+      work.error = f'{name_of(place)}: {error.strerror or error}'
+    except (ValueError, MemoryError) as error:
+      reason = str(error) or 'there is too little memory'
+      work.error = f'{name_of(work.job.source, STDIN)}: {reason}'
+
+  return step
+
+
+@dataclasses.dataclass
+class Work:
+  """A picture on its way; after an error nothing more is done to it.
+
+  Attributes:
+    job: what to do.
+    settings: how.
+    error: one line that names the file; '' while there is none.
+    picture: the opened file; None before it is opened.
+    seconds: that restoring took, without reading and writing.
+  """
+
+  job: Job
+  settings: Settings
+  error: str = ''
+  picture: Picture | None = None
+  seconds: float = 0
+  _frames: Sequence[Frame] | None = None  # None: read when they are restored
+  _metadata: Metadata = Metadata()
+  _before: np.ndarray | None = None  # of the sheet
+
+  @property
+  def is_large(self) -> bool:
+    """Whether it is read only when it is restored."""
+    return self._frames is None
+
+  @_step
+  def open(self) -> None:
+    """Reads the header, and the pixels unless they are many."""
+    self.picture = open_picture(
+      self.job.source, STDIN, self.settings.max_pixels
+    )
+    pixels = self.picture.height * self.picture.width
+    if self.picture.count == 1 and pixels <= self.settings.ahead:
+      self._read()
+
+  @_step
+  def restore(
+    self, restore: Restore, progress: Callable[[float], None]
+  ) -> None:
+    """Restores all frames."""
+    start, count = time.monotonic(), self.picture.count
+    if count == 1:
+      frames = self._frames or self._read()
+    else:
+      frames, self._metadata = self.picture.frames(), self.picture.metadata()
+    restored, self._frames = [], None
+    for number, frame in enumerate(frames):
+      if self.job.sheet and not number:
+        self._before = sheets.small_rgb(frame.pixels)
+
+      def part(fraction: float, number=number) -> None:
+        progress((number + fraction) / count)
+
+      pixels = restore(frame.pixels, part)
+      restored.append(frame._replace(pixels=pixels))
+    self._frames, self.seconds = restored, time.monotonic() - start
+
+  @_step
+  def write(self) -> None:
+    """Writes the file, and the sheet."""
+    data = encode(
+      self.picture,
+      self._frames,
+      self._metadata if self.settings.keep_metadata else Metadata(),
+      format=self.job.format,
+      quality=self.settings.quality,
+    )
+    self._save(self.job.target, data)
+    if self.job.sheet:
+      after = sheets.small_rgb(self._frames[0].pixels)
+      self._save(self.job.sheet, sheets.encode_pair(self._before, after))
+
+  def _read(self) -> Sequence[Frame]:
+    self._frames, self._metadata = self.picture.read()
+    return self._frames
+
+  def _save(self, path: Path | None, data: bytes) -> None:
+    if path is None:
+      sys.stdout.buffer.write(data)
+      sys.stdout.buffer.flush()
+      return
+    # Names that differ only in case are one file on some systems.
+    if path.exists() and not self.settings.overwrite:
+      raise ImageError(
+        f'{name_of(path)} was not there before: it is not overwritten'
+      )
+    with replacing(path) as temporary:
+      Path(temporary).write_bytes(data)
+
+
+def restore_files(
+  jobs: Sequence[Job],
+  restore: Restore,
+  settings: Settings,
+  progress: Callable[[float], None],
+) -> Iterator[Work]:
+  """Restores pictures, and writes each as soon as it is done.
+
+  A picture that cannot be read, restored or written has an error. Whatever ends
+  this early, each file is written whole or not at all.
+
+  Args:
+    jobs: the work, in order.
+    restore: restores the pixels of one frame.
+    settings: how pictures are read and written.
+    progress: is called with the part of all the work that is done, up to 1.
+
+  Yields:
+    Each picture, in order, when it is written or has failed.
+  """
+  total, done = sum(job.size for job in jobs) or 1, 0
+  writing = collections.deque()
+  with _threads(1) as reader, _threads(_WRITERS) as writer:
+
+    def begin(job: Job) -> tuple[Work, futures.Future]:
+      work = Work(job, settings)
+      return work, reader.submit(work.open)
+
+    begun = map(begin, jobs)
+    following = next(begun, None)
+    while following:
+      work, opening = following
+      opening.result()
+      following = next(begun, None)
+      if work.is_large:
+        yield from _written(writing, 0)
+
+      def part(fraction: float, done=done, size=work.job.size) -> None:
+        progress((done + fraction * size) / total)
+
+      work.restore(restore, part)
+      done += work.job.size
+      progress(done / total)
+      writing.append((work, writer.submit(work.write)))
+      yield from _written(writing, _WRITERS)
+    yield from _written(writing, 0)
+
+
+def _written(writing: collections.deque, most: int) -> Iterator[Work]:
+  """Yields what is written, and waits until at most so many are left."""
+  while writing and (len(writing) > most or writing[0][1].done()):
+    work, future = writing.popleft()
+    future.result()
+    yield work
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[futures.ThreadPoolExecutor]:
+  """Runs threads; at an error what they have not begun is dropped."""
+  pool = futures.ThreadPoolExecutor(count)
+  try:
+    yield pool
+  finally:
+    pool.shutdown(cancel_futures=True)
