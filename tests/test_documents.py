@@ -19,6 +19,8 @@ PAGES = [
   *sorted((REPOSITORY / 'docs').glob('*.md')),
   *sorted((REPOSITORY / 'examples').rglob('*.md')),
 ]
+# Options of srun and mpirun.
+LAUNCHERS = {'--gpus-per-node', '--gpus-per-task', '--signal', '--mca'}
 # What stands for a number in a command.
 NUMBER = re.compile(r'\$\w+|\bN\b|\bI\b')
 
@@ -124,6 +126,20 @@ def test_commands_in_the_text_have_the_options_they_name(page):
       name = word.partition('=')[0]
       if name.startswith('--') and not name.startswith('--config.'):
         assert name in help_text(command, *inner), code
+
+
+@pytest.mark.parametrize('page', PAGES, ids=by_name)
+def test_options_named_alone_are_those_of_some_command(page):
+  benchmarks = re.findall(r'^    (\w+)', help_text('bench'), re.MULTILINE)
+  helps = [help_text(name) for name in COMMANDS]
+  helps += [help_text('bench', name) for name in benchmarks]
+  known = set(re.findall(r'--[\w-]+', ' '.join(helps))) | LAUNCHERS
+  named = {
+    code.partition(' ')[0].partition('=')[0]
+    for code in spans(page)
+    if code.startswith('--') and not code.startswith('--config.')
+  }
+  assert named <= known
 
 
 @pytest.mark.parametrize('page', PAGES, ids=by_name)
