@@ -111,6 +111,8 @@ def test_commands_can_be_parsed_and_their_recipes_loaded(page):
       pytest.fail(f'mixdtp {shlex.join(words)}')
     if getattr(args, 'config', None):
       load_config_file(args.config, args.overrides)
+    files = [word for word in words if word.startswith(('docs/', 'examples/'))]
+    assert all((REPOSITORY / file).exists() for file in files), files
 
 
 @pytest.mark.parametrize('page', PAGES, ids=by_name)
