@@ -12,6 +12,7 @@ colour profile; animations keep their timing. What exists already is skipped.
 import argparse
 import dataclasses
 import json
+import logging as standard_logging
 import pathlib
 import signal
 import sys
@@ -235,6 +236,7 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
   # The reader limits sizes by itself, and names what is damaged.
   Image.MAX_IMAGE_PIXELS = None
   warnings.filterwarnings('ignore', module='PIL')
+  standard_logging.getLogger('PIL').setLevel(standard_logging.CRITICAL)
   # Unwinds, which removes what is half-written.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   console.show('loading the network')

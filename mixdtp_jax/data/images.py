@@ -5,13 +5,14 @@ file's name. `read_image` and `image_shape` are for data sets, which hold RGB of
 8 bits; `restoration.pictures` reads the rest.
 """
 
+import contextlib
+import ctypes
 import functools
 import io
 import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -93,7 +94,7 @@ def read_image(image: ImageFile, label: str = '') -> np.ndarray:
     return turned(np.asarray(file.convert('RGB')), orientation(file))
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(
   image: Path | bytes, label: str = '', max_pixels: int = MAX_PIXELS
 ) -> Iterator[Image.Image]:
@@ -274,6 +275,9 @@ def _formats() -> tuple[str, ...]:
   """Prepares Pillow and names the formats that it can read here."""
   # A long text in a PNG is no reason to refuse it.
   PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+  # Of a damaged TIFF, libtiff would print a line without the file's name.
+  with contextlib.suppress(AttributeError, OSError):
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
   try:
     import pillow_heif
   except ImportError:
@@ -282,7 +286,7 @@ def _formats() -> tuple[str, ...]:
   return (*_FORMATS, 'HEIF')
 
 
-@contextmanager
+@contextlib.contextmanager
 def _binary(image: Path | bytes, name: str) -> Iterator[BinaryIO]:
   if isinstance(image, bytes):
     yield io.BytesIO(image)

@@ -49,7 +49,7 @@ class Settings:
 
 
 def _step(method: Callable[..., None]) -> Callable[..., None]:
-  """Skips a step of `Work` after an error; keeps an expected error as a line."""
+  """Makes a step of `Work`: skipped after an error, and keeping its own."""
 
   @functools.wraps(method)
   def step(work: 'Work', *args) -> None:

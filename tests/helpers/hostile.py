@@ -1,0 +1,146 @@
+"""Small images in every format and way of storing, sound and damaged."""
+
+import functools
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from mixdtp_jax.restoration import sixteen_bits, tiff
+
+_XMP = b'<x:xmpmeta><a tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def smooth(seed=0, height=36, width=48):
+  small = np.random.default_rng(seed).integers(0, 256, (9, 12, 3))
+  image = Image.fromarray(small.astype(np.uint8))
+  return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def profile():
+  return ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+
+
+def exif(orientation=6):
+  """Of a phone: orientation, maker, date, size, place."""
+  found = Image.Exif()
+  found[0x0112] = orientation
+  found[271], found[306] = 'Maker', '2024:01:02 03:04:05'
+  found.get_ifd(0x8769).update({0x9003: '2024:01:02 03:04:05', 0xA002: 48})
+  found.get_ifd(0x8825).update({1: 'N', 2: (47.0, 22.0, 30.0)})
+  return found
+
+
+def metadata():
+  return {
+    'exif': exif(),
+    'icc_profile': profile(),
+    'xmp': _XMP,
+    'dpi': (300, 300),
+  }
+
+
+def wide(channels, seed=0):
+  shape = (24, 31, channels)
+  return np.random.default_rng(seed).integers(0, 65536, shape).astype(np.uint16)
+
+
+def _animated(**options):
+  return {
+    'save_all': True,
+    'append_images': [smooth(1), smooth(2)],
+    'duration': [20, 40, 60],
+    'loop': 2,
+    **options,
+  }
+
+
+# By name: mode, format, options of Pillow's writer.
+_STORED = {
+  'png': ('RGB', 'PNG', metadata),
+  'png_gray': ('L', 'PNG', dict),
+  'png_gray_alpha': ('LA', 'PNG', dict),
+  'png_palette': ('P', 'PNG', dict),
+  'png_transparent': ('P', 'PNG', lambda: {'transparency': 3}),
+  'png_alpha': ('RGBA', 'PNG', dict),
+  'png_one_bit': ('1', 'PNG', dict),
+  'jpeg': ('RGB', 'JPEG', metadata),
+  'jpeg_gray': ('L', 'JPEG', dict),
+  'jpeg_cmyk': ('CMYK', 'JPEG', dict),
+  'jpeg_progressive': ('RGB', 'JPEG', lambda: {'progressive': True}),
+  'mpo': (
+    'RGB',
+    'MPO',
+    lambda: {'save_all': True, 'append_images': [smooth()]},
+  ),
+  'webp': ('RGB', 'WEBP', metadata),
+  'webp_lossless': ('RGBA', 'WEBP', lambda: {'lossless': True}),
+  'avif': ('RGB', 'AVIF', metadata),
+  'tiff': ('RGB', 'TIFF', lambda: {'icc_profile': profile()}),
+  'tiff_lzw': ('RGB', 'TIFF', lambda: {'compression': 'tiff_lzw'}),
+  'tiff_jpeg': ('RGB', 'TIFF', lambda: {'compression': 'jpeg'}),
+  'tiff_fax': ('1', 'TIFF', lambda: {'compression': 'group4'}),
+  'tiff_cmyk': ('CMYK', 'TIFF', dict),
+  'tiff_lab': ('LAB', 'TIFF', dict),
+  'bmp': ('RGB', 'BMP', dict),
+  'bmp_palette': ('P', 'BMP', dict),
+  'gif': ('RGB', 'GIF', dict),
+  'gif_animated': ('RGB', 'GIF', _animated),
+  'png_animated': ('RGB', 'PNG', _animated),
+  'webp_animated': ('RGB', 'WEBP', _animated),
+  'avif_animated': ('RGB', 'AVIF', _animated),
+}
+_WIDE = {
+  **{
+    f'png_16_{n}': lambda n=n: sixteen_bits.encode_png(wide(n))
+    for n in (1, 2, 3, 4)
+  },
+  'tiff_16': lambda: tiff.encode_tiff([wide(3)], {271: 'Maker'}, False),
+  'tiff_16_deflated': lambda: tiff.encode_tiff([wide(4)], {}, True),
+  'tiff_pages': lambda: tiff.encode_tiff([wide(3), wide(1)], {}, True),
+}
+NAMES = (*_STORED, *_WIDE)
+
+
+@functools.cache
+def sound(name: str) -> bytes:
+  """A sound file."""
+  if name in _WIDE:
+    return _WIDE[name]()
+  mode, format, options = _STORED[name]
+  file = io.BytesIO()
+  smooth().convert(mode).save(file, format=format, **options())
+  return file.getvalue()
+
+
+def damaged(name: str, count: int):
+  """Yields damaged copies: most damage is near the start, where headers are."""
+  random = np.random.default_rng(list(name.encode()))
+  for _ in range(count):
+    yield _damage(bytearray(sound(name)), random)
+
+
+def _damage(data, random) -> bytes:
+  def place():
+    return int(min(len(data) - 1, random.exponential(len(data) / 8)))
+
+  kind, length = random.integers(6), int(random.integers(1, 40))
+  if kind == 0:
+    for _ in range(length % 5 + 1):
+      data[place()] ^= 1 << int(random.integers(8))
+  elif kind == 1:
+    del data[int(random.integers(1, len(data))) :]
+  elif kind == 2:
+    start = place()
+    data[start : start + length] = bytes(len(data[start : start + length]))
+  elif kind == 3:
+    start = place()
+    extreme = (b'\xff' * 4, bytes(4), b'\x7f\xff\xff\xff')[length % 3]
+    data[start : start + 4] = extreme[: len(data[start : start + 4])]
+  elif kind == 4:
+    start, target = place(), place()
+    data[target:target] = data[start : start + length]
+  else:
+    start = place()
+    del data[start : start + length]
+  return bytes(data)
