@@ -1,4 +1,4 @@
-"""What an audit finds in a data set, and how it is left out of training."""
+"""Findings of an audit, and the pairs that training leaves out for them."""
 
 import dataclasses
 import json
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mixdtp_jax.data.pairs import PairFiles
-from mixdtp_jax.runtime import files
+from mixdtp_jax.runtime.files import dump_json
 
 KINDS = {
   'layout': 'files that are not laid out as published; not audited further',
-  'count': 'another number of pairs than published',
+  'count': 'the number of pairs differs from the published one',
   'unreadable': 'images that cannot be decoded, or are not RGB',
   'size': 'rainy and clean images of different sizes',
   'misaligned': 'the clean image is shifted against the rainy one',
@@ -25,26 +25,26 @@ KINDS = {
 
 
 class PairId(NamedTuple):
-  """A pair by its names; as '' the name means the split, and split the set."""
+  """The name of a pair; without `name` of a split, without `split` of a set."""
 
   dataset: str
   split: str
   name: str
 
   def __str__(self) -> str:
-    """As tables show it."""
+    """Returns SET/SPLIT/NAME."""
     return '/'.join(filter(None, self))
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that was found.
+  """A fault of some pairs.
 
   Attributes:
     kind: a key of KINDS.
-    pairs: those that it is about.
-    note: what is wrong, in words; may be ''.
-    excluded: the pairs of a training split to leave out of training.
+    pairs: pairs that have it.
+    note: details; may be ''.
+    excluded: those of the pairs to leave out of training.
   """
 
   kind: str
@@ -55,11 +55,11 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-  """Everything that an audit says.
+  """All findings.
 
   Attributes:
-    sizes: number of pairs by set and split; no split where the layout is wrong.
-    findings: in the order of KINDS.
+    sizes: numbers of pairs by set and split; no split if the layout is wrong.
+    findings: faults in the order of KINDS.
   """
 
   sizes: dict[str, dict[str, int]]
@@ -73,18 +73,16 @@ class Audit:
 
 
 def write_audit(audit: Audit, path: str | os.PathLike) -> None:
-  """{'sizes': {set: {split: pairs}}, 'findings': [{field: value}, ...]}."""
-  with files.replacing(path) as temporary, open(temporary, 'w') as file:
-    json.dump(dataclasses.asdict(audit), file, indent=1)
-    file.write('\n')
+  """Writes {'sizes': {set: {split: n}}, 'findings': [{field: value}, ...]}."""
+  dump_json(dataclasses.asdict(audit), path)
 
 
 def read_audit(path: str | os.PathLike) -> Audit:
-  """Reads what `write_audit` wrote.
+  """Reads the file of `write_audit`.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is no audit.
+    ValueError: it holds no audit.
   """
   try:
     with open(path) as file:
@@ -101,23 +99,22 @@ def read_audit(path: str | os.PathLike) -> Audit:
     return Audit(content['sizes'], findings)
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
-      f'{path} is no audit ({error!r}): write one with python -m mixdtp_jax '
-      'prepare --audit'
+      f'{path} is no audit ({error!r}): write one with mixdtp audit'
     ) from error
 
 
 def leave_out(
   dataset: str, splits: Mapping[str, Sequence[PairFiles]], audit: Audit
 ) -> dict[str, list[PairFiles]]:
-  """The pairs of each split without those that the audit excludes.
+  """Returns the pairs of each split without those that the audit excludes.
 
   Args:
     dataset: name of the set.
-    splits: its pairs, as builders find them.
-    audit: of this set, perhaps beside others.
+    splits: pairs of the set by split.
+    audit: findings in this set, and perhaps in others.
 
   Raises:
-    ValueError: the audit is not of these pairs, or excludes a whole split.
+    ValueError: the audit is of other pairs, or excludes a whole split.
   """
   sizes = {split: len(pairs) for split, pairs in splits.items()}
   if audit.sizes.get(dataset) != sizes:

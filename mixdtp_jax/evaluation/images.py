@@ -1,4 +1,4 @@
-"""The restored images of an evaluation, and the first ones side by side."""
+"""The restored images of an evaluation, the first ones side by side."""
 
 import os
 import pathlib
@@ -9,11 +9,11 @@ from mixdtp_jax.data.images import write_png
 from mixdtp_jax.data.pairs import Pairs
 from mixdtp_jax.restoration.sheets import GAP, side_by_side
 
-_COMPARED = 3  # images that Panels shows
+_SHOWN = 3  # images of a comparison
 
 
 def image_path(folder: str | os.PathLike, name: str) -> pathlib.Path:
-  """FOLDER/NAME.png; a name such as 'a/b' keeps its folders.
+  """Returns FOLDER/NAME.png; a name such as 'a/b' keeps its folders.
 
   Raises:
     ValueError: the name is empty or leads out of the folder.
@@ -26,22 +26,22 @@ def image_path(folder: str | os.PathLike, name: str) -> pathlib.Path:
   return pathlib.Path(folder, *parts[:-1], f'{parts[-1]}.png')
 
 
-class Panels:
-  """Keeps rainy, restored and clean of the first images, side by side.
+class FirstImages:
+  """Rainy, restored and clean of the first images, side by side.
 
-  `add` is the `save` of `evaluate`: it also writes each restored image to
-  FOLDER/images, where there is a folder.
+  `add` is meant as `save` of `evaluate`. It also writes each restored image to
+  FOLDER/images, if there is a folder.
   """
 
   def __init__(self, pairs: Pairs, folder: str | os.PathLike | None) -> None:
-    """Takes the first few pairs of what is going to be evaluated."""
-    first = [pairs[i] for i in range(min(_COMPARED, len(pairs)))]
+    """Reads the first pairs of those that will be evaluated."""
+    first = [pairs[i] for i in range(min(_SHOWN, len(pairs)))]
     self._pairs = {pair['name']: pair for pair in first}
     self._pictures = {}
     self._folder = folder
 
   def add(self, name: str, restored: np.ndarray) -> None:
-    """Takes a restored image (H, W, 3) float in [0, 1]."""
+    """Adds a restored image (H, W, 3) float in [0, 1]."""
     if self._folder is not None:
       folder = os.path.join(self._folder, 'images')
       write_png(restored, image_path(folder, name))
@@ -57,10 +57,10 @@ class Panels:
 
   @property
   def image(self) -> np.ndarray:
-    """What was added of the first images, below each other: (H, W, 3) uint8.
+    """The first images added, one below the other: (H, W, 3) uint8.
 
     Raises:
-      ValueError: none of them was added.
+      ValueError: none of the first images was added.
     """
     if not self._pictures:
       raise ValueError('none of the first images was restored')

@@ -1,8 +1,4 @@
-"""Results as a table, CSV, JSON and PNG files.
-
-Every file is written under a temporary name in its folder and then renamed,
-so that a file which exists is whole. Folders are made as needed.
-"""
+"""Scores as a table, as CSV and JSON, and the files of an evaluation."""
 
 import csv
 import os
@@ -16,44 +12,42 @@ from mixdtp_jax.data.images import write_png
 from mixdtp_jax.evaluation.metrics import Score
 from mixdtp_jax.evaluation.score import Row, mean_row
 from mixdtp_jax.runtime.files import dump_json, replacing
+from mixdtp_jax.runtime.tables import Table
 
 
-def format_table(rows: Sequence[Row]) -> str:
-  """Mean PSNR and SSIM by protocol: of the input, the result, and the gain.
-
-  The single images are in the CSV and JSON files.
-  """
+def score_table(rows: Sequence[Row]) -> Table:
+  """Returns mean PSNR and SSIM by protocol: before, after, and the gain."""
   mean = mean_row(rows)
-  head = ('protocol', 'input', 'restored', 'gain')
-  lines = [('', *('PSNR / SSIM' for _ in head[1:]))]
+  cells = []
   for name, before in mean.input.items():
     after = mean.restored[name]
     gain = Score(*(new - old for new, old in zip(after, before, strict=True)))
-    lines.append(
+    cells.append(
       (
         name,
-        f'{before.psnr:.4f} / {before.ssim:.4f}',
-        f'{after.psnr:.4f} / {after.ssim:.4f}',
+        *(f'{s.psnr:.4f} / {s.ssim:.4f}' for s in (before, after)),
         f'{gain.psnr:+.4f} / {gain.ssim:+.4f}',
       )
     )
-  text = [
-    f'{first:<8}' + ''.join(f'{cell:>20}' for cell in cells)
-    for first, *cells in (head, *lines)
-  ]
-  return '\n'.join([*text, f'mean over {len(rows)} images; PSNR in dB'])
+  return Table(
+    'PSNR / SSIM',
+    ('protocol', 'input', 'restored', 'gain'),
+    cells,
+    f'Mean over {len(rows)} images; PSNR in dB.',
+  )
 
 
 def write_csv(rows: Sequence[Row], path: str | os.PathLike) -> None:
-  """One line an image; columns name, PROTOCOL_{input,restored}_{psnr,ssim}.
+  """Writes a line for each image.
 
-  Full precision; the PSNR of identical images is written as inf.
+  The columns are name and PROTOCOL_{input,restored}_{psnr,ssim}, in full
+  precision. The PSNR of identical images is inf.
   """
-  table = [{'name': row.name, **_columns(row)} for row in rows]
+  lines = [{'name': row.name, **_columns(row)} for row in rows]
   with replacing(path) as temporary, open(temporary, 'w', newline='') as file:
-    writer = csv.DictWriter(file, list(table[0]))
+    writer = csv.DictWriter(file, list(lines[0]))
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(lines)
 
 
 def _columns(row: Row) -> dict[str, float]:
@@ -71,10 +65,10 @@ def write_json(
   context: Mapping[str, Any],
   published: Mapping[str, Any] | None = None,
 ) -> None:
-  """{'context', 'published', 'mean': row, 'images': [row, ...]}, `dump_json`'s.
+  """Writes {'context', 'published', 'mean': row, 'images': [row, ...]}.
 
   A row is {'name', 'input', 'restored'}, the latter two {protocol: {'psnr',
-  'ssim'}}.
+  'ssim'}}. See `dump_json` for numbers that are not finite.
   """
   content = {
     'context': dict(context),
@@ -86,11 +80,16 @@ def write_json(
 
 
 def _as_dict(row: Row) -> dict[str, Any]:
-  scores = {
-    which: {name: s._asdict() for name, s in getattr(row, which).items()}
-    for which in ('input', 'restored')
+  return {
+    'name': row.name,
+    'input': scores_as_dict(row.input),
+    'restored': scores_as_dict(row.restored),
   }
-  return {'name': row.name, **scores}
+
+
+def scores_as_dict(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+  """Returns {protocol: {'psnr', 'ssim'}}, as JSON holds scores."""
+  return {name: score._asdict() for name, score in scores.items()}
 
 
 def write_results(
@@ -100,14 +99,17 @@ def write_results(
   context: Mapping[str, Any],
   published: Mapping[str, Any] | None = None,
 ) -> list[pathlib.Path]:
-  """Writes results.csv, results.json and comparison.png, and returns them.
+  """Writes results.csv, results.json and comparison.png.
 
   Args:
-    folder: is made if need be.
-    rows: of the images.
-    image: `Panels.image`.
-    context: what the rows are of; anything that JSON holds.
-    published: `published.placement` of the means, where they have one.
+    folder: is made if it is missing.
+    rows: scores of the images.
+    image: `FirstImages.image`.
+    context: what was evaluated; any JSON values.
+    published: `published.Ranking.as_dict` of the means, if there is one.
+
+  Returns:
+    The paths of the files.
   """
   names = ('results.csv', 'results.json', 'comparison.png')
   paths = [pathlib.Path(folder, name) for name in names]

@@ -32,14 +32,15 @@ def audited():
 def test_json_and_table(audited, tmp_path):
   findings.write_audit(audited, tmp_path / 'new' / 'audit.json')
   assert findings.read_audit(tmp_path / 'new' / 'audit.json') == audited
-  lines = table.format_audit(audited).splitlines()
-  assert [line.split() for line in lines[1:4]] == [
-    ['set', 'train', '2', 'leak', '1', '1', '1'],
-    ['set', 'test', '1', 'size', '7', '1', '0'],
-    ['leak', '1', '1', '0'],
+  counts, sizes, leaks = table.audit_tables(audited)
+  assert counts.rows == [
+    ('set', 'train', '2', 'leak', '1', '1', '1'),
+    ('set', 'test', '1', 'size', '7', '1', '0'),
+    ('set', 'test', '1', 'leak', '1', '1', '0'),
   ]
-  assert lines.count('  set/test/a: x') == 5
-  assert '  and 2 more' in lines
+  assert sizes.rows == [('set/test/a: x',)] * 5
+  assert sizes.note == 'and 2 more'
+  assert leaks.rows == [('set/train/a, set/test/a',)]
   (tmp_path / 'bad.json').write_text('{"sizes": {}}')
   with pytest.raises(ValueError, match=r'bad\.json is no audit'):
     findings.read_audit(tmp_path / 'bad.json')

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
-from mixdtp_jax.evaluation.published import format_placement, placement
+from mixdtp_jax.evaluation.published import rank, tables
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.weights.load import load_weights
-from mixdtp_jax.weights.pth import to_torch, write_pth
+from mixdtp_jax.weights.pth import write_pth
+from mixdtp_jax.weights.state_dict import to_torch
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -129,8 +130,9 @@ def test_places_a_whole_test_split_among_published_results(
   scores = {
     name: Score(**score) for name, score in content['mean']['restored'].items()
   }
-  assert content['published'] == placement('rain100l', scores)
-  assert format_placement('rain100l', scores) in result.stdout
+  assert content['published'] == rank('rain100l', scores)
+  (table,) = tables(content['published'])
+  assert str(table) in result.stdout
 
 
 @pytest.mark.parametrize(

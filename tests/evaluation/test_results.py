@@ -1,4 +1,4 @@
-"""Tables, CSV, JSON and images, read back with other readers."""
+"""Tables, CSV, JSON and images, read back by other readers."""
 
 import csv
 import json
@@ -29,14 +29,14 @@ _ROWS = [
 
 
 def test_table_shows_means_and_gains():
-  lines = results.format_table(_ROWS[:1] * 2).splitlines()
-  assert lines[0].split() == ['protocol', 'input', 'restored', 'gain']
+  lines = str(results.score_table(_ROWS[:1] * 2)).splitlines()
+  assert lines[1].split() == ['protocol', 'input', 'restored', 'gain']
   rgb = next(line for line in lines if line.startswith('rgb'))
   want = 'rgb 20.0000 / 0.5000 30.0000 / 0.7500 +10.0000 / +0.2500'
   assert rgb.split() == want.split()
   assert '2 images' in lines[-1]
   assert max(map(len, lines)) <= 80
-  means = results.format_table(_ROWS)
+  means = str(results.score_table(_ROWS))
   assert '20.5000 / 0.6000' in means and '31.5625 / 0.8750' in means
 
 
@@ -152,29 +152,29 @@ def _pairs(count):
   ]
 
 
-def test_panels_show_the_first_images_and_save_all(tmp_path):
+def test_the_first_images_are_shown_and_all_saved(tmp_path):
   pairs = _pairs(5)
-  panels = images.Panels(pairs, tmp_path)
+  first = images.FirstImages(pairs, tmp_path)
   with pytest.raises(ValueError, match='none of the first'):
-    _ = panels.image
+    _ = first.image
   height = 0
   for i, pair in enumerate(pairs):
-    panels.add(pair['name'], np.float32(pair['rainy']) / 255)
+    first.add(pair['name'], np.float32(pair['rainy']) / 255)
     if i < 3:  # comparison.png shows three
-      assert panels.image.shape[0] > height + 20
-      height = panels.image.shape[0]
-  assert panels.image.shape[0] == height
-  assert panels.image.dtype == np.uint8
+      assert first.image.shape[0] > height + 20
+      height = first.image.shape[0]
+  assert first.image.shape[0] == height
+  assert first.image.dtype == np.uint8
   for pair in pairs:
     with Image.open(tmp_path / 'images' / f'{pair["name"]}.png') as image:
       np.testing.assert_array_equal(np.asarray(image), pair['rainy'])
 
 
-def test_panels_without_a_folder_write_nothing(tmp_path, monkeypatch):
+def test_without_a_folder_no_image_is_written(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  panels = images.Panels(_pairs(1), None)
-  panels.add('set/0', np.zeros((20, 30, 3), np.float32))
-  assert panels.image.shape[0] > 20
+  first = images.FirstImages(_pairs(1), None)
+  first.add('set/0', np.zeros((20, 30, 3), np.float32))
+  assert first.image.shape[0] > 20
   assert not list(tmp_path.iterdir())
 
 

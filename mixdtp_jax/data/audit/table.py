@@ -1,69 +1,52 @@
-"""What an audit found: as a table, as JSON, and as pairs to leave out."""
-
-import collections
-import textwrap
+"""The findings of an audit as tables."""
 
 from mixdtp_jax.data.findings import KINDS, Audit, Finding
+from mixdtp_jax.runtime.tables import Table
 
-_SHOWN = 5  # findings of a kind on the console
-_NAMED = 4  # pairs of a finding on the console
+_SHOWN = 5  # findings of a kind
+_NAMED = 4  # pairs of a finding
 
 
-def format_audit(audit: Audit) -> str:
-  """A table by set and split, then what was found, long lists cut."""
-  lines = [
-    f'{"set":<13}{"split":<8}{"pairs":>8}  {"finding":<12}{"found":>7}'
-    f'{"pairs":>7}{"left out":>10}'
+def audit_tables(audit: Audit) -> list[Table]:
+  """Returns counts by set and split, then the first findings of each kind."""
+  return [_counts(audit)] + [
+    _examples(kind, findings)
+    for kind in KINDS
+    if (findings := [f for f in audit.findings if f.kind == kind])
   ]
-  for dataset, sizes in audit.sizes.items():
-    # Also splits that are not there, and '' where there is none at all.
-    splits = dict.fromkeys(sizes)
-    splits |= {
-      pair.split: None
-      for finding in audit.findings
-      for pair in finding.pairs
-      if pair.dataset == dataset
-    }
-    for split in splits:
-      lines += _split_rows(audit, dataset, split, sizes.get(split, 0))
-  by_kind = collections.defaultdict(list)
-  for finding in audit.findings:
-    by_kind[finding.kind].append(finding)
-  for kind, findings in by_kind.items():
-    lines += ['', f'{kind}: {KINDS[kind]}']
-    for finding in findings[:_SHOWN]:
-      lines += textwrap.wrap(
-        _describe(finding), 80, initial_indent='  ', subsequent_indent='    '
+
+
+def _counts(audit: Audit) -> Table:
+  counted = {}  # (set, split, kind): sets of findings, pairs, excluded pairs
+  for number, finding in enumerate(audit.findings):
+    for pair in finding.pairs:
+      findings, pairs, excluded = counted.setdefault(
+        (pair.dataset, pair.split, finding.kind), (set(), set(), set())
       )
-    if len(findings) > _SHOWN:
-      lines.append(f'  and {len(findings) - _SHOWN} more')
-  return '\n'.join(lines)
-
-
-def _split_rows(audit: Audit, dataset: str, split: str, size: int) -> list[str]:
-  """A line for each kind that the split has, or one that it has none."""
+      findings.add(number)
+      pairs |= {pair} if pair.name else set()
+      excluded |= {pair} & set(finding.excluded)
   rows = []
-  for kind in KINDS:
-    found = [
-      [pair for pair in finding.pairs if pair[:2] == (dataset, split)]
-      for finding in audit.findings
-      if finding.kind == kind
-    ]
-    out = {
-      pair
-      for finding in audit.findings
-      for pair in finding.excluded
-      if finding.kind == kind and pair[:2] == (dataset, split)
-    }
-    if touching := [pairs for pairs in found if pairs]:
-      pairs = {pair for pairs in touching for pair in pairs if pair.name}
-      rows.append(f'{kind:<12}{len(touching):>7}{len(pairs):>7}{len(out):>10}')
-  head = f'{dataset:<13}{split:<8}{size:>8,}  '
-  rest = ' ' * len(head)
-  return [
-    (rest if number else head) + row
-    for number, row in enumerate(rows or ['none'])
-  ]
+  for dataset, sizes in audit.sizes.items():
+    # Findings also name missing splits, and '' for a whole set.
+    found = [split for name, split, _ in counted if name == dataset]
+    for split in dict.fromkeys([*sizes, *found]):
+      start = dataset, split, f'{sizes.get(split, 0):,}'
+      kinds = [kind for kind in KINDS if (dataset, split, kind) in counted]
+      for kind in kinds:
+        counts = (str(len(c)) for c in counted[dataset, split, kind])
+        rows.append((*start, kind, *counts))
+      if not kinds:
+        rows.append((*start, 'none', '', '', ''))
+  head = 'set', 'split', 'pairs', 'finding', 'found', 'pairs', 'left out'
+  return Table('', head, rows)
+
+
+def _examples(kind: str, findings: list[Finding]) -> Table:
+  rows = [(_describe(finding),) for finding in findings[:_SHOWN]]
+  more = len(findings) - _SHOWN
+  note = f'and {more} more' if more > 0 else ''
+  return Table(f'{kind}: {KINDS[kind]}', ('',), rows, note)
 
 
 def _describe(finding: Finding) -> str:
