@@ -29,7 +29,8 @@ from mixdtp_jax.tools.runs.runs import (
   compare_runs,
   data_note,
   differences,
-  format_runs,
+  page_content,
+  run_table,
 )
 from tests.helpers import tiny
 
@@ -82,6 +83,10 @@ def _write_results(workdir, rows, step):
   )
 
 
+def _text(runs_):
+  return str(run_table(runs_, with_options=True))
+
+
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   folder = tmp_path_factory.mktemp('finished') / 'first'
@@ -121,7 +126,7 @@ def test_a_running_run_has_the_scores_of_its_newest_evaluation(running):
   assert run.updates == 13 and run.evaluated == 10
   assert run.restored['rgb'] == (31.5, pytest.approx(0.9))
   assert run.input['prenet'] == (24.0, 0.5)
-  (line,) = [v for v in format_runs([run]).splitlines() if v[:4] == 'name']
+  (line,) = [v for v in _text([run]).splitlines() if v[:4] == 'name']
   assert '13 of 20' in line and 'after 10, not final' in line
 
 
@@ -152,7 +157,7 @@ def test_runs_on_the_same_images_are_ordered(finished, running, capsys):
   assert 'protocol rgb' in lines[3]
 
 
-def test_only_knobs_that_differ_are_named(finished, running):
+def test_only_options_that_differ_are_named(finished, running):
   runs_ = [read_run(finished, 'a'), read_run(running, 'b')]
   assert differences(runs_) == {
     'model.width': [8, 16],
@@ -162,7 +167,7 @@ def test_only_knobs_that_differ_are_named(finished, running):
   assert differences(runs_[:1]) == {}
   del runs_[1].config['model.width']  # of another version
   assert differences(runs_)['model.width'] == [8, None]
-  assert 'model.width=- ' in format_runs(runs_)
+  assert 'model.width=- ' in _text(runs_)
 
 
 def test_different_images_are_told_and_not_ranked(finished, tmp_path, capsys):
@@ -175,6 +180,7 @@ def test_different_images_are_told_and_not_ranked(finished, tmp_path, capsys):
   compare_runs([finished, other], out)
   lines = capsys.readouterr().out.splitlines()
   assert lines[0].startswith('The runs were evaluated on different images')
+  assert lines[1] == ''
   for part in (
     'first: data.source = ,',
     'images = 2, input PSNR = 20.000 dB',
@@ -182,7 +188,7 @@ def test_different_images_are_told_and_not_ranked(finished, tmp_path, capsys):
   ):
     assert part in lines[0]
   assert 'data.name' not in lines[0]
-  assert [line.split()[0] for line in lines[2:4]] == ['first', 'other']
+  assert [line.split()[0] for line in lines[3:5]] == ['first', 'other']
   assert json.loads((out / 'runs.json').read_text())['note'] == lines[0]
   assert 'evaluated on different images' in (out / 'runs.html').read_text()
 
@@ -196,7 +202,7 @@ def test_the_same_images_elsewhere_are_the_same(finished, tmp_path):
   # A run without an evaluation has no images that could differ.
   new = read_run(_make_run(tmp_path / 'new', {}, end=2), 'new')
   assert new.evaluated is None and data_note([new, one, other]) == ''
-  line = format_runs([new, one]).splitlines()[1]
+  line = _text([new, one]).splitlines()[1]
   assert 'not yet' in line and ' - ' in line
 
 
@@ -213,10 +219,11 @@ def test_a_curve_is_of_the_same_images(finished):
 
 def test_curves_of_different_images_are_told(finished):
   one, other = (read_run(finished, name) for name in ('one', 'other'))
-  assert 'the curves do not compare' not in runs._html([one, other], '')
+  differ = 'These images differ: the curves do not compare.'
+  assert differ not in page_content([one, other], '')['chart_notes']
   points = other.scalars['eval/input_rgb_psnr']
   points[:] = [point._replace(value=21.0) for point in points]
-  assert 'the curves do not compare' in runs._html([one, other], '')
+  assert differ in page_content([one, other], '')['chart_notes']
 
 
 def test_loss_curves_are_means_of_their_parts():
@@ -259,7 +266,7 @@ def test_a_run_of_another_version_is_named(tmp_path):
 
 
 def _compare(*arguments):
-  command = [sys.executable, '-m', 'mixdtp_jax', 'compare', *arguments]
+  command = [sys.executable, '-m', 'mixdtp_jax', 'runs', *arguments]
   return subprocess.run(
     list(map(str, command)),
     cwd=_REPOSITORY,
@@ -284,7 +291,7 @@ class _Texts(html.parser.HTMLParser):
 def test_the_command(finished, running, tmp_path):
   before = {p: p.stat().st_mtime_ns for p in running.rglob('*')}
   out = tmp_path / 'out'
-  result = _compare('--runs', finished, running, '--out', out)
+  result = _compare(finished, running, '--out', out)
   assert result.returncode == 0, result.stderr
   # Nothing imports TensorFlow, which takes seconds and talks.
   assert 'oneDNN' not in result.stderr and 'tensorflow' not in result.stderr
@@ -308,13 +315,12 @@ def test_the_command(finished, running, tmp_path):
   assert minutes[0] == 0 and (np.diff(minutes) >= 0).all()
 
   texts = _Texts((out / 'runs.html').read_text()).found
-  assert 'PSNR against time' in texts and 'second: 10, 31.5' in texts
-  assert 'first: 20, 0.05' in texts and '34.2500 / 0.9000' in texts
+  assert 'PSNR by time' in texts and '34.2500 / 0.9000' in texts
   assert any('do not compare: loss.final' in text for text in texts)
 
 
 def test_the_command_fails_in_one_line(tmp_path):
-  result = _compare('--runs', tmp_path / 'none', '--out', tmp_path / 'out')
+  result = _compare(tmp_path / 'none', '--out', tmp_path / 'out')
   assert result.returncode == 1
   assert result.stderr.startswith(f'error: {tmp_path / "none"}: no training')
   assert len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The network in both frameworks, and how far their results are apart.
+"""One network in both frameworks, and the differences of their results.
 
 Images are NHWC float32 in [0, 1].
 """
@@ -25,11 +25,11 @@ class Networks:
   """One network in both frameworks.
 
   Attributes:
-    cfg: its configuration.
-    params: its parameters in JAX, on `device`.
-    jax: the Flax module.
-    torch: the PyTorch module, its weights loaded, on its own device.
-    device: of JAX.
+    cfg: configuration.
+    params: parameters in JAX, on `device`.
+    jax: Flax module.
+    torch: PyTorch module with the same weights, on its own device.
+    device: JAX's device.
   """
 
   cfg: AnyConfig
@@ -40,7 +40,7 @@ class Networks:
 
 
 def make_networks(cfg: AnyConfig, params: dict) -> Networks:
-  """Both networks, each on the first device that its framework finds."""
+  """Puts each network on the first device that its framework finds."""
   device = jax.devices()[0]
   return Networks(
     cfg,
@@ -56,10 +56,10 @@ class Difference:
   """|JAX - PyTorch| of a stage over all images.
 
   Attributes:
-    stage: name; see `interop.stages`.
-    largest: the largest.
-    mean: their mean; each image counts the same.
-    scale: the stage's largest magnitude, in PyTorch.
+    stage: name; see `torch_reference.stages`.
+    largest: largest difference.
+    mean: mean difference; each image counts the same.
+    scale: largest magnitude of the stage in PyTorch.
   """
 
   stage: str
@@ -69,12 +69,12 @@ class Difference:
 
   @property
   def relative(self) -> float:
-    """The largest difference, in parts of the largest magnitude."""
+    """The largest difference divided by the largest magnitude."""
     return self.largest / self.scale if self.scale else self.largest
 
 
 def stage_differences(networks: Networks, images: Pairs) -> list[Difference]:
-  """How far the stages are apart, in the order in which they are computed."""
+  """Returns the stages' differences, in the order of computation."""
   jax_stages = stages.make_jax_stages(networks.jax, networks.cfg)
   found = {}
   for batch in eval_batches(images, batch_size=1):
@@ -98,7 +98,7 @@ def stage_differences(networks: Networks, images: Pairs) -> list[Difference]:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-  """One image by its name: (H, W, 3) float32 in [0, 1] each."""
+  """One image: its name, and four arrays (H, W, 3) float32 in [0, 1]."""
 
   name: str
   rainy: np.ndarray
@@ -110,7 +110,7 @@ class Restored:
 def restore_both(
   networks: Networks, images: Pairs
 ) -> tuple[list[Row], list[Row], list[Restored]]:
-  """Scores under every protocol of JAX and of PyTorch, and the images."""
+  """Returns JAX's scores under every protocol, PyTorch's, and the images."""
   restores = (
     whole_image.make_restore(
       final_image(networks.cfg),

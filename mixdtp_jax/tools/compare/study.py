@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from absl import logging
 
 from mixdtp_jax.data.pairs import Pairs
@@ -19,23 +18,21 @@ from mixdtp_jax.tools.compare.networks import (
   restore_both,
   stage_differences,
 )
-from mixdtp_jax.tools.compare.speed import Speed, measure_inference
 from mixdtp_jax.tools.compare.training import Batch, Training, train_both
-from mixdtp_jax.torch_reference import inference as inference_lib
+from mixdtp_jax.torch_reference import inference
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """What was found.
+  """The numbers and images of a comparison.
 
   Attributes:
     environment: versions, devices and threads.
-    stages: how far they are apart.
-    jax_rows: the scores of each image.
-    torch_rows: the same.
-    images: rainy, clean and restored.
-    training: the same steps in both.
-    speeds: of inference and of a training step.
+    stages: differences, stage by stage.
+    jax_rows: scores of each image that JAX restored.
+    torch_rows: scores of each image that PyTorch restored.
+    images: rainy, clean and both restored.
+    training: the same updates in both.
   """
 
   environment: dict[str, Any]
@@ -44,7 +41,6 @@ class Study:
   torch_rows: list[Row]
   images: list[Restored]
   training: Training
-  speeds: list[Speed]
 
 
 def study(
@@ -52,52 +48,37 @@ def study(
   config: ml_collections.ConfigDict,
   images: Pairs,
   batches: Sequence[Batch],
-  repeats: int,
 ) -> Study:
-  """Compares two networks; on a CPU a full one takes minutes.
+  """Compares two networks; the paper's takes minutes on a CPU.
 
   Args:
-    networks: to compare.
-    config: the recipe of the training steps; its model is the networks'.
+    networks: the network in both frameworks.
+    config: recipe of the updates; its model is the networks'.
     images: to restore.
     batches: to train on, one update each; see `crop_batches`.
-    repeats: runs of each that are timed.
   """
   with (
-    # Neither may round what it multiplies: both would call that float32.
+    # By default, a GPU may multiply float32 numbers with fewer bits.
     jax.default_matmul_precision('highest'),
-    inference_lib.full_precision(),
+    inference.full_precision(),
   ):
-    # First, so that PyTorch's first run is the first one.
-    logging.info('Compiling and measuring inference')
-    rainy = np.float32(images[0]['rainy'])[None] / 255
-    inference = measure_inference(networks, rainy, repeats)
     logging.info('Comparing the stages of %d images', len(images))
     stages = stage_differences(networks, images)
-    logging.info('Scoring what both restore')
+    logging.info('Scoring the images that both restore')
     *rows, restored = restore_both(networks, images)
-    logging.info('Compiling and measuring the training step')
-    training, training_step = train_both(networks, config, batches, repeats)
-  return Study(
-    _environment(networks),
-    stages,
-    *rows,
-    restored,
-    training,
-    [inference, training_step],
-  )
+    logging.info('Compiling the training step')
+    training = train_both(networks, config, batches)
+  return Study(_environment(networks), stages, *rows, restored, training)
 
 
 def _environment(networks: Networks) -> dict[str, Any]:
   device = networks.device
-  torch_device = inference_lib.device_of(networks.torch)
   return {
     'jax': {
       'version': jax.__version__,
       'device': f'{device} ({device.device_kind})',
     },
-    'torch': inference_lib.describe(torch_device),
-    # XLA has no knob for its threads on a CPU: it takes all cores.
-    'cores': os.cpu_count(),
+    'torch': inference.describe(inference.device_of(networks.torch)),
+    'cores': os.cpu_count(),  # XLA uses all of them
     'precision': 'float32, without TF32',
   }

@@ -1,4 +1,4 @@
-"""The same training steps in JAX and in PyTorch, from the same weights."""
+"""The same updates in JAX and in PyTorch, from the same weights."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ from mixdtp_jax.recipe.schedules import make_schedule
 from mixdtp_jax.runtime.console import progress
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.tools.compare.networks import Networks
-from mixdtp_jax.tools.compare.speed import Speed, measure
 from mixdtp_jax.torch_reference import inference, training
-from mixdtp_jax.torch_reference import timed as torch_timed
-from mixdtp_jax.weights.pth import to_torch
+from mixdtp_jax.weights.state_dict import to_torch
 
 Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """What the steps did.
+  """Losses, and distances between weights after the last update.
+
+  Distances are Euclidean norms over all weights.
 
   Attributes:
-    jax_losses: before each update.
-    torch_losses: the same.
-    apart: |JAX - PyTorch|, Euclidean norm over all weights after the steps.
+    jax_losses: loss before each update in JAX.
+    torch_losses: loss before each update in PyTorch.
+    apart: |JAX - PyTorch|.
     moved: |PyTorch - start|.
     size: |PyTorch|.
   """
@@ -40,29 +40,34 @@ class Training:
 
   @property
   def of_movement(self) -> float:
-    """How far the two are apart, in parts of how far PyTorch moved."""
+    """`apart` relative to `moved`."""
     return self.apart / self.moved if self.moved else self.apart
 
   @property
   def of_size(self) -> float:
-    """The same in parts of the weights' own norm."""
+    """`apart` relative to `size`."""
     return self.apart / self.size
 
 
 def crop_batches(
   images: Pairs, *, steps: int, batch_size: int, crop: int, seed: int
 ) -> list[Batch]:
-  """Batches {'rainy', 'clean'} (batch_size, crop, crop, 3) of random crops.
+  """Draws batches of random crops.
+
+  Returns:
+    `steps` dicts {'rainy', 'clean'} of (batch_size, crop, crop, 3) float32 in
+    [0, 1].
 
   Raises:
-    ValueError: an image is smaller than the crop.
+    ValueError: an image is smaller than a crop.
   """
   for index in range(len(images)):
     height, width = images.shape(index)
     if min(height, width) < crop:
       raise ValueError(
-        f'{images[index]["name"]}: {height}x{width} pixels of it are compared, '
-        f'too few for crops of {crop}: take smaller crops or a larger size'
+        f'{images[index]["name"]}: its {height}x{width} pixels that are '
+        f'compared are too few for crops of {crop}: use a smaller --crop or a '
+        'larger --size'
       )
   random = np.random.default_rng(seed)
 
@@ -85,50 +90,38 @@ def train_both(
   networks: Networks,
   config: ml_collections.ConfigDict,
   batches: Sequence[Batch],
-  repeats: int,
-) -> tuple[Training, Speed]:
-  """Measures updates, then trains both from the start, one update a batch.
+) -> Training:
+  """Trains copies of both networks, one update for each batch.
 
   Args:
-    networks: stay as they are.
+    networks: the network in both frameworks; stays unchanged.
     config: the recipe: loss, optimizer, and the learning rates of the first
-      updates. Its model is that of the networks.
+      updates. Its model is the networks'.
     batches: of one shape.
-    repeats: updates of each that are timed.
   """
-  mesh = make_mesh([networks.device])
-  speed, run = _measure_step(networks, config, batches[0], mesh, repeats)
-  jax_trainer = timed.Trainer(config, networks.params, mesh, run)
-  torch_trainer = training.Trainer(config, networks.torch)
+  ours = timed.Trainer(config, networks.params, make_mesh([networks.device]))
+  theirs = training.Trainer(config, networks.torch)
+  ours.compile_step(ours.place(batches[0]))
   schedule, losses = make_schedule(config), []
-  report = progress('Training step', len(batches))
+  tell = progress('Training step', len(batches))
   for number, batch in enumerate(batches):
     losses.append(
       (
-        jax_trainer.step(jax_trainer.place(batch)),
-        torch_trainer.step(torch_trainer.place(batch), float(schedule(number))),
+        ours.step(ours.place(batch)),
+        theirs.step(theirs.place(batch), float(schedule(number))),
       )
     )
-    report(number + 1)
+    tell(number + 1)
   distances = _distances(
-    to_torch(jax_trainer.state.params, networks.cfg),
-    inference.weights_of(torch_trainer.network),
+    to_torch(ours.state.params, networks.cfg),
+    inference.weights_of(theirs.network),
     inference.weights_of(networks.torch),
   )
-  return Training(*zip(*losses, strict=True), *distances), speed
-
-
-def _measure_step(networks, config, batch, mesh, repeats):
-  """The cost of a step, and the step as it is compiled for it in JAX."""
-  ours, run = timed.make_training(config, networks.params, batch, mesh)
-  theirs = torch_timed.make_training(config, networks.torch, batch)
-  size = 'x'.join(map(str, batch['rainy'].shape[1:3]))
-  what = f'training step, {len(batch["rainy"])} x {size}'
-  return measure(what, ours, theirs, repeats), run
+  return Training(*zip(*losses, strict=True), *distances)
 
 
 def _distances(ours, theirs, start) -> tuple[float, float, float]:
-  """|ours - theirs|, |theirs - start|, |theirs|, over all weights."""
+  """Returns |ours - theirs|, |theirs - start| and |theirs|."""
 
   def norm(weights):
     squares = (np.square(w, dtype=np.float64).sum() for w in weights)

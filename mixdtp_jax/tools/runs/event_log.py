@@ -1,7 +1,4 @@
-"""The scalars that a training run logged for TensorBoard, read back.
-
-The files are read without TensorFlow, which takes seconds to import.
-"""
+"""Reads the scalars that a training run logged for TensorBoard."""
 
 import os
 import pathlib
@@ -15,7 +12,7 @@ from tensorboard.util import tensor_util
 
 
 class Point(NamedTuple):
-  """A scalar after `step` updates and `minutes` of training."""
+  """A value logged after `step` updates and `minutes` of training."""
 
   step: int
   minutes: float
@@ -30,30 +27,27 @@ class _Logged(NamedTuple):
 
 
 def read_scalars(workdir: str | os.PathLike) -> dict[str, list[Point]]:
-  """The scalars of a run by name, each in ascending order of its steps.
+  """Reads the scalars of a run by name, in ascending order of their steps.
 
-  Every start of the run wrote a file. A start that continued after update s
-  replaces what earlier ones logged after s, whether it came that far again or
-  not: that state was lost with the process that made it. Of a step that was
-  logged twice, the last value counts.
+  Every start of the run wrote a file. A restart from update s discards
+  everything logged after s by earlier starts. Of a step that was logged twice,
+  the last value counts.
 
-  Minutes are the sum over the starts of the time since a start's first
-  scalar, so that neither the pauses between them nor preparing the data and
-  compiling the update count. Work that was lost was time spent and does count.
+  Minutes count from a start's first scalar on and add up over the starts, with
+  the time of lost work, but without pauses, preparing data and compiling.
 
   Raises:
     FileNotFoundError: there are no scalars.
     ValueError: a file is damaged.
   """
   paths = pathlib.Path(workdir).glob('events.out.tfevents.*')
-  starts = [list(_read(path)) for path in paths]
+  starts = filter(None, map(_read, paths))
   curves: dict[str, dict[int, Point]] = {}
   spent = 0.0
-  for logged in sorted(filter(None, starts), key=lambda start: start[0].time):
+  for logged in sorted(starts, key=lambda start: start[0].time):
     continued = _continued_step(logged)
-    for points in curves.values():
-      for step in [step for step in points if step > continued]:
-        del points[step]
+    for name, points in curves.items():
+      curves[name] = {s: p for s, p in points.items() if s <= continued}
     for name, step, time, value in logged:
       minutes = (spent + time - logged[0].time) / 60
       curves.setdefault(name, {})[step] = Point(step, minutes, value)
@@ -71,31 +65,36 @@ def read_scalars(workdir: str | os.PathLike) -> dict[str, list[Point]]:
 
 
 def _continued_step(logged: list[_Logged]) -> int:
-  """Updates that had been made when a start began."""
+  """Returns the number of updates made before a start."""
   trained = [entry.step for entry in logged if entry.name == 'loss']
-  # A start always logs its first update. One without updates evaluated only.
+  # A start logs its first update. A start without updates only evaluated.
   return min(trained) - 1 if trained else logged[0].step
 
 
-def _read(path: pathlib.Path) -> Iterator[_Logged]:
-  for record in _records(path):
-    try:
-      event = event_pb2.Event.FromString(record)
-    except DecodeError as error:
-      raise ValueError(f'{path} is damaged: remove it') from error
-    for value in event.summary.value:
-      if value.metadata.plugin_data.plugin_name == 'scalars':
-        number = float(tensor_util.make_ndarray(value.tensor))
-        yield _Logged(value.tag, event.step, event.wall_time, number)
+def _read(path: pathlib.Path) -> list[_Logged]:
+  try:
+    events = map(event_pb2.Event.FromString, _records(path.read_bytes()))
+    return [
+      _Logged(
+        value.tag,
+        event.step,
+        event.wall_time,
+        float(tensor_util.make_ndarray(value.tensor)),
+      )
+      for event in events
+      for value in event.summary.value
+      if value.metadata.plugin_data.plugin_name == 'scalars'
+    ]
+  except DecodeError as error:
+    raise ValueError(f'{path} is damaged: remove it') from error
 
 
-def _records(path: pathlib.Path) -> Iterator[bytes]:
-  """The records of a TFRecord file: length, its CRC, the bytes, their CRC.
+def _records(content: bytes) -> Iterator[bytes]:
+  """Yields the records of a TFRecord file: length, its CRC, bytes, their CRC.
 
-  A last record that is not whole is still being written, or its process was
-  killed.
+  TensorBoard's reader computes the CRCs in Python, or imports TensorFlow. An
+  incomplete last record is still being written, or its process was killed.
   """
-  content = path.read_bytes()
   start = 12  # bytes: uint64 length and uint32 CRC
   while start <= len(content):
     (length,) = struct.unpack_from('<Q', content, start - 12)

@@ -1,4 +1,4 @@
-"""What the folder of a training run tells, finished or not."""
+"""Reads the folder of a training run, finished or not."""
 
 import dataclasses
 import json
@@ -20,19 +20,19 @@ from mixdtp_jax.weights.run import load_run_config
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a run's folder tells, finished or not.
+  """A training run, finished or not.
 
   Attributes:
-    name: of the run in tables.
-    workdir: the run's folder.
-    config: of its newest checkpoint, dotted name -> value.
-    parameters: how many numbers are trained.
-    scalars: what was logged.
-    final: whether `input` and `restored` are the results of the last update.
-    images: test images behind the scores; None is all that there are.
+    name: name in tables.
+    workdir: folder.
+    config: recipe of the newest checkpoint, {dotted name: value}.
+    parameters: number of trained values.
+    scalars: logged values by name.
+    final: whether the scores are of the last update.
+    images: number of test images behind the scores; None for all.
     input: mean scores of the rainy images by protocol; empty before the first
       evaluation.
-    restored: the same of the restored ones.
+    restored: mean scores of the restored images, likewise.
   """
 
   name: str
@@ -47,7 +47,7 @@ class Run:
 
   @property
   def updates(self) -> int:
-    """The last update that was logged."""
+    """The last logged update."""
     return max(points[-1].step for points in self.scalars.values())
 
   @property
@@ -57,7 +57,7 @@ class Run:
 
   @property
   def evaluated(self) -> int | None:
-    """The update after which it was evaluated last."""
+    """The update of the last evaluation; None before the first one."""
     return max(
       (
         points[-1].step
@@ -68,10 +68,10 @@ class Run:
     )
 
   def curve(self, protocol: str) -> tuple[float, list[Point]]:
-    """PSNR (dB) while training: of the rainy images, and of the restored ones.
+    """Returns the PSNR in dB of the rainy images, and the restored ones' curve.
 
-    The last evaluation is of all test images; where those before were of a
-    part, it is not on their curve. Without evaluations: (nan, []).
+    The last evaluation is not on the curve if it used all test images and the
+    earlier ones only a part. Without evaluations: (nan, []).
     """
     rainy = self.scalars.get(_tag('input', protocol, 'psnr'), [])
     restored = self.scalars.get(_tag('restored', protocol, 'psnr'), [])
@@ -84,7 +84,7 @@ class Run:
 
 
 def same_score(one: float, other: float) -> bool:
-  """Whether scores are equal but for the rounding of another device."""
+  """Returns whether scores are equal up to the rounding of a device."""
   return math.isclose(one, other, rel_tol=1e-4)
 
 
@@ -96,18 +96,17 @@ def read_run(workdir: str | os.PathLike, name: str) -> Run:
   """Reads a run's folder, and changes nothing in it.
 
   Raises:
-    FileNotFoundError: it has no checkpoint, or no metrics.
-    ValueError: its files are damaged or of another version.
+    FileNotFoundError: there is no checkpoint, or there are no metrics.
+    ValueError: files are damaged or of another version.
   """
   try:
     config = load_run_config(workdir)
+    parameters = _count_parameters(config)
   except FileNotFoundError as error:
     raise FileNotFoundError(
       f'{workdir}: no training run with a checkpoint there; give the workdir '
-      'of train.py, and wait until it has saved one'
+      'of mixdtp train, and wait until it has saved one'
     ) from error
-  try:
-    parameters = _count_parameters(config)
   except ValueError as error:
     raise ValueError(f'{workdir}: {error}') from error
   scalars = read_scalars(workdir)
@@ -115,41 +114,46 @@ def read_run(workdir: str | os.PathLike, name: str) -> Run:
   results = _final_results(workdir, updates)
   if results is None:
     images = config.eval_images or None
-    scores = {which: _logged(scalars, which) for which in ('input', 'restored')}
+    scores = [_logged(scalars, which) for which in ('input', 'restored')]
   else:
     images = len(results['images'])
-    scores = {
-      which: {
+    scores = [
+      {
         protocol: Score(float(score['psnr']), float(score['ssim']))
         for protocol, score in results['mean'][which].items()
       }
       for which in ('input', 'restored')
-    }
+    ]
   return Run(
-    name=name,
-    workdir=str(workdir),
-    config=config_file.flat_config(config),
-    parameters=parameters,
-    scalars=scalars,
-    final=results is not None,
-    images=images,
-    **scores,
+    name,
+    str(workdir),
+    config_file.flat_config(config),
+    parameters,
+    scalars,
+    results is not None,
+    images,
+    *scores,
   )
 
 
+def _count_parameters(config: ml_collections.ConfigDict) -> int:
+  params = abstract_params(make_model_config(config.model))
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
 def _final_results(workdir, updates) -> dict[str, Any] | None:
-  """results.json, unless the run went on after it was written."""
+  """Returns results.json, unless it is older than the last update."""
   path = pathlib.Path(workdir, 'results', 'results.json')
   if not path.is_file():
     return None
   results = json.loads(path.read_text())
-  # What eval.py writes there has no step.
+  # mixdtp eval may have written it, without a step.
   step = results['context'].get('step', -1)
   return results if step >= updates else None
 
 
 def _logged(scalars, which) -> dict[str, Score]:
-  """The newest logged scores by protocol."""
+  """Returns the newest logged scores by protocol."""
   newest = {name: points[-1].value for name, points in scalars.items()}
   return {
     protocol: Score(
@@ -158,8 +162,3 @@ def _logged(scalars, which) -> dict[str, Score]:
     for protocol in PROTOCOLS
     if _tag(which, protocol, 'psnr') in newest
   }
-
-
-def _count_parameters(config: ml_collections.ConfigDict) -> int:
-  params = abstract_params(make_model_config(config.model))
-  return sum(leaf.size for leaf in jax.tree.leaves(params))

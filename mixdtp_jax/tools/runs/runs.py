@@ -1,4 +1,4 @@
-"""Training runs side by side: python -m mixdtp_jax compare --runs."""
+"""Compares training runs: a table, runs.json and runs.html."""
 
 import dataclasses
 import math
@@ -10,50 +10,51 @@ from typing import Any
 import numpy as np
 
 from mixdtp_jax.evaluation.metrics import PROTOCOLS
-from mixdtp_jax.runtime import files
-from mixdtp_jax.tools.pages import page
+from mixdtp_jax.evaluation.results import scores_as_dict
+from mixdtp_jax.runtime.files import dump_json
+from mixdtp_jax.runtime.tables import Table, show
+from mixdtp_jax.tools.pages.chart import Chart
+from mixdtp_jax.tools.pages.page import write_page
 from mixdtp_jax.tools.runs.event_log import Point
 from mixdtp_jax.tools.runs.run_folder import Run, read_run, same_score
 
-_PROTOCOL = 'rgb'  # of the short table and the curves; the network's own
-_PATHS = ('data.data_dir', 'data.source')  # where data lie, not what they are
-# Knobs that decide which images are evaluated.
+_PROTOCOL = 'rgb'  # of the short table and the curves: the network's own
+_PATHS = ('data.data_dir', 'data.source')  # say where data are, not which
+# Options that decide which images are evaluated.
 _IMAGES = ('data.name', 'data.source', 'eval_crop_multiple')
-_DRAWN = 100  # points of a loss curve at most, each the mean of its share
+_POINTS = 100  # of a loss curve, at most
 
 
 def compare_runs(
   workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
 ) -> None:
-  """Sets runs side by side: a printed table, runs.json and runs.html.
+  """Prints a table of runs, and writes runs.json and runs.html.
 
-  Runs that were evaluated on the same images are ordered by their PSNR.
-  Others keep their order, under a sentence that says how their images differ.
+  Runs that were evaluated on the same images are sorted by PSNR. Others keep
+  their order, and a sentence says how their images differ.
 
   Args:
-    workdirs: of the runs, finished or not.
-    out: folder of the two files; is made if need be.
+    workdirs: folders of runs, finished or not.
+    out: folder of the two files; is made if it is missing.
 
   Raises:
     FileNotFoundError: a folder has no checkpoint or no metrics.
     ValueError: no run is given, or one twice; or see `read_run`.
   """
-  runs = [
-    read_run(workdir, name)
-    for workdir, name in zip(workdirs, _names(workdirs), strict=True)
-  ]
+  names = _names(workdirs)
+  runs = [read_run(*run) for run in zip(workdirs, names, strict=True)]
   note = data_note(runs)
   if not note:
     runs.sort(key=_psnr, reverse=True)
-  print('\n'.join(filter(None, (note, format_runs(runs)))))
+  show(*filter(None, (note, run_table(runs, with_options=True))))
   paths = [pathlib.Path(out, name) for name in ('runs.json', 'runs.html')]
-  files.dump_json(_as_dict(runs, note), paths[0])
-  page.write_page(_html(runs, note), paths[1])
+  dump_json(_content(runs, note), paths[0])
+  write_page('runs.html', paths[1], **page_content(runs, note))
   print(*paths, sep='\n')
 
 
 def _names(workdirs) -> list[str]:
-  """The last folder of each path, or the paths where these are not unique."""
+  """Returns the last folder of each path, or the paths if these are equal."""
   if not workdirs:
     raise ValueError('no runs to compare: give at least one workdir')
   folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
@@ -69,13 +70,13 @@ def _psnr(run: Run) -> float:
 
 
 def data_note(runs: Sequence[Run]) -> str:
-  """A sentence for runs that were not evaluated on the same images, or ''.
+  """Returns a sentence if runs were evaluated on different images, else ''.
 
-  Whether they were is measured: equal images have equal scores before they
-  are restored, wherever they lie. Runs without an evaluation do not count.
+  Equal images have equal scores before they are restored, wherever they are
+  stored. Runs without an evaluation do not count.
   """
   scored = [run for run in runs if run.restored]
-  if all(_same_scores(run, scored[0]) for run in scored):
+  if all(_same_input(run, scored[0]) for run in scored):
     return ''
   facts = {
     name: [run.config.get(name) for run in scored] for name in _IMAGES
@@ -95,18 +96,17 @@ def data_note(runs: Sequence[Run]) -> str:
   )
 
 
-def _same_scores(run: Run, other: Run) -> bool:
-  """Whether the rainy images of both have the same scores."""
-  common = [name for name in run.input if name in other.input]
+def _same_input(run: Run, other: Run) -> bool:
+  """Returns whether the rainy images of both have the same scores."""
   return all(
     same_score(a, b)
-    for name in common
+    for name in run.input.keys() & other.input
     for a, b in zip(run.input[name], other.input[name], strict=True)
   )
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-  """Knobs that differ -> their value in each run, None where there is none.
+  """Returns options that differ: their value in each run, None if unknown.
 
   Paths of data are left out.
   """
@@ -119,25 +119,43 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
   }
 
 
-_HEAD = ('run', 'parameters', 'updates', 'minutes', 'PSNR / SSIM', 'evaluated')
+def run_table(runs: Sequence[Run], *, with_options: bool) -> Table:
+  """Returns a row for each run.
+
+  Args:
+    runs: the runs.
+    with_options: whether the last column names the options that differ.
+  """
+  head = ['run', 'parameters', 'updates', 'minutes', 'PSNR / SSIM', 'evaluated']
+  rows = [_cells(run) for run in runs]
+  if with_options:
+    head.append('what differs')
+    options = _differing(runs)
+    for i, row in enumerate(rows):
+      row.append(' '.join(f'{name}={values[i]}' for name, *values in options))
+  return Table('', head, rows, f'PSNR in dB; protocol {_PROTOCOL}.')
 
 
-def _cells(run: Run) -> tuple[str, ...]:
-  """A run's row under _HEAD."""
+def _cells(run: Run) -> list[str]:
   planned = run.config['num_train_steps']
-  made = f'{run.updates:,}'
-  images = 'all' if run.images is None else run.images
-  when = (
-    'at the end' if run.final else f'after {run.evaluated or 0:,}, not final'
-  )
-  return (
+  updates = f'{run.updates:,}'
+  if run.updates != planned:
+    updates += f' of {planned:,}'
+  evaluated = 'not yet'
+  if run.restored:
+    images = 'all' if run.images is None else run.images
+    when = 'at the end'
+    if not run.final:
+      when = f'after {run.evaluated or 0:,}, not final'
+    evaluated = f'{when}, {images} images'
+  return [
     run.name,
     f'{run.parameters:,}',
-    made if run.updates == planned else f'{made} of {planned:,}',
+    updates,
     f'{run.minutes:.1f}',
     _score(run, _PROTOCOL),
-    f'{when}, {images} images' if run.restored else 'not yet',
-  )
+    evaluated,
+  ]
 
 
 def _score(run: Run, protocol: str) -> str:
@@ -148,35 +166,15 @@ def _score(run: Run, protocol: str) -> str:
 
 
 def _differing(runs: Sequence[Run]) -> list[list[str]]:
-  """A row a knob: its name and its value in each run."""
+  """Returns a row for each option that differs: its name and its values."""
   return [
     [name, *('-' if value is None else str(value) for value in values)]
     for name, values in differences(runs).items()
   ]
 
 
-def format_runs(runs: Sequence[Run]) -> str:
-  """A line a run, with the knobs that distinguish it at the end."""
-  knobs = _differing(runs)
-  rows = [
-    (*_cells(run), ' '.join(f'{name}={v[i]}' for name, *v in knobs))
-    for i, run in enumerate(runs)
-  ]
-  table = [(*_HEAD, 'what differs'), *rows]
-  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-  left = (0, len(_HEAD) - 1, len(_HEAD))  # columns of text
-  lines = [
-    '  '.join(
-      f'{cell:<{width}}' if i in left else f'{cell:>{width}}'
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in table
-  ]
-  return '\n'.join([*lines, f'PSNR in dB; protocol {_PROTOCOL}'])
-
-
-def _as_dict(runs: Sequence[Run], note: str) -> dict[str, Any]:
-  """The content of runs.json."""
+def _content(runs: Sequence[Run], note: str) -> dict[str, Any]:
+  """Returns the content of runs.json."""
   return {
     'protocol': _PROTOCOL,
     'note': note,
@@ -187,75 +185,59 @@ def _as_dict(runs: Sequence[Run], note: str) -> dict[str, Any]:
         'updates': run.updates,
         'minutes': run.minutes,
         'evaluated': run.evaluated,
-        'input': {name: s._asdict() for name, s in run.input.items()},
-        'restored': {name: s._asdict() for name, s in run.restored.items()},
+        'input': scores_as_dict(run.input),
+        'restored': scores_as_dict(run.restored),
       }
       for run in runs
     ],
   }
 
 
-def _html(runs: Sequence[Run], note: str) -> str:
-  """The content of runs.html."""
-  knobs = _differing(runs)
-  return page.document(
-    'Training runs side by side',
-    page.section(
-      'Results',
-      *([page.paragraph(note)] if note else []),
-      page.table(_HEAD, [_cells(run) for run in runs]),
-      page.paragraph(
-        f'PSNR in dB; protocol {_PROTOCOL}. The minutes are of training and '
-        'of the evaluations in between, since the first update was made, '
-        'without the pauses between restarts.'
-      ),
+def page_content(runs: Sequence[Run], note: str) -> dict[str, Any]:
+  """Returns the variables of templates/runs.html."""
+  names = [run.name for run in runs]
+  scores = [(run.name, *(_score(run, p) for p in PROTOCOLS)) for run in runs]
+  options = _differing(runs)
+  without = '' if options else 'No option differs, except for paths.'
+  return {
+    'note': note,
+    'results': run_table(runs, with_options=False),
+    'protocols': Table(
+      'PSNR / SSIM under every protocol', ('run', *PROTOCOLS), scores
     ),
-    page.section(
-      'PSNR / SSIM under every protocol',
-      page.table(
-        ('run', *PROTOCOLS),
-        [(run.name, *(_score(run, p) for p in PROTOCOLS)) for run in runs],
-      ),
-    ),
-    page.section(
-      'What differs',
-      page.table(('knob', *(run.name for run in runs)), knobs)
-      if knobs
-      else page.paragraph('No knob of the configurations but paths.'),
-    ),
-    page.section('Curves', *_curves(runs)),
-  )
+    'options': Table('What differs', ('option', *names), options, without),
+    **_curves(runs),
+  }
 
 
-def _curves(runs: Sequence[Run]) -> list[str]:
-  curves = {run.name: run.curve(_PROTOCOL) for run in runs}
-  psnr = {name: points for name, (_, points) in curves.items()}
-  unit = f'PSNR ({_PROTOCOL}, dB)'
+def _curves(runs: Sequence[Run]) -> dict[str, Any]:
+  """Returns the charts of a page, and what to know about them."""
+  curves = [run.curve(_PROTOCOL) for run in runs]
+  names = [run.name for run in runs]
+  psnr = dict(zip(names, (points for _, points in curves), strict=True))
   loss = {run.name: _means(run.scalars.get('loss', [])) for run in runs}
+  unit = f'PSNR ({_PROTOCOL}, dB)'
+  updates = 'updates'
   notes = [
-    f'Each point of the loss is a mean over 1/{_DRAWN} of what was logged.',
-    'PSNR is of the test images that are looked at while training.',
+    f'Each point of the loss is the mean of 1/{_POINTS} of the logged values.',
+    'The PSNR is of the test images that are evaluated while training.',
   ]
-  rainy = [value for value, points in curves.values() if points]
+  rainy = [value for value, points in curves if points]
   if not all(same_score(value, rainy[0]) for value in rainy):
-    notes.append('Those are not the same images: the curves do not compare.')
+    notes.append('These images differ: the curves do not compare.')
   notes += [
-    f'The losses do not compare: {knob} differs.'
-    for knob in differences(runs)
-    if knob.startswith('loss.')
+    f'The losses do not compare: {option} differs.'
+    for option in differences(runs)
+    if option.startswith('loss.')
   ]
-  return [
-    page.line_chart(
-      'PSNR against updates', 'updates', unit, _lines(psnr, 'step')
-    ),
-    page.line_chart(
-      'PSNR against time', 'minutes', unit, _lines(psnr, 'minutes')
-    ),
-    page.line_chart(
-      'Training loss against updates', 'updates', 'loss', _lines(loss, 'step')
-    ),
-    page.paragraph(' '.join(notes)),
-  ]
+  return {
+    'charts': [
+      Chart('PSNR by updates', updates, unit, _lines(psnr, 'step')),
+      Chart('PSNR by time', 'minutes', unit, _lines(psnr, 'minutes')),
+      Chart('Training loss', updates, 'loss', _lines(loss, 'step')),
+    ],
+    'chart_notes': notes,
+  }
 
 
 def _lines(curves: Mapping[str, Sequence[Point]], x: str):
@@ -266,8 +248,8 @@ def _lines(curves: Mapping[str, Sequence[Point]], x: str):
 
 
 def _means(points: Sequence[Point]) -> list[Point]:
-  """At most _DRAWN points, each the mean of neighbours."""
-  size = math.ceil(len(points) / _DRAWN) or 1
+  """Returns at most _POINTS points, each the mean of neighbours."""
+  size = math.ceil(len(points) / _POINTS) or 1
   return [
     Point(*np.mean(points[i : i + size], axis=0))
     for i in range(0, len(points), size)
