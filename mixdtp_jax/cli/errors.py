@@ -5,8 +5,11 @@ import traceback
 
 _PACKAGE = 'mixdtp_jax'
 _FOLDER = str(pathlib.Path(__file__).parents[1])
-# What installs a package that a command needs: an extra of this one.
-_EXTRAS = {'torch': 'torch', 'libtpu': 'plan'}
+# The extra of this package that brings a package in.
+_EXTRAS = dict.fromkeys(
+  ('array_record', 'clu', 'jinja2', 'matplotlib', 'skimage', 'tensorboard',
+   'tensorflow', 'tensorflow_datasets'), 'train'
+) | {'libtpu': 'plan', 'torch': 'torch'}  # fmt: skip
 
 
 def explain(error: BaseException) -> str | None:
@@ -16,11 +19,10 @@ def explain(error: BaseException) -> str | None:
   an error of its own. An error that a library raises is unexpected.
   """
   if isinstance(error, ModuleNotFoundError) and error.name:
-    package = error.name.partition('.')[0]
-    if package == _PACKAGE:
-      return None
-    extra = _EXTRAS.get(package, 'train')
-    return f"{package} is not installed: pip install '{_PACKAGE}[{extra}]'"
+    extra = _EXTRAS.get(error.name)
+    return extra and (
+      f"{error.name} is not installed: pip install '{_PACKAGE}[{extra}]'"
+    )
   if 'RESOURCE_EXHAUSTED' in str(error):
     return (
       'the device has too little memory. Take a smaller batch, larger '

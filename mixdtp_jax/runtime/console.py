@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from absl import logging
 from rich.console import Console
 from rich.live import Live
-from rich.spinner import Spinner
 from rich.text import Text
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1])
@@ -68,16 +67,16 @@ def show(text: str) -> None:
   line = Text(text, no_wrap=True, overflow='ellipsis')
   if _live is None:
     _live = Live(
-      Spinner('dots', line),
+      line,
       console=_console,
       refresh_per_second=4,
       transient=True,
       redirect_stdout=False,
       redirect_stderr=False,
     )
-    _live.start()
+    _live.start(refresh=True)
   else:
-    _live.renderable.update(text=line)
+    _live.update(line)
 
 
 def is_live() -> bool:

@@ -1,3 +1,5 @@
+"""Recipes by name, file and path, and their options changed."""
+
 import pathlib
 
 import pytest
@@ -6,26 +8,73 @@ from mixdtp_jax.configs import ablation, rain100l
 from mixdtp_jax.recipe.config_file import load_config_file, override
 
 
+def test_loads_by_name_wherever_one_is(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert load_config_file('rain100l') == rain100l.get_config()
+  # A file of the same name needs its ending, or a folder.
+  (tmp_path / 'rain100l').mkdir()
+  assert load_config_file('rain100l') == rain100l.get_config()
+
+
 def test_loads_by_path():
   path = pathlib.Path(rain100l.__file__)
   assert load_config_file(path) == rain100l.get_config()
   assert load_config_file(str(path)) == rain100l.get_config()
 
 
-def test_passes_on_a_name():
-  config = load_config_file(f'{ablation.__file__}:steps6')
+@pytest.mark.parametrize('recipe', ['ablation', ablation.__file__])
+def test_passes_on_a_name(recipe):
+  config = load_config_file(f'{recipe}:steps6')
   assert config == ablation.get_config('steps6') != ablation.get_config()
 
 
-def test_refuses_what_is_no_configuration(tmp_path):
-  with pytest.raises(FileNotFoundError, match='gone.py'):
-    load_config_file(tmp_path / 'gone.py')
-  (tmp_path / 'x.py').write_text('config = {}\n')
-  with pytest.raises(ValueError, match=r'x\.py defines no get_config\(\)'):
-    load_config_file(tmp_path / 'x.py')
+@pytest.mark.parametrize(
+  ('recipe', 'message'),
+  [
+    ('rain100', 'no such file or recipe; did you mean rain100l?'),
+    ('configs/rain13.py', 'did you mean rain13k?'),
+    ('nothing/like/it.py', 'recipe. Give the path of a file, or one of ablat'),
+  ],
+)
+def test_names_the_recipes_that_exist(recipe, message):
+  with pytest.raises(FileNotFoundError, match=f'^--config={recipe}: ') as error:
+    load_config_file(recipe)
+  assert message in str(error.value)
 
 
-def test_overrides_knobs_as_train_py_does():
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('config = {}', 'is no recipe: it must define get_config()'),
+    ('def get_config():\n  return {}', 'is no recipe'),
+    ('def get_config(:', 'SyntaxError'),
+    ('import nothing_of_this_name', ', line 1: ModuleNotFoundError'),
+    (
+      'from mixdtp_jax.configs import demo\n'
+      'def get_config():\n'
+      '  config = demo.get_config()\n'
+      '  config.data.name = config.dataa.name\n',
+      ', line 4: AttributeError',
+    ),
+    (
+      'from mixdtp_jax.configs import demo\n'
+      'def get_config():\n'
+      '  config = demo.get_config()\n'
+      '  config.batchsize = 3\n'
+      '  return config\n',
+      'sets an unknown option batchsize; did you mean batch_size?',
+    ),
+  ],
+)
+def test_refuses_what_is_no_recipe(tmp_path, text, message):
+  file = tmp_path / 'mine.py'
+  file.write_text(text + '\n')
+  with pytest.raises(ValueError, match='^' + str(file)) as error:
+    load_config_file(file)
+  assert message in str(error.value)
+
+
+def test_changes_options():
   config = rain100l.get_config()
   changed = override(
     config,
@@ -35,6 +84,8 @@ def test_overrides_knobs_as_train_py_does():
       'ema_decay=0.5',
       'optimizer.clip_norm=1',
       'data.flip=false',
+      'data.rotate=0',
+      'data.transpose_landscape=True',
       'data.source=a=b',
       'growth=((5, 128, 8),)',
     ],
@@ -44,25 +95,31 @@ def test_overrides_knobs_as_train_py_does():
   assert changed.ema_decay == 0.5
   assert changed.optimizer.clip_norm == 1.0
   assert changed.data.flip is False
+  assert changed.data.rotate is False
+  assert changed.data.transpose_landscape is True
   assert changed.data.source == 'a=b'
   assert changed.growth == ((5, 128, 8),)
   assert config == rain100l.get_config()
+  assert load_config_file('rain100l', ['batch_size=16']).batch_size == 16
 
 
 @pytest.mark.parametrize(
-  ('knob', 'message'),
+  ('text', 'message'),
   [
-    ('model.depth=3', 'the configuration has no knob model.depth'),
-    ('seed.x=3', 'the configuration has no knob seed.x'),
-    ('absent.x=3', 'the configuration has no knob absent.x'),
-    ('batch_size=many', 'batch_size=many: needs a value like 4'),
+    (
+      'model.widht=3',
+      'model.widht is an unknown option; did you mean model.wi',
+    ),
+    ('seed.x=3', '--config.seed.x is an unknown option'),
+    ('absent.x=3', '--config.absent.x is an unknown option'),
+    ('batch_size=many', '--config.batch_size=many: needs a value like 4'),
     ('batch_size=1.5', 'needs a value like 4'),
     ('batch_size', 'needs a value like 4'),
-    ('data.flip=1', 'needs a value like True'),
+    ('data.flip=2', 'needs a value like True'),
     ('growth=3', r'needs a value like \(\)'),
-    ('model=3', 'model=3: '),
+    ('model=3', '--config.model=3: '),
   ],
 )
-def test_refuses_what_is_no_knob_or_no_value_of_it(knob, message):
+def test_refuses_unknown_options_and_values_of_another_type(text, message):
   with pytest.raises(ValueError, match=message):
-    override(rain100l.get_config(), [knob])
+    override(rain100l.get_config(), [text])

@@ -1,62 +1,89 @@
-"""What is printed, and what is not."""
+"""What is printed on a terminal and into a pipe, and what is not."""
 
-import logging as standard_logging
-import pathlib
+import os
+import pty
+import subprocess
+import sys
 import time
 
 import pytest
-from absl import logging
 
-import mixdtp_jax
 from mixdtp_jax.runtime import console
+from tests.conftest import REPOSITORY
 
-OURS = str(pathlib.Path(mixdtp_jax.__file__).parent / 'training' / 'loop.py')
-
-
-@pytest.fixture
-def handler():
-  """absl's handler as `set_up_logging` leaves it; restored afterwards."""
-  handler = logging.get_absl_handler()
-  filters, verbosity = list(handler.filters), logging.get_verbosity()
-  console.set_up_logging()
-  yield handler
-  handler.filters = filters
-  logging.set_verbosity(verbosity)
-
-
-def shown(handler, path, level):
-  record = standard_logging.LogRecord('absl', level, path, 1, '', (), None)
-  return bool(handler.filter(record))
-
-
-def test_our_messages_are_shown_and_other_libraries_only_when_they_warn(
-  handler,
-):
-  assert logging.get_verbosity() == logging.INFO
-  orbax = '/site-packages/orbax/checkpoint/manager.py'
-  metrics = '/site-packages/clu/metric_writers/logging_writer.py'
-  assert shown(handler, OURS, standard_logging.INFO)
-  assert shown(handler, metrics, standard_logging.INFO)
-  assert not shown(handler, orbax, standard_logging.INFO)
-  assert shown(handler, orbax, standard_logging.WARNING)
-  assert shown(handler, orbax, standard_logging.ERROR)
+PROGRAM = """
+import logging, warnings
+from absl import logging as absl
+from mixdtp_jax.runtime import console, files
+console.set_up_logging(first={first})
+logging.getLogger('jax').info("Unable to initialize backend 'tpu'")
+absl.info('a library tells every file')
+logging.getLogger('jax').warning('a library warns')
+eval(compile("absl.info('ours, %s', '[bold] :bug:')", files.__file__, 'eval'))
+eval(compile("absl.error('damaged')", files.__file__, 'eval'))
+report = console.progress('Evaluating', 3)
+report(1)
+console.show('update 1 of 9')
+report(3)
+print('result')
+"""
 
 
-def test_progress_is_told_at_most_every_ten_seconds_and_at_the_end(
-  monkeypatch,
-):
+def run(first, stderr):
+  result = subprocess.run(
+    [sys.executable, '-c', PROGRAM.format(first=first)],
+    env=os.environ | {'PYTHONPATH': str(REPOSITORY), 'TERM': 'xterm'},
+    stdout=subprocess.PIPE,
+    stderr=stderr,
+    text=True,
+    check=True,
+  )
+  assert result.stdout == 'result\n'
+  return result.stderr
+
+
+def test_in_a_pipe_there_are_plain_lines_without_prefixes():
+  assert run(True, subprocess.PIPE).splitlines() == [
+    'warning: a library warns',
+    'ours, [bold] :bug:',
+    'error: damaged',
+  ]
+
+
+def test_other_hosts_tell_only_what_is_wrong():
+  assert run(False, subprocess.PIPE).splitlines() == [
+    'warning: a library warns',
+    'error: damaged',
+  ]
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_a_terminal_has_a_live_line_that_goes(first):
+  reader, writer = pty.openpty()
+  with open(reader, 'rb', buffering=0) as terminal:
+    run(first, writer)
+    os.close(writer)
+    output = terminal.read(1 << 16).decode()
+  erased = '\x1b[2K'
+  assert output.count('error: damaged') == 1
+  for line in ('Evaluating 1 of 3', 'update 1 of 9'):
+    assert (line in output) == first
+  if first:
+    # The last thing that happens to the line is that it is erased.
+    assert output.rindex(erased) > output.rindex('update 1 of 9')
+
+
+def test_progress_in_a_pipe_is_told_at_most_every_ten_seconds(monkeypatch):
   now, lines = [0.0], []
   monkeypatch.setattr(console.time, 'monotonic', lambda: now[0])
-  monkeypatch.setattr(
-    console.logging, 'info', lambda text, *args: lines.append(text % args)
-  )
-  report = console.progress('Evaluated', 5)
-  for done in range(1, 6):
+  monkeypatch.setattr(console.logging, 'info', lines.append)
+  report = console.progress('Evaluating', 9)
+  for done in range(1, 10):
     now[0] += 4
     report(done)
   assert lines == [
-    'Evaluated 3 of 5, 8 s left',
-    'Evaluated 5 of 5, 0 s left',
+    'Evaluating 3 of 9, 24 s left',
+    'Evaluating 6 of 9, 12 s left',
   ]
 
 
@@ -69,3 +96,12 @@ def test_waiting_tells_again_and_again_until_it_is_over(caplog):
   assert all(line == 'Compiling, 0 s so far' for line in told)
   time.sleep(0.05)
   assert len(caplog.records) == len(told)
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'text'),
+  [(0.4, '0 s'), (99, '99 s'), (100, '2 min'), (5999, '100 min'),
+   (6000, '1.7 h'), (360_000, '100.0 h')],
+)  # fmt: skip
+def test_duration(seconds, text):
+  assert console.duration(seconds) == text

@@ -1,4 +1,4 @@
-"""A program that starts itself anew, once."""
+"""A program that restarts itself, once."""
 
 import os
 import subprocess
@@ -11,8 +11,8 @@ from mixdtp_jax.runtime import huge_pages
 _TUNABLE = huge_pages._TUNABLE
 _PROGRAM = """
 import os, sys
-from mixdtp_jax import huge_pages
-huge_pages._given_to_who_asks = lambda: {given}
+from mixdtp_jax.runtime import huge_pages
+huge_pages._granted_on_request = lambda: {given}
 print('started')
 sys.stdout.flush()
 huge_pages.use_huge_pages()
@@ -29,7 +29,7 @@ print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:], os.getpid())
     (False, None, None, 1),
   ],
 )
-def test_starts_anew_where_huge_pages_have_to_be_asked_for(
+def test_restarts_where_huge_pages_must_be_requested(
   given, before, after, starts
 ):
   environment = {k: v for k, v in os.environ.items() if k != 'GLIBC_TUNABLES'}
@@ -48,11 +48,11 @@ def test_starts_anew_where_huge_pages_have_to_be_asked_for(
 def test_reads_what_the_system_says(monkeypatch, tmp_path):
   setting = tmp_path / 'enabled'
   monkeypatch.setattr(huge_pages, '_SETTING', setting)
-  assert not huge_pages._given_to_who_asks()
+  assert not huge_pages._granted_on_request()
   for text, given in (
     ('always [madvise] never\n', True),
     ('[always] madvise never\n', False),
     ('always madvise [never]\n', False),
   ):
     setting.write_text(text)
-    assert huge_pages._given_to_who_asks() == given
+    assert huge_pages._granted_on_request() == given

@@ -1,0 +1,177 @@
+"""What every command does alike: its help, its options and its errors."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mixdtp_jax.cli import errors, main
+from tests.conftest import REPOSITORY
+
+# What takes long to import.
+HEAVY = {
+  'clu', 'flax', 'jax', 'jaxlib', 'matplotlib', 'numpy', 'orbax', 'scipy',
+  'skimage', 'tensorboard', 'tensorflow', 'tensorflow_datasets', 'torch',
+}  # fmt: skip
+BENCHMARKS = ('data', 'inference', 'training', 'profile', 'start', 'growth')
+HELPS = [
+  [],
+  *([name] for name in main.COMMANDS),
+  *(['bench', name] for name in BENCHMARKS),
+]
+
+
+def imported_by(*commands, cwd):
+  """Runs commands in one new process: what it imported, and JAX's backends."""
+  program = (
+    'import sys\n'
+    'from mixdtp_jax.cli.main import run_command\n'
+    f'for words in {list(map(list, commands))!r}:\n'
+    '  try:\n'
+    '    assert run_command(words) == 0, words\n'
+    '  except SystemExit as error:\n'
+    '    assert error.code == 0, words\n'
+    "print('imported', *{name.partition('.')[0] for name in sys.modules})\n"
+    "bridge = sys.modules.get('jax._src.xla_bridge')\n"
+    "print('backends', *(bridge._backends if bridge else ()))\n"
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=cwd,
+    env={'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert result.returncode == 0, result.stderr
+  *output, modules, backends = result.stdout.splitlines()
+  return '\n'.join(output), set(modules.split()), backends.split()[1:]
+
+
+def test_help_imports_nothing_heavy(tmp_path):
+  output, modules, _ = imported_by(
+    *([*words, '--help'] for words in HELPS), cwd=tmp_path
+  )
+  assert not modules & HEAVY
+  for words in HELPS:
+    assert f'usage: {" ".join(["mixdtp", *words])} ' in output
+
+
+def test_preparing_and_auditing_start_no_backend(tiny_pairs, tmp_path):
+  output, modules, backends = imported_by(
+    ['prepare', 'pairs', '--source', str(tiny_pairs), '--data_dir', 'data'],
+    ['audit', f'pairs={tiny_pairs}'],
+    cwd=tmp_path,
+  )
+  assert 'tensorflow' in modules
+  assert not backends
+  assert output.startswith('pairs: ')  # and TFDS printed nothing before
+  assert (tmp_path / 'audit.json').is_file()
+
+
+def test_converting_and_planning_import_no_tensorflow(tiny_run, tmp_path):
+  recipe = REPOSITORY / 'tests' / 'helpers' / 'tiny_prenet.py'
+  _, modules, backends = imported_by(
+    ['convert', str(tiny_run.workdir), '--to', 'weights'],
+    ['plan', f'--config={recipe}', '--out', 'plan.json'],
+    cwd=tmp_path,
+  )
+  assert not modules & {'tensorflow', 'tensorflow_datasets', 'clu', 'torch'}
+  assert backends == ['cpu']
+  assert (tmp_path / 'weights').is_dir()
+  assert (tmp_path / 'plan.json').is_file()
+
+
+@pytest.mark.parametrize(
+  ('words', 'line'),
+  [
+    (['tran'], "invalid choice: 'tran'"),
+    (['train', '--config=demo'], 'required: --workdir'),
+    (
+      ['train', '--config=demo', '--worddir=x'],
+      'unknown option --worddir; did you mean --workdir?',
+    ),
+    (['eval', '--weight=x'], 'unknown option --weight; did you mean --weights'),
+    (
+      ['eval', '--weights=x', '--config.seed=1'],
+      'unknown option --config.seed',
+    ),
+    (['convert', 'a', 'b', '--to=c'], 'unexpected argument b'),
+    (['plan', '--config=demo', '--config.seed'], '--config.seed needs a value'),
+    (['bench', 'start', '--repeats=0'], 'needs at least 1'),
+    (['bench', 'data', '--config.seed', '--out=x'], '--config.seed needs a'),
+  ],
+)
+def test_words_that_do_not_fit_are_one_line(words, line, capsys):
+  with pytest.raises(SystemExit, match='2'):
+    main.run_command(words)
+  output = capsys.readouterr()
+  (told,) = output.err.splitlines()
+  assert told.startswith('error: ')
+  assert line in told
+  assert not output.out
+
+
+@pytest.mark.parametrize(
+  'words',
+  [
+    ['--config.model.width=8', '--config.data.source', 'a=b'],
+    ['--config.model.width', '8', '--config.data.source=a=b'],
+  ],
+)
+@pytest.mark.parametrize(
+  'command',
+  [
+    ['train', '--workdir=x'],
+    ['plan'],
+    ['compare', '--random=1', '--out=x'],
+    *(['bench', name] for name in BENCHMARKS),
+  ],
+)
+def test_every_recipe_takes_its_options_in_both_spellings(command, words):
+  args = main.make_parser().parse_args([*command, '--config=demo', *words])
+  assert args.config == 'demo'
+  assert args.overrides == ['model.width=8', 'data.source=a=b']
+
+
+def explained(function):
+  try:
+    function()
+  except Exception as error:  # noqa: BLE001 - any, as the program does
+    return errors.explain(error)
+  raise AssertionError('no error')
+
+
+def test_a_package_that_is_missing_names_its_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  assert explained(lambda: __import__('tensorflow_datasets')) == (
+    "tensorflow_datasets is not installed: pip install 'mixdtp_jax[train]'"
+  )
+  assert explained(lambda: __import__('mixdtp_jax.nothing')) is None
+
+
+def test_an_error_of_a_library_is_no_users_error():
+  def bug():
+    raise ValueError('shapes differ')
+
+  assert explained(bug) is None
+  assert explained(lambda: {}['x']) is None
+
+
+def test_errors_that_users_cause_are_one_line(tmp_path):
+  from mixdtp_jax.recipe.config_file import load_config_file
+
+  recipe = tmp_path / 'mine.py'
+  recipe.write_text('def get_config():\n  return undefined\n')
+  assert explained(lambda: load_config_file(recipe)) == (
+    f"{recipe}, line 2: NameError: name 'undefined' is not defined"
+  )
+  assert explained((tmp_path / 'gone').read_text) == (
+    f'{tmp_path / "gone"}: No such file or directory'
+  )
+
+  def exhausted():
+    raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory\nAllocator (GPU_0)')
+
+  assert 'too little memory' in explained(exhausted)
+  assert '\n' not in explained(exhausted)
