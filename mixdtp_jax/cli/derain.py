@@ -286,6 +286,8 @@ def _say_work(args: argparse.Namespace, work) -> None:
     logging.error('%s', work.error)
     _say(args, work.job.source, 'failed', error=work.error)
     return
+  if work.lost:
+    logging.warning('%s: written without %s', work.picture.name, work.lost)
   if work.job.target is None:
     return
   height, width = work.picture.height, work.picture.width

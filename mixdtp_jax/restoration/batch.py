@@ -14,7 +14,7 @@ import numpy as np
 
 from mixdtp_jax.data.images import MAX_PIXELS, ImageError, name_of
 from mixdtp_jax.restoration import sheets
-from mixdtp_jax.restoration.encoding import encode
+from mixdtp_jax.restoration.encoding import encode, lost
 from mixdtp_jax.restoration.folders import Job
 from mixdtp_jax.restoration.metadata import Metadata
 from mixdtp_jax.restoration.pictures import Frame, Picture, open_picture
@@ -79,6 +79,8 @@ class Work:
     error: one line that names the file; '' while there is none.
     picture: the opened file; None before it is opened.
     seconds: that restoring took, without reading and writing.
+    lost: what of the picture is not in the file that was written; '' for all
+      that it should have.
   """
 
   job: Job
@@ -86,6 +88,7 @@ class Work:
   error: str = ''
   picture: Picture | None = None
   seconds: float = 0
+  lost: str = ''
   _frames: Sequence[Frame] | None = None  # None: read when they are restored
   _metadata: Metadata = Metadata()
   _before: np.ndarray | None = None  # of the sheet
@@ -130,13 +133,12 @@ class Work:
   @_step
   def write(self) -> None:
     """Writes the file, and the sheet."""
+    format, quality = self.job.format, self.settings.quality
+    kept = self._metadata if self.settings.keep_metadata else Metadata()
     data = encode(
-      self.picture,
-      self._frames,
-      self._metadata if self.settings.keep_metadata else Metadata(),
-      format=self.job.format,
-      quality=self.settings.quality,
+      self.picture, self._frames, kept, format=format, quality=quality
     )
+    self.lost = lost(self.picture, kept, format)
     self._save(self.job.target, data)
     if self.job.sheet:
       after = sheets.small_rgb(self._frames[0].pixels)

@@ -35,7 +35,9 @@ ENDINGS = {
 _DEEP = ('PNG', 'TIFF')  # hold 16 bits
 _SEVERAL = ('PNG', 'WEBP', 'GIF', 'TIFF', 'AVIF')  # hold several frames
 _QUALITY = {'JPEG': 95, 'WEBP': 90, 'AVIF': 85, 'HEIF': 90}  # if not known
-_EXIF_LIMIT = 65_527  # bytes in a JPEG, less the prefix
+_BARE = ('BMP', 'GIF')  # hold no metadata
+_BLOCKS = {'exif': 'EXIF', 'icc': 'the colour profile', 'xmp': 'XMP'}
+_SEGMENT = 65_500  # bytes of EXIF or XMP in a JPEG
 _PNG_HEADER = 33  # bytes of signature and first chunk
 
 
@@ -58,6 +60,8 @@ def encode(
   quality: int | None = None,
 ) -> bytes:
   """Encodes restored frames as the picture was stored, or in another format.
+
+  Metadata that the format does not hold are left out: `lost` names them.
 
   Args:
     picture: the original.
@@ -172,16 +176,39 @@ def _fitting(pixels: np.ndarray, format: str, name: str) -> np.ndarray:
   return pixels
 
 
+def lost(picture: Picture, metadata: Metadata, format: str = '') -> str:
+  """Names what of a picture is lost when it is written; '' if all is kept.
+
+  Args:
+    picture: the original.
+    metadata: what should be kept of it.
+    format: the format to write; '' for that of the picture.
+  """
+  format = format or picture.format
+  blocks = [n for n in _BLOCKS if not _holds(format, n, getattr(metadata, n))]
+  things = ['damaged EXIF'] * metadata.damaged
+  things += [f'{_BLOCKS[name]}, which {format} cannot hold' for name in blocks]
+  if picture.stored.get('deep'):
+    things.append('all but 8 bits of each sample')
+  return ' and '.join(things)
+
+
+def _holds(format: str, name: str, block: bytes) -> bool:
+  if format in _BARE:
+    return not block
+  fits = len(block) <= _SEGMENT or name == 'icc'  # which may be in several
+  return fits or format != 'JPEG'
+
+
 def _holdable(metadata: Metadata, format: str, channels: int) -> Metadata:
   """Returns the metadata without what would be wrong or not fit."""
   kept = dict(vars(metadata))
   space = metadata.icc[16:20]  # the colours that the profile is for
   if space not in (b'RGB ', b'GRAY') or (space == b'GRAY' and channels > 2):
     kept['icc'] = b''
-  if format == 'JPEG':
-    for block in ('exif', 'xmp'):
-      if len(kept[block]) > _EXIF_LIMIT:
-        kept[block] = b''
+  for name in _BLOCKS:
+    if not _holds(format, name, kept[name]):
+      kept[name] = b''
   return Metadata(**kept)
 
 

@@ -144,7 +144,9 @@ def _stored(file: Image.Image, source: Path | bytes) -> dict[str, Any]:
   elif file.format == 'WEBP':
     stored['lossless'] = _is_lossless_webp(_content(source))
   elif file.format == 'AVIF':
-    stored['subsampling'] = _avif_sampling(_content(source))
+    stored |= _stored_avif(_content(source))
+  elif file.format == 'HEIF':
+    stored['deep'] = info.get('bit_depth', 8) > 8
   if images.is_animated(file):
     if 'loop' in info:
       stored['loop'] = info['loop']
@@ -157,11 +159,12 @@ def _content(source: Path | bytes) -> bytes:
   return source if isinstance(source, bytes) else source.read_bytes()
 
 
-def _avif_sampling(data: bytes) -> str:
-  """Returns how much coarser an AVIF stores colours than brightness."""
+def _stored_avif(data: bytes) -> dict[str, Any]:
+  """Returns the sampling of colours, and whether there are 10 bits or more."""
   place = data.find(b'av1C')
-  bits = data[place + 6] >> 2 & 3 if 0 <= place < len(data) - 6 else 3
-  return ('4:4:4', '4:2:0', '4:2:2', '4:2:0')[bits]
+  bits = data[place + 6] if 0 <= place < len(data) - 6 else 0x0C
+  sampling = ('4:4:4', '4:2:0', '4:2:2', '4:2:0')[bits >> 2 & 3]
+  return {'subsampling': sampling, 'deep': bool(bits & 0x40)}
 
 
 def _is_lossless_webp(data: bytes) -> bool:

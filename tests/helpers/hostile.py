@@ -17,6 +17,7 @@ def smooth(seed=0, height=36, width=48):
   return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
+@functools.cache  # it has the time in it
 def profile():
   return ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 
