@@ -9,7 +9,7 @@ import ml_collections
 
 from mixdtp_jax.configs import rain100l, rain100l_small
 
-# Name: the knobs that it sets.
+# Name: the options that it sets.
 ABLATIONS = {
   'full': {},
   'without_detail_dilation': {'model.detail_dilation': False},

@@ -1,7 +1,7 @@
-"""Every knob, with its unit. The other configs import this and override.
+"""Every option, with its unit. The other recipes import this and override.
 
-Nothing in the code has a default of its own: what is not listed here does not
-exist, and `train.py` refuses an unknown key.
+Nothing in the code has a default of its own: an option that is not listed here
+does not exist, and an unknown one is refused.
 """
 
 import ml_collections
@@ -15,14 +15,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0  # of the weights, the order of the images and the crops
 
   # The network: its name (mixdtp, prenet, restormer) and the fields of its
-  # class in mixdtp_jax/model/config.py, which describes them.
+  # class in mixdtp_jax/models/config.py, which describes them.
   config.model = ml_collections.ConfigDict(as_mapping(MixDTPConfig()))
 
   config.data = data = ml_collections.ConfigDict()
   data.name = 'pairs'  # a key of mixdtp_jax.data.datasets.DATASETS
-  # Trained on instead of data.name, which is then only tested on: pairs of a
-  # set's name and its weight, a whole number of crops in each round of them
-  # all. All but data.name have to lie prepared in data_dir.
+  # Sets to train on instead of data.name, which is then only tested on: pairs
+  # of a set's name and its weight, the number of its crops in each round of
+  # all sets. All except data.name must be prepared in data_dir.
   data.mixture = ()
   data.source = ''  # folder of the files as published
   data.data_dir = ''  # prepared copy; '' is WORKDIR/data
@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.rotate = True  # turn each crop by 0, 1, 2 or 3 quarters
 
   # Rain that is drawn on clean photographs: (low, high) of each field of
-  # RainRanges in mixdtp_jax/data/rain_ranges.py, which has their units.
+  # RainRanges in mixdtp_jax/recipe/rain_ranges.py, which has their units.
   data.rain = ml_collections.ConfigDict(
     rain_ranges.as_mapping(rain_ranges.PRESETS['mixed'])
   )

@@ -24,7 +24,7 @@ is filled up with images of the next. Its branch for several GPUs is never
 reached, since it makes a single one visible first; here all devices share a
 batch, so a batch of 3 is for 1 or 3 of them.
 
-README.md has the commands that set this recipe beside the paper's.
+docs/fidelity.md has the commands that compare this recipe with the paper's.
 """
 
 import math

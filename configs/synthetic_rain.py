@@ -2,7 +2,7 @@
 
 Light rain over clean photographs, drawn anew on every crop, and no rainy
 photograph; tested on Rain100L's real pairs. Prepare the photographs (as
-'synthetic') and Rain100L in one data_dir first. README.md has the numbers.
+'synthetic') and Rain100L in one data_dir first. README.md has the results.
 """
 
 import ml_collections
