@@ -4,13 +4,13 @@ All is decided before the first picture is read, from names alone: what is
 restored, what exists already, and what would collide.
 """
 
-import collections
 import dataclasses
 import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mixdtp_jax.data.images import name_of
 from mixdtp_jax.restoration.encoding import ENDINGS, ending_of, format_of
 
 RESTORED, COMPARED = '_derained', '_compare'  # ends of names
@@ -158,7 +158,8 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
       found = list(_pictures_below(path, output))
       if not found:
         raise FileNotFoundError(
-          f'{path} has no pictures: files that end in {" ".join(ENDINGS)}'
+          f'{name_of(path)} has no pictures, which are files that end in '
+          f'{" ".join(ENDINGS)}'
         )
       yield from (_Input(file, file.relative_to(path)) for file in found)
     elif path.exists():
@@ -168,7 +169,7 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
     elif '://' in text:
       raise FileNotFoundError(f'{text}: addresses are not read; download it')
     else:
-      raise FileNotFoundError(f'{text}: there is no such file or folder')
+      raise FileNotFoundError(f'{name_of(path)}: no such file or folder')
 
 
 def _matches(pattern: Path, output: Path | None) -> list[_Input]:
@@ -183,7 +184,7 @@ def _matches(pattern: Path, output: Path | None) -> list[_Input]:
   if output and _is_below(output, fixed):
     found = [each for each in found if not _is_below(each.path, output)]
   if not found:
-    raise FileNotFoundError(f'{pattern}: no picture matches')
+    raise FileNotFoundError(f'{name_of(pattern)}: no picture matches')
   return found
 
 
@@ -228,21 +229,21 @@ def _results(found: Sequence[_Input]) -> set[tuple[Path, str]]:
 
 def _check_collisions(jobs: Sequence[Job]) -> None:
   sources = {_same(job.source): job.source for job in jobs}
-  writers = collections.defaultdict(list)
+  writers = {}
   for job in jobs:
     for file in filter(None, (job.target, job.sheet)):
-      if (source := sources.get(_same(file))) is not None:
+      same = _same(file)
+      if same in sources:
         raise ValueError(
-          f'{source} would be overwritten by its result or another one: give '
+          f'{name_of(sources[same])} would be overwritten by a result: give '
           'another folder by -o'
         )
-      writers[_same(file)].append(job.source)
-  for file, found in writers.items():
-    if len(found) > 1:
-      raise ValueError(
-        f'{found[0]} and {found[1]} would both become {file}: restore them '
-        'apart, each with its own -o'
-      )
+      other = writers.setdefault(same, job.source)
+      if other != job.source:
+        raise ValueError(
+          f'{name_of(other)} and {name_of(job.source)} would both become '
+          f'{name_of(file)}: restore them apart, each with its own -o'
+        )
 
 
 def _check_writable(folder: Path) -> None:
@@ -250,7 +251,8 @@ def _check_writable(folder: Path) -> None:
   there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
   if not there.is_dir() or not os.access(there, os.W_OK):
     raise PermissionError(
-      f'{folder}: nothing can be written there; give another folder by -o'
+      f'{name_of(folder)}: nothing can be written there; give another folder '
+      'by -o'
     )
 
 

@@ -47,7 +47,7 @@ class Picture:
     max_pixels: number of pixels above which a frame is refused.
   """
 
-  source: Path | bytes
+  source: Path | bytes = dataclasses.field(repr=False)
   name: str
   format: str
   height: int
