@@ -1,7 +1,7 @@
-"""Losses, optimizer and one update in PyTorch: the recipe of JAX's training.
+"""Losses, optimizer and one update in PyTorch, as JAX's training has them.
 
-The same configuration gives the same recipe, so that what differs between two
-trainings is the framework alone. Images are NCHW float32 in [0, 1].
+The same recipe gives the same training, so that two runs differ only in the
+framework. Images are NCHW float32 in [0, 1].
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +10,8 @@ import ml_collections
 import numpy as np
 
 from mixdtp_jax.torch_reference import inference
-from mixdtp_jax.torch_reference.forms import FORMS, Form
 from mixdtp_jax.torch_reference.network import torch
+from mixdtp_jax.torch_reference.variants import VARIANTS, Variant
 
 F = torch.nn.functional
 
@@ -22,13 +22,13 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-  """Structural similarity of images (B, C, H, W) in [0, 1], their mean.
+  """Returns the mean structural similarity of images (B, C, H, W) in [0, 1].
 
-  Wang et al. 2004, equation 13; an 11x11 Gaussian window of sigma 1.5 with
+  Wang et al. 2004, equation 13: an 11x11 Gaussian window of sigma 1.5 with
   zeros around the image, K = (0.01, 0.03).
   """
   # The variances of x - level are those of x, with fewer digits lost to
-  # rounding (`metrics.ssim` does the same). The border is black before it.
+  # rounding, as in `ops.ssim`. The border is black before it is subtracted.
   level_x, level_y = (
     image.mean((2, 3), keepdim=True).detach() for image in (x, y)
   )
@@ -46,7 +46,7 @@ def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _blur(x: torch.Tensor) -> torch.Tensor:
-  """Gaussian window sums (B, C, H, W) -> (B, C, H - 10, W - 10)."""
+  """Sums over Gaussian windows: (B, C, H, W) to (B, C, H - 10, W - 10)."""
   offsets = torch.arange(-_MARGIN, _MARGIN + 1, device=x.device, dtype=x.dtype)
   taps = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
   taps = (taps / taps.sum()).expand(x.shape[1], 1, 1, -1)
@@ -75,47 +75,48 @@ def make_optimizer(
   *,
   fused: bool | None = None,
 ) -> torch.optim.Optimizer:
-  """Adam or AdamW as `config.optimizer` says, at a rate that is set later.
+  """Returns Adam or AdamW as `config.optimizer` says; the rate is set later.
 
-  `recipe.optimizer.make_optimizer` checks the same configuration. `fused`
-  updates in one kernel; None leaves that to PyTorch.
+  `recipe.optimizer.make_optimizer` checks the options. `fused` updates in one
+  kernel; None leaves that to PyTorch.
   """
-  knobs = config.optimizer
-  settings = {'betas': (knobs.b1, knobs.b2), 'eps': knobs.eps, 'fused': fused}
-  if knobs.name == 'adam':
+  chosen = config.optimizer
+  settings = {'betas': (chosen.b1, chosen.b2), 'eps': chosen.eps}
+  settings['fused'] = fused
+  if chosen.name == 'adam':
     return torch.optim.Adam(parameters, **settings)
   return torch.optim.AdamW(
-    parameters, weight_decay=knobs.weight_decay, **settings
+    parameters, weight_decay=chosen.weight_decay, **settings
   )
 
 
 def make_train_step(
   config: ml_collections.ConfigDict,
   network: torch.nn.Module,
-  form: Form = FORMS['published'],
+  variant: Variant = VARIANTS['published'],
 ) -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
-  """One update of `network` in place, as `mixdtp_jax.training.loop.train_step`.
+  """Returns the counterpart of `training.step.train_step`.
 
   Args:
-    config: gives the loss and the optimizer, and to a tuned form the dtype.
-    network: (rainy) -> (final, coarse).
-    form: in which it is trained.
+    config: gives the loss and the optimizer, and to a tuned variant the dtype.
+    network: (rainy) -> (final, coarse); each step updates it in place.
+    variant: in which it is trained.
 
   Returns:
     step(rainy, clean, learning_rate) -> the loss before the update, a scalar.
   """
-  knobs = config.loss
   parameters = list(network.parameters())
-  optimizer = make_optimizer(config, parameters, fused=form.tuned or None)
+  optimizer = make_optimizer(config, parameters, fused=variant.tuned or None)
 
-  @form.compile
+  @variant.compile
   def loss(rainy, clean):
-    with form.precision(rainy.device, config.model.dtype):
+    with variant.precision(rainy.device, config.model.dtype):
       outputs = network(rainy)
-    # Of bfloat16 images, the loss would be too coarse to train by.
+    # In bfloat16, the loss would be too coarse to train by.
     final, coarse = (image.to(clean.dtype) for image in outputs)
-    total = LOSSES[knobs.final](final, clean)
-    return total + knobs.coarse_weight * LOSSES[knobs.coarse](coarse, clean)
+    of_coarse = LOSSES[config.loss.coarse](coarse, clean)
+    of_final = LOSSES[config.loss.final](final, clean)
+    return of_final + config.loss.coarse_weight * of_coarse
 
   def step(rainy, clean, learning_rate):
     optimizer.param_groups[0]['lr'] = learning_rate
@@ -131,9 +132,9 @@ def make_train_step(
 
 
 def _clip(parameters: list[torch.nn.Parameter], most: float) -> None:
-  """Scales the gradients to a global norm of `most`, if theirs is larger.
+  """Scales the gradients to a global norm of `most` if theirs is larger.
 
-  torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm, optax does not.
+  torch.nn.utils.clip_grad_norm_ would add 1e-6 to the norm; optax does not.
   """
   gradients = [p.grad for p in parameters if p.grad is not None]
   norm = torch.nn.utils.get_total_norm(gradients)
@@ -142,35 +143,35 @@ def _clip(parameters: list[torch.nn.Parameter], most: float) -> None:
 
 
 class Trainer:
-  """Training in PyTorch, of a copy of a network."""
+  """Training of a copy of a network in PyTorch."""
 
   def __init__(
     self,
     config: ml_collections.ConfigDict,
     network: torch.nn.Module,
-    form: Form = FORMS['published'],
+    variant: Variant = VARIANTS['published'],
   ):
     """Starts before the first update.
 
     Args:
       config: the recipe.
       network: stays as it is.
-      form: in which it is trained.
+      variant: in which it is trained.
     """
-    self.network = form.prepare(network)
-    self._step = make_train_step(config, self.network, form)
-    self._form = form
+    self.network = variant.prepare(network)
+    self._step = make_train_step(config, self.network, variant)
+    self._variant = variant
     self._device = inference.device_of(network)
 
   def place(self, batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The batch (B, H, W, 3) on the network's device, channels first."""
+    """Returns a batch (B, H, W, 3) on the network's device, channels first."""
     return {
-      side: self._form.place(inference.to_nchw(images, self._device))
+      side: self._variant.arrange(inference.to_nchw(images, self._device))
       for side, images in batch.items()
     }
 
   def step(self, batch: dict[str, torch.Tensor], learning_rate: float) -> float:
-    """One update; returns the loss before it, when all is done."""
+    """Makes one update; returns the loss before it when all is done."""
     loss = self._step(batch['rainy'], batch['clean'], learning_rate)
     inference.finish(self._device)
     return float(loss)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mixdtp_jax.tools.bench import children, opponents, subject
+from mixdtp_jax.tools.bench import case, subprocesses, torch_variants
 from mixdtp_jax.tools.bench.inference import bench_inference
 from mixdtp_jax.tools.bench.training import bench_training
 
@@ -35,7 +35,7 @@ def one_thread():
   torch.set_num_threads(before)
 
 
-def test_without_a_compiler_the_other_opponents_stay(environment, tmp_path):
+def test_without_a_compiler_the_other_variants_stay(environment, tmp_path):
   pytest.importorskip('torch', reason='PyTorch is not installed')
   out = tmp_path / 'inference.json'
   result = subprocess.run(
@@ -44,8 +44,12 @@ def test_without_a_compiler_the_other_opponents_stay(environment, tmp_path):
       f'--config={_CONFIG}', '--size=24x16', '--repeats=2', f'--out={out}',
     ],
     env=environment
-    | {'CXX': '/no/compiler', 'TORCHINDUCTOR_CACHE_DIR': str(tmp_path / 'new')},
-    cwd=_TESTS.parent,
+    | {
+      'CXX': '/no/compiler',
+      'PYTHONPATH': str(_TESTS.parents[1]),
+      'TORCHINDUCTOR_CACHE_DIR': str(tmp_path / 'new'),
+    },
+    cwd=tmp_path,
     capture_output=True,
     text=True,
     check=False,
@@ -61,12 +65,12 @@ def test_without_a_compiler_the_other_opponents_stay(environment, tmp_path):
   assert len(found['jax']['alone']) == 2
   assert min(found['jax'][k] for k in ('lower', 'compile', 'first')) > 0
   for name in ('published', 'eager'):
-    opponent = found['opponents'][name]
-    assert len(opponent['timing']['jax']) == len(opponent['timing']['torch'])
-    low, high = opponent['time_quartiles']
-    assert 0 < low <= opponent['time_ratio'] <= high
-    assert f'{opponent["time_ratio"]:.3f}' in result.stdout
-    assert opponent['memory']['source'] == found['jax']['memory']['source']
+    variant = found['opponents'][name]
+    assert len(variant['timing']['jax']) == len(variant['timing']['torch'])
+    low, high = variant['time_quartiles']
+    assert 0 < low <= variant['time_ratio'] <= high
+    assert f'{variant["time_ratio"]:.3f}' in result.stdout
+    assert variant['memory']['source'] == found['jax']['memory']['source']
   failure = found['opponents']['compile']['failure']
   assert f'PyTorch compile: {failure}\n' in result.stdout
   assert 'no/compiler' in failure or 'compiler' in failure.lower()
@@ -134,14 +138,13 @@ def test_devices_share_a_batch(tmp_path):
     ({'batch': 'many'}, '--batch many'),
     ({'devices': 9}, '--devices 9: there are 8'),
     ({'devices': 2}, '--batch 1: 2 devices do not divide it'),
-    ({'repeats': 0}, '--repeats 0: needs at least 1'),
     ({'against': 'eager,best'}, "--opponents 'best': choose from published"),
     ({'devices': 2, 'batch': '2', 'against': 'eager'}, '--opponents none'),
   ],
 )
 def test_settings_of_inference_that_do_not_fit(change, message):
   if message is None:
-    assert subject.parse_size(change['size']) == (20, 20)
+    assert case.parse_size(change['size']) == (20, 20)
     return
   with pytest.raises(ValueError, match=message):
     bench_inference(**_INFERENCE | change)
@@ -162,18 +165,20 @@ def test_settings_of_training_that_do_not_fit(change, message):
 
 
 def test_without_pytorch_the_remedy_is_told(monkeypatch):
-  monkeypatch.setattr(opponents.importlib.util, 'find_spec', lambda _: None)
+  monkeypatch.setattr(
+    torch_variants.importlib.util, 'find_spec', lambda _: None
+  )
   with pytest.raises(ImportError, match='pip install torch, or take --oppone'):
     bench_inference(**_INFERENCE | {'against': 'eager'})
 
 
-def test_a_child_that_fails_says_why():
+def test_a_process_that_fails_says_why():
   with pytest.raises(ChildProcessError, match=r'gone\.py'):
-    children.bench('inference', {'config': 'gone.py'}, [])
+    subprocesses.bench('inference', {'config': 'gone.py'}, [])
 
 
-def test_a_child_has_as_many_devices_as_are_asked(monkeypatch):
+def test_a_process_has_the_number_of_devices_asked_for(monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=8 -x')
-  flags = children.environment(3)['XLA_FLAGS'].split()
+  flags = subprocesses.environment(3)['XLA_FLAGS'].split()
   assert flags == ['-x', '--xla_force_host_platform_device_count=3']
-  assert children.environment()['XLA_FLAGS'] == os.environ['XLA_FLAGS']
+  assert subprocesses.environment()['XLA_FLAGS'] == os.environ['XLA_FLAGS']

@@ -34,8 +34,3 @@ def test_a_start_that_fails_says_why(tmp_path):
     ChildProcessError, match='mixdtp train ended early: no way'
   ):
     start.time_start(command, tmp_path)
-
-
-def test_no_repeats_are_refused():
-  with pytest.raises(ValueError, match='--repeats 0'):
-    start.bench_start(config=None, overrides=[], repeats=0, out=None)

@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mixdtp_jax.measure import machine, timed, trace
+from mixdtp_jax.measure import timed, trace
 from mixdtp_jax.measure.flops import count_flops
 from mixdtp_jax.measure.roofline import Roofline, measure_roofline
 from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.factory import final_image
-from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import subject
+from mixdtp_jax.tools.bench import case
 from mixdtp_jax.tools.plan import hlo
 from mixdtp_jax.tools.plan.program import Program
 from mixdtp_jax.training.step import make_train_step
@@ -93,29 +92,21 @@ def bench_profile(
 ) -> None:
   """Measures the machine, and traces inference and an update.
 
-  Args:
-    config: a recipe; None is the default.
-    crop: side of the images in pixels.
-    batch: number of images.
-    overrides: OPTION=VALUE, instead of the recipe's.
-    repeats: runs of each program without a trace, and again with it.
-    out: JSON file to write; None writes none.
+  The arguments are the options of the command.
 
   Raises:
     FileNotFoundError, ValueError: a setting does not fit.
   """
-  recipe, cfg = subject.load_recipe(config, overrides)
-  subject.check_crop(cfg, crop)
-  count = subject.parse_batch(batch)
-  at = machine.describe()
-  show(
-    f'profile, {batch} x {crop}x{crop} pixels; {subject.describe(cfg)}\n'
-    f'{machine.one_line(at)}'
+  recipe, cfg = case.load_recipe(config, overrides)
+  case.check_crop(cfg, crop)
+  count = case.parse_batch(batch)
+  machine = case.announce(
+    f'profile, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}'
   )
   roofline = measure_roofline()
   show(_format_roofline(roofline))
-  params = subject.draw_params(cfg, recipe.seed)
-  images = subject.draw_batch(count, crop, crop, recipe.seed)
+  params = case.draw_params(cfg, recipe.seed)
+  images = case.draw_batch(count, crop, crop, recipe.seed)
   mesh = make_mesh(jax.devices()[:1])
   scopes = {*_SCOPES, *_modules(params)}
   state = timed.initial_state(recipe, params)
@@ -133,17 +124,16 @@ def bench_profile(
   }
   for name, program in found.items():
     show(*tables(name, program, roofline, cfg.dtype))
-  if out is not None:
-    content = {
-      'what': 'profile',
-      'machine': at,
-      'crop': crop,
-      'batch': count,
-      'roofline': roofline._asdict(),
-      'programs': {name: _content(program) for name, program in found.items()},
-      'config': recipe.to_dict(),
-    }
-    dump_json(content, out)
+  case.write(
+    out,
+    recipe,
+    what='profile',
+    machine=machine,
+    crop=crop,
+    batch=count,
+    roofline=roofline._asdict(),
+    programs={name: _content(program) for name, program in found.items()},
+  )
 
 
 def _modules(params: dict[str, Any]) -> Iterator[str]:

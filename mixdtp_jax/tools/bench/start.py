@@ -1,8 +1,8 @@
-"""bench start: from mixdtp train to the first completed update.
+"""bench start: from `mixdtp train` to the first completed update.
 
-The data, a few images of noise, is prepared before. JAX logs what it compiles,
-and the training saves after its first update, for which it waits for the update
-and logs it; then it is killed.
+The data, two images of noise, is prepared before. JAX logs what it compiles.
+The run saves after its first update, so it waits for it and logs it; then it
+is killed.
 """
 
 import pathlib
@@ -18,65 +18,62 @@ import numpy as np
 
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.data.images import write_png
-from mixdtp_jax.measure import machine
 from mixdtp_jax.recipe import config_file
 from mixdtp_jax.recipe.crop_schedule import stages
-from mixdtp_jax.runtime.files import dump_json
-from mixdtp_jax.tools.bench import children
+from mixdtp_jax.runtime.tables import Table, show
+from mixdtp_jax.tools.bench import case, subprocesses
 
+# What JAX logs of the three parts of a compilation.
 _COMPILER = re.compile(
   r'Finished (tracing|jaxpr to MLIR module conversion|XLA compilation)'
   r'.*\btrain_step\b.* in ([\d.e-]+) sec'
 )
-_DONE = re.compile(r'update 1 of .* loss ')
 # In the order in which they come.
 PHASES = ('imports', 'weights and data', 'trace', 'compile', 'first update')
 
 
 def bench_start(
-  *,
-  config: str | None,
-  overrides: Sequence[str],
-  repeats: int,
-  out: str | None,
+  *, config: str | None, overrides: Sequence[str], repeats: int, out: str | None
 ) -> None:
   """Measures starts with an empty and with a filled compilation cache.
 
-  Args:
-    config: recipe, whose data are replaced; None is the default.
-    overrides: 'OPTION=VALUE', options of the recipe to change.
-    repeats: starts of each.
-    out: JSON file to write; None writes none.
+  The arguments are the options of the command.
 
   Raises:
     FileNotFoundError, ValueError: a setting does not fit.
-    ChildProcessError: mixdtp train ended before its first update.
+    ChildProcessError: a run ended before its first update.
   """
-  if repeats < 1:
-    raise ValueError(f'--repeats {repeats}: needs at least 1')
   config = config or str(config_file.DEFAULT)
-  recipe = config_file.load_config_file(config, overrides)
-  at = machine.describe()
-  print(f'start of {config}\n{machine.one_line(at)}', flush=True)
+  recipe, _ = case.load_recipe(config, overrides)
+  machine = case.announce(f'start of {config}')
   found = {'cold': [], 'warm': []}
   with tempfile.TemporaryDirectory() as folder:
     data_dir = _prepare(recipe, pathlib.Path(folder))
     for number in range(repeats):
       cache = pathlib.Path(folder, f'compiled{number}')
+      changes = [
+        *overrides,
+        'data.name=pairs',
+        'data.mixture=()',
+        'data.source=',
+        f'data.data_dir={data_dir}',
+        'checkpoint_every_steps=1',
+        f'compilation_cache_dir={cache}',
+      ]
+      command = [sys.executable, '-m', 'mixdtp_jax', 'train']
+      command += [f'--config={config}']
+      command += [f'--config.{change}' for change in changes]
       for name, times in found.items():
         workdir = pathlib.Path(folder, f'{name}{number}')
-        command = _command(config, overrides, workdir, data_dir, cache)
-        times.append(time_start(command, cache))
-  print(_format(found))
-  if out is not None:
-    content = {'what': 'start', 'machine': at, 'seconds': found}
-    dump_json(content | {'config': recipe.to_dict()}, out)
+        times.append(time_start([*command, f'--workdir={workdir}'], cache))
+  show(_table(found))
+  case.write(out, recipe, what='start', machine=machine, seconds=found)
 
 
 def _prepare(
   recipe: ml_collections.ConfigDict, folder: pathlib.Path
 ) -> pathlib.Path:
-  """A prepared set of noise, large enough for every crop of the recipe."""
+  """Prepares a set of noise, large enough for every crop of the recipe."""
   side = max(stage.crop for stage in stages(recipe)) + 32
   random = np.random.default_rng(0)
   for split in ('train', 'test'):
@@ -90,35 +87,20 @@ def _prepare(
   return data_dir
 
 
-def _command(config, overrides, workdir, data_dir, cache) -> list[str]:
-  return [
-    *(sys.executable, '-m', 'mixdtp_jax', 'train'),
-    f'--config={config}',
-    *(f'--config.{text}' for text in overrides),
-    f'--workdir={workdir}',
-    '--config.data.name=pairs',
-    '--config.data.mixture=()',
-    '--config.data.source=',
-    f'--config.data.data_dir={data_dir}',
-    '--config.checkpoint_every_steps=1',
-    f'--config.compilation_cache_dir={cache}',
-  ]
-
-
 def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
-  """Seconds of each of PHASES, and 'total', until the first update is done.
+  """Returns the seconds of each of PHASES, and their 'total'.
 
   Args:
-    command: starts mixdtp train.
-    cache: where it finds, or puts, native code that was compiled.
+    command: starts a training run, which is killed after its first update.
+    cache: folder of compiled native code.
 
   Raises:
-    ChildProcessError: it ends before.
+    ChildProcessError: the run ends before.
   """
   start = time.perf_counter()
   process = subprocess.Popen(
     command,
-    env=children.environment()
+    env=subprocesses.environment()
     | {'JAX_LOG_COMPILES': '1', 'XDG_CACHE_HOME': str(cache)},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
@@ -129,7 +111,7 @@ def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
   try:
     for line in process.stdout:
       lines.append((time.perf_counter() - start, line))
-      if _DONE.search(line):
+      if line.startswith('update 1 of '):
         return _phases(lines)
   finally:
     process.kill()
@@ -153,15 +135,15 @@ def _phases(lines: list[tuple[float, str]]) -> dict[str, float]:
   return dict(zip(PHASES, seconds, strict=True)) | {'total': total}
 
 
-def _format(found: dict[str, list[dict[str, float]]]) -> str:
+def _table(found: dict[str, list[dict[str, float]]]) -> Table:
   names = (*PHASES, 'total')
-  head = ''.join(f'{name:>18}' for name in names)
-  lines = [
-    'Seconds from mixdtp train to the first completed update, medians',
-    f'{"":<6}{head}',
-  ]
+  rows = []
   for name, times in found.items():
     medians = (np.median([time[phase] for time in times]) for phase in names)
-    lines.append(f'{name:<6}' + ''.join(f'{m:>18.1f}' for m in medians))
-  lines.append('cold: nothing is compiled yet; warm: all is, by a cold start')
-  return '\n'.join(lines)
+    rows.append((name, *(f'{median:.1f}' for median in medians)))
+  return Table(
+    'Seconds from mixdtp train to the first completed update, medians',
+    ('', *names),
+    rows,
+    'cold: nothing is compiled yet; warm: a cold start has compiled everything',
+  )

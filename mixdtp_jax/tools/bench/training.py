@@ -1,64 +1,24 @@
-"""bench training: one update, beside PyTorch's forms of the network."""
+"""bench training: one update, beside variants in PyTorch."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from mixdtp_jax.measure import machine, timed
+from mixdtp_jax.measure import timed
 from mixdtp_jax.measure.timed import Timed
-from mixdtp_jax.models.config import AnyConfig
-from mixdtp_jax.runtime.files import dump_json
-from mixdtp_jax.tools.bench import children, opponents, race, subject
-from mixdtp_jax.tools.bench.best import Search, best_batch
+from mixdtp_jax.runtime.tables import Table, show
+from mixdtp_jax.tools.bench import (
+  case,
+  comparison,
+  subprocesses,
+  torch_variants,
+)
+from mixdtp_jax.tools.bench.batch_search import Search, fastest_batch
 
 Batch = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-  """What is measured, all but the batch; see `bench_training`."""
-
-  config: str | None
-  overrides: Sequence[str]
-  recipe: ml_collections.ConfigDict
-  cfg: AnyConfig
-  crop: int
-  devices: int
-  repeats: int
-  names: tuple[str, ...]
-
-  def images(self, batch: int) -> Batch:
-    return subject.draw_batch(batch, self.crop, self.crop, self.recipe.seed)
-
-  @functools.cached_property
-  def params(self) -> dict:
-    return subject.draw_params(self.cfg, self.recipe.seed)
-
-  def in_jax(self, batch: int) -> Timed:
-    mesh = subject.share(self.devices, batch, self.names)
-    images = self.images(batch)
-    return timed.make_training(self.recipe, self.params, images, mesh)
-
-  def in_torch(self) -> dict[str, Callable[[Batch], Timed]]:
-    return opponents.training(self.names, self.recipe, self.cfg, self.params)
-
-  def jax_rate(self, batch: int) -> float:
-    """Images a second, in a process that gives a GPU's memory back."""
-    flags = {
-      'config': self.config,
-      'crop': self.crop,
-      'batch': batch,
-      'repeats': self.repeats,
-    }
-    found = children.bench('training', flags, self.overrides)
-    return batch / found['jax']['seconds']
-
-  def torch_rate(self, make: Callable[[Batch], Timed], batch: int) -> float:
-    return opponents.images_per_second(make, self.images(batch), self.repeats)
 
 
 def bench_training(
@@ -75,86 +35,104 @@ def bench_training(
 ) -> None:
   """Measures updates: forward, loss, gradients and optimizer.
 
-  Args:
-    config: a file as in configs/, whose network, loss and optimizer they are;
-      None is the default.
-    crop: side of the images in pixels.
-    batch: of images, a number; 'best' finds for JAX and for each opponent the
-      one at which it is fastest.
-    most: largest batch that 'best' tries.
-    devices: that share the batch; more than one without opponents alone.
-    overrides: KNOB=VALUE, in the place of the config's.
-    repeats: timed runs of each, in turns with each opponent.
-    against: the opponents; see `opponents.parse`.
-    out: JSON file to write; None writes none.
+  The arguments are the options of the command.
 
   Raises:
     FileNotFoundError, ImportError, ValueError: a setting does not fit.
     MemoryError: one image is too much for JAX.
   """
-  names = opponents.parse(against)
-  recipe, cfg = subject.load_recipe(config, overrides)
-  subject.check_crop(cfg, crop)
-  task = _Task(config, overrides, recipe, cfg, crop, devices, repeats, names)
-  at, torch = machine.describe(), opponents.describe(names)
-  print(
-    f'training, {batch} x {crop}x{crop} pixels; {subject.describe(cfg)}\n'
-    f'{machine.one_line(at, torch)}',
-    flush=True,
+  names = torch_variants.parse(against)
+  recipe, cfg = case.load_recipe(config, overrides)
+  case.check_crop(cfg, crop)
+  if batch == 'best' and devices != 1:
+    raise ValueError(f'--devices {devices}: needs a --batch of a number')
+  torch = torch_variants.describe(names)
+  machine = case.announce(
+    f'training, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}', torch
   )
-  with opponents.same_precision(names, cfg):
-    if batch == 'best':
-      result, searches = _race_at_best(task, most)
-    else:
-      result, searches = _race(task, subject.parse_batch(batch)), {}
-  print(race.format_race(result))
-  for name, search in searches.items():
-    print(_format(name, search))
-  if out is not None:
-    content = {
-      'what': 'training',
-      'machine': at,
-      'torch': torch,
-      'crop': crop,
-      'devices': devices,
-      'searches': {k: dataclasses.asdict(v) for k, v in searches.items()},
-      **race.content(result),
-      'config': recipe.to_dict(),
-    }
-    dump_json(content, out)
-
-
-def _race(task: _Task, batch: int) -> race.Race:
-  images = task.images(batch)
-  others = {
-    name: functools.partial(make, images)
-    for name, make in task.in_torch().items()
-  }
-  return race.race(task.in_jax(batch), others, task.repeats)
-
-
-def _race_at_best(task: _Task, most: int) -> tuple[race.Race, dict[str, Any]]:
-  """Each at its own best batch; times are compared by image."""
-  if task.devices != 1:
-    raise ValueError(f'--devices {task.devices}: needs a --batch of a number')
-  searches: dict[str, Search] = {'jax': best_batch(task.jax_rate, most)}
-
-  def at_best(name, make):
-    rate = functools.partial(task.torch_rate, make)
-    searches[name] = best_batch(rate, most)
-    return make(task.images(searches[name].best))
-
-  others = {
-    name: functools.partial(at_best, name, make)
-    for name, make in task.in_torch().items()
-  }
-  ours = task.in_jax(searches['jax'].best)
-  return race.race(ours, others, task.repeats), searches
-
-
-def _format(name: str, search: Search) -> str:
-  rates = ', '.join(f'{b}: {rate:.3g}' for b, rate in search.rates.items())
-  return (
-    f'{name}: best batch {search.best}, search ended by {search.ended_by}; '
-    f'images/s by batch {rates}'
+  params = case.draw_params(cfg, recipe.seed)
+  options = {'config': config, 'crop': crop, 'repeats': repeats}
+  batches = _Batches(recipe, crop, batch, most, options, overrides)
+  makers = torch_variants.training(names, recipe, cfg, params)
+  with torch_variants.same_precision(names, cfg):
+    images = batches.for_jax()
+    mesh = case.make_shared_mesh(devices, len(images['rainy']), names)
+    found = comparison.compare(
+      timed.make_training(recipe, params, images, mesh),
+      {
+        name: lambda name=name, make=make: make(batches.for_torch(name, make))
+        for name, make in makers.items()
+      },
+      repeats,
+    )
+  searches = batches.searches
+  show(comparison.table(found), *map(_table, searches, searches.values()))
+  case.write(
+    out,
+    recipe,
+    what='training',
+    machine=machine,
+    torch=torch,
+    crop=crop,
+    devices=devices,
+    searches={k: dataclasses.asdict(v) for k, v in searches.items()},
+    **comparison.content(found),
   )
+
+
+@dataclasses.dataclass
+class _Batches:
+  """Batches of the size that is asked for, or of the fastest one.
+
+  Attributes:
+    recipe: gives the seed.
+    crop: side in pixels.
+    size: a number, or 'best'.
+    most: largest batch to try.
+    options: of the processes that measure JAX.
+    overrides: of the same.
+    searches: what was tried, by name.
+  """
+
+  recipe: ml_collections.ConfigDict
+  crop: int
+  size: str
+  most: int
+  options: dict[str, Any]
+  overrides: Sequence[str]
+  searches: dict[str, Search] = dataclasses.field(default_factory=dict)
+
+  def for_jax(self) -> Batch:
+    """Searches in processes of their own, which give a GPU's memory back."""
+
+    def rate(size):
+      options = self.options | {'batch': size}
+      found = subprocesses.bench('training', options, self.overrides)
+      return size / found['jax']['seconds']
+
+    return self._draw('jax', rate)
+
+  def for_torch(self, name: str, make: Callable[[Batch], Timed]) -> Batch:
+    """Searches in this process."""
+    repeats = self.options['repeats']
+    return self._draw(
+      name,
+      lambda size: torch_variants.images_per_second(
+        make, self._images(size), repeats
+      ),
+    )
+
+  def _draw(self, name: str, rate: Callable[[int], float]) -> Batch:
+    if self.size != 'best':
+      return self._images(case.parse_batch(self.size))
+    self.searches[name] = fastest_batch(rate, self.most)
+    return self._images(self.searches[name].best)
+
+  def _images(self, size: int) -> Batch:
+    return case.draw_batch(size, self.crop, self.crop, self.recipe.seed)
+
+
+def _table(name: str, search: Search) -> Table:
+  title = f'{name}: best batch {search.best}, search ended by {search.ended_by}'
+  rows = [(str(b), f'{rate:.3g}') for b, rate in search.rates.items()]
+  return Table(title, ('batch', 'images/s'), rows)

@@ -1,4 +1,4 @@
-"""The forms in which PyTorch runs one and the same network."""
+"""The variants in which PyTorch runs one and the same network."""
 
 import contextlib
 import copy
@@ -8,31 +8,31 @@ from typing import NamedTuple
 from mixdtp_jax.torch_reference.network import torch
 
 
-class Form(NamedTuple):
-  """How a network is run.
+class Variant(NamedTuple):
+  """How PyTorch runs a network.
 
   Attributes:
-    tuned: in the layout channels-last, with the fastest convolutions that
-      cuDNN finds by trying, the fused optimizer, and where bfloat16 is asked
-      for, under autocast. Otherwise in contiguous NCHW and float32, with
-      PyTorch's defaults.
-    compiled: by torch.compile.
+    tuned: whether in the layout channels-last, with the fastest convolutions
+      that cuDNN finds by trying, the fused optimizer, and for bfloat16 under
+      autocast; otherwise in contiguous NCHW and float32, with PyTorch's
+      defaults.
+    compiled: whether by torch.compile.
   """
 
   tuned: bool
   compiled: bool
 
   def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
-    """A copy of the network in this layout, not compiled yet."""
+    """Returns a copy of the network in this layout, not compiled yet."""
     torch.backends.cudnn.benchmark = self.tuned
     return copy.deepcopy(network).to(memory_format=self._layout)
 
-  def place(self, images: torch.Tensor) -> torch.Tensor:
-    """Images (B, C, H, W) in this layout."""
+  def arrange(self, images: torch.Tensor) -> torch.Tensor:
+    """Returns images (B, C, H, W) in this layout."""
     return images.contiguous(memory_format=self._layout)
 
   def compile(self, function: Callable) -> Callable:
-    """The function, compiled at its first call where this form asks for it."""
+    """Returns the function, to be compiled on its first call if at all."""
     if not self.compiled:
       return function
     torch.compiler.reset()  # forgets the shapes of earlier networks
@@ -41,7 +41,7 @@ class Form(NamedTuple):
   def precision(
     self, device: torch.device, dtype: str
   ) -> contextlib.AbstractContextManager:
-    """Within it, the network computes in a dtype of `MixDTPConfig`."""
+    """Returns a context in which the network computes in a dtype."""
     lower = self.tuned and dtype == 'bfloat16'
     return torch.autocast(device.type, torch.bfloat16, enabled=lower)
 
@@ -50,9 +50,9 @@ class Form(NamedTuple):
     return torch.channels_last if self.tuned else torch.contiguous_format
 
 
-# From the published code's to the fastest.
-FORMS = {
-  'published': Form(tuned=False, compiled=False),
-  'eager': Form(tuned=True, compiled=False),
-  'compile': Form(tuned=True, compiled=True),
+# From that of the published code to the fastest.
+VARIANTS = {
+  'published': Variant(tuned=False, compiled=False),
+  'eager': Variant(tuned=True, compiled=False),
+  'compile': Variant(tuned=True, compiled=True),
 }

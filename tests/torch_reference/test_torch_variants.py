@@ -1,4 +1,4 @@
-"""The forms of the PyTorch network do one and the same work."""
+"""The variants of the PyTorch network do one and the same work."""
 
 import jax
 import numpy as np
@@ -9,9 +9,9 @@ from tests.helpers import tiny
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from mixdtp_jax.models.config import PReNetConfig, make_model_config
-from mixdtp_jax.tools.bench import subject
+from mixdtp_jax.tools.bench import case
 from mixdtp_jax.torch_reference import inference, timed, training
-from mixdtp_jax.torch_reference.forms import FORMS
+from mixdtp_jax.torch_reference.variants import VARIANTS
 
 torch.set_num_threads(1)
 
@@ -26,25 +26,25 @@ def config():
 @pytest.fixture(scope='module')
 def network(config):
   cfg = make_model_config(config.model)
-  return inference.load_network(cfg, subject.draw_params(cfg, seed=0))
+  return inference.load_network(cfg, case.draw_params(cfg, seed=0))
 
 
 @pytest.fixture(scope='module')
 def batch():
-  return subject.draw_batch(2, 16, 16, seed=0)
+  return case.draw_batch(2, 16, 16, seed=0)
 
 
-def _restored(network, form, rainy, dtype):
-  form, device = FORMS[form], inference.device_of(network)
-  images = form.place(inference.to_nchw(rainy, device))
-  with torch.inference_mode(), form.precision(device, dtype):
-    final, _ = form.prepare(network)(images)
+def _restored(network, name, rainy, dtype):
+  variant, device = VARIANTS[name], inference.device_of(network)
+  images = variant.arrange(inference.to_nchw(rainy, device))
+  with torch.inference_mode(), variant.precision(device, dtype):
+    final, _ = variant.prepare(network)(images)
   return inference.to_nhwc(final.float())
 
 
 def test_layouts_differ_and_results_do_not(network, batch):
-  published = FORMS['published'].prepare(network)
-  eager = FORMS['eager'].prepare(network)
+  published = VARIANTS['published'].prepare(network)
+  eager = VARIANTS['eager'].prepare(network)
   kernel = 'down1_2.body.0.weight'
   assert published.get_parameter(kernel).is_contiguous()
   last = torch.channels_last
@@ -58,7 +58,7 @@ def test_layouts_differ_and_results_do_not(network, batch):
   )
 
 
-def test_bfloat16_is_of_the_tuned_forms_alone(network, batch):
+def test_bfloat16_is_of_the_tuned_variants_alone(network, batch):
   rainy = batch['rainy']
   wide = _restored(network, 'published', rainy, 'float32')
   np.testing.assert_array_equal(
@@ -69,38 +69,38 @@ def test_bfloat16_is_of_the_tuned_forms_alone(network, batch):
 
 
 @pytest.mark.parametrize('dtype, apart', [('float32', 1e-5), ('bfloat16', 0.1)])
-def test_forms_train_alike(config, network, batch, dtype, apart):
+def test_variants_train_alike(config, network, batch, dtype, apart):
   config = config.copy_and_resolve_references()
   config.model.dtype = dtype
   losses = {}
   for name in ('published', 'eager'):
-    trainer = training.Trainer(config, network, FORMS[name])
+    trainer = training.Trainer(config, network, VARIANTS[name])
     placed = trainer.place(batch)
     losses[name] = [trainer.step(placed, 1e-3) for _ in range(3)]
   assert losses['published'][0] != losses['published'][2]
   np.testing.assert_allclose(*losses.values(), atol=apart)
 
 
-def test_contenders_have_run(config, network, batch):
+def test_timed_computations_have_run(config, network, batch):
   made = (
-    timed.make_inference(network, batch['rainy'], FORMS['eager']),
-    timed.make_training(config, network, batch, FORMS['eager']),
+    timed.make_inference(network, batch['rainy'], VARIANTS['eager'], 'float32'),
+    timed.make_training(config, network, batch, VARIANTS['eager']),
   )
-  for contender in made:
-    contender.run()
-    assert contender.cost.batch == 2
-    assert contender.cost.start == contender.cost.first > 0
+  for computation in made:
+    computation.run()
+    assert computation.cost.batch == 2
+    assert computation.cost.start == computation.cost.first > 0
 
 
 def test_torch_compile_computes_the_same():
   cfg = PReNetConfig(recurrent_width=4, steps=1)
-  network = inference.load_network(cfg, subject.draw_params(cfg, seed=0))
-  form = FORMS['compile']
-  images = form.place(torch.rand(1, 3, 16, 16))
+  network = inference.load_network(cfg, case.draw_params(cfg, seed=0))
+  variant = VARIANTS['compile']
+  images = variant.arrange(torch.rand(1, 3, 16, 16))
   with torch.inference_mode():
     want, _ = network(images)
     try:
-      got, _ = form.compile(form.prepare(network))(images)
+      got, _ = variant.compile(variant.prepare(network))(images)
     except RuntimeError as error:
       if 'compiler' not in str(error).lower():
         raise
@@ -110,7 +110,7 @@ def test_torch_compile_computes_the_same():
 
 def test_drawn_weights_are_of_the_seed(config):
   cfg = make_model_config(config.model)
-  first, again, other = (subject.draw_params(cfg, seed) for seed in (0, 0, 1))
+  first, again, other = (case.draw_params(cfg, seed) for seed in (0, 0, 1))
   jax.tree.map(np.testing.assert_array_equal, first, again)
   different = jax.tree.map(lambda a, b: bool((a != b).any()), first, other)
   assert all(jax.tree.leaves(different))

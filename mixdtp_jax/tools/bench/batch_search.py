@@ -1,9 +1,9 @@
-"""The batch at which a framework is fastest."""
+"""Finds the batch at which training is fastest."""
 
 import dataclasses
 from collections.abc import Callable
 
-_GROWTH = 1.05  # of images a second, for which a batch is doubled again
+_LEAST_GAIN = 1.05  # in images a second, for which a batch is doubled again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,8 +12,8 @@ class Search:
 
   Attributes:
     rates: images a second by batch.
-    ended_by: what ended the search: rate, which grew by less than 5 %; memory,
-      which was too small; or limit, the largest batch that was allowed.
+    ended_by: what ended the search: 'rate', which grew by less than 5 %;
+      'memory', which was too small; or 'limit', the largest batch allowed.
   """
 
   rates: dict[int, float]
@@ -25,16 +25,16 @@ class Search:
     return max(self.rates, key=self.rates.get)
 
 
-def best_batch(rate: Callable[[int], float], most: int) -> Search:
-  """Doubles a batch from 1 on, until that is of little use.
+def fastest_batch(rate: Callable[[int], float], most: int) -> Search:
+  """Doubles the batch from 1 on while that gains at least 5 %.
 
   Args:
-    rate: images a second of a batch; raises MemoryError.
+    rate: returns the images a second of a batch; raises MemoryError.
     most: largest batch to try.
 
   Raises:
     MemoryError: one image is too much.
-    ValueError: not even one is allowed.
+    ValueError: `most` is below 1.
   """
   if most < 1:
     raise ValueError(f'--most {most}: needs at least 1')
@@ -46,7 +46,7 @@ def best_batch(rate: Callable[[int], float], most: int) -> Search:
       if not rates:
         raise
       return Search(rates, 'memory')
-    if batch > 1 and rates[batch] < _GROWTH * rates[batch // 2]:
+    if batch > 1 and rates[batch] < _LEAST_GAIN * rates[batch // 2]:
       return Search(rates, 'rate')
     batch *= 2
   return Search(rates, 'limit')

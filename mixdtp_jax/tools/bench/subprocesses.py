@@ -1,6 +1,7 @@
-"""Benchmarks in processes of their own: a fresh process has no history.
+"""Runs benchmarks in processes of their own, which have no history.
 
-Its peak of memory is its own, and it can have as many CPU devices as is asked.
+The peak of their memory is their own, and they can have any number of CPU
+devices.
 """
 
 import json
@@ -14,21 +15,19 @@ from typing import Any
 
 import mixdtp_jax
 
-# Of the package, and in the repository of train.py.
-ROOT = str(pathlib.Path(mixdtp_jax.__file__).parents[1])
+_FOLDER = str(pathlib.Path(mixdtp_jax.__file__).parents[1])
 _DEVICES = '--xla_force_host_platform_device_count'
-# What XLA, PyTorch and Linux (which kills) say where memory is too small.
-_NO_MEMORY = ('RESOURCE_EXHAUSTED', 'OutOfMemory', 'MemoryError')
+# Words of XLA and PyTorch if memory is too small.
+_NO_MEMORY = ('RESOURCE_EXHAUSTED', 'OutOfMemory', 'too little memory')
 
 
 def environment(devices: int | None = None) -> dict[str, str]:
-  """This process's, with the package to import.
+  """Returns the environment of a process that imports this package.
 
   Args:
-    devices: that the CPU is to be shown as, where it is the device; None
-      leaves them as they are.
+    devices: number of devices that a CPU is split into; None changes nothing.
   """
-  paths = filter(None, [ROOT, os.environ.get('PYTHONPATH')])
+  paths = filter(None, [_FOLDER, os.environ.get('PYTHONPATH')])
   found = os.environ | {'PYTHONPATH': os.pathsep.join(paths)}
   if devices is not None:
     flags = found.get('XLA_FLAGS', '').split()
@@ -38,15 +37,15 @@ def environment(devices: int | None = None) -> dict[str, str]:
 
 
 def bench(
-  what: str, flags: Mapping[str, Any], overrides: Sequence[str]
+  benchmark: str, options: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
-  """What `python -m mixdtp_jax bench WHAT` writes, run without opponents.
+  """Returns what `mixdtp bench BENCHMARK` writes without PyTorch.
 
   Args:
-    what: inference or training.
-    flags: by name, those that are None left out; a machine without
-      accelerator has as many devices as they ask for.
-    overrides: KNOB=VALUE, in the place of the config's.
+    benchmark: inference or training.
+    options: values by name; None leaves an option out. A CPU is split into
+      'devices' devices.
+    overrides: 'OPTION=VALUE', instead of the recipe's.
 
   Raises:
     MemoryError: there was too little memory.
@@ -54,13 +53,13 @@ def bench(
   """
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder, 'out.json')
-    flags = {**flags, 'opponents': 'none', 'out': out}
-    command = [sys.executable, '-m', 'mixdtp_jax', 'bench', what]
-    command += [f'--{k}={v}' for k, v in flags.items() if v is not None]
-    command += [f'--config.{knob}' for knob in overrides]
+    options = {**options, 'opponents': 'none', 'out': out}
+    command = [sys.executable, '-m', 'mixdtp_jax', 'bench', benchmark]
+    command += [f'--{k}={v}' for k, v in options.items() if v is not None]
+    command += [f'--config.{override}' for override in overrides]
     result = subprocess.run(
       command,
-      env=environment(flags.get('devices')),
+      env=environment(options.get('devices')),
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
@@ -70,7 +69,7 @@ def bench(
       return json.loads(out.read_text())
   lines = result.stderr.strip().splitlines()
   last = lines[-1] if lines else f'exit status {result.returncode}'
-  killed = result.returncode == -9
+  killed = result.returncode == -9  # by Linux, which lacked memory
   if killed or any(word in result.stderr for word in _NO_MEMORY):
     raise MemoryError(last)
   raise ChildProcessError(f'{" ".join(command[1:])}: {last}')

@@ -1,0 +1,117 @@
+import time
+
+import pytest
+
+from mixdtp_jax.measure.memory import Peak
+from mixdtp_jax.measure.timed import Cost, Timed
+from mixdtp_jax.tools.bench.batch_search import fastest_batch
+from mixdtp_jax.tools.bench.comparison import compare, content, table
+
+
+def _timed(seconds, batch=1, mib=64, calls=None):
+  def run():
+    time.sleep(seconds)
+    if calls is not None:
+      calls.append(batch)
+
+  peak = Peak(None if mib is None else mib * 2**20, 'the test')
+  return Timed(run, Cost(batch, 1.0, 2.0, 0.5, peak))
+
+
+def _fails(message):
+  def make():
+    raise RuntimeError(message)
+
+  return make
+
+
+def test_ratios_are_for_an_image():
+  found = compare(
+    _timed(0.02, batch=4, mib=32),
+    {'published': lambda: _timed(0.02, batch=1, mib=64)},
+    repeats=3,
+  )
+  timing = found.variants['published'].timing
+  assert len(found.alone) == len(timing.a) == len(timing.b) == 3
+  ratio, (low, high) = found.time_ratio('published')
+  assert low <= ratio <= high
+  assert ratio == pytest.approx(1 / 4, rel=0.3)
+  variant = content(found)['opponents']['published']
+  assert variant['time_ratio'] == ratio
+  assert variant['memory_ratio'] == 0.5
+  assert variant['timing'] == {'jax': timing.a, 'torch': timing.b}
+  assert found.cost.start == 3.5
+
+
+def test_a_variant_that_fails_is_one_line_and_the_others_stay():
+  found = compare(
+    _timed(0.001),
+    {
+      'compile': _fails('\nno compiler here\nand a long story'),
+      'eager': lambda: _timed(0.001, mib=None),
+    },
+    repeats=1,
+  )
+  assert list(found.variants) == ['eager']
+  assert found.failures == {'compile': 'RuntimeError: no compiler here'}
+  text = str(table(found))
+  assert 'PyTorch compile: RuntimeError: no compiler here\n' in text
+  assert 'long story' not in text
+  assert text.splitlines()[2].startswith('PyTorch eager')
+  variants = content(found)['opponents']
+  assert variants['compile'] == {'failure': found.failures['compile']}
+  assert variants['eager']['memory_ratio'] is None
+
+
+def test_a_variant_is_prepared_after_jax_has_run_alone():
+  calls = []
+
+  def make():
+    calls.append('made')
+    return _timed(0, batch=2, calls=calls)
+
+  compare(_timed(0, batch=1, calls=calls), {'eager': make}, repeats=2)
+  # In turns, each timed run comes after one that is not timed.
+  assert calls == [1, 1, 'made', 1, 1, 2, 2, 2, 2, 1, 1]
+
+
+def test_jax_can_be_measured_alone():
+  found = compare(_timed(0.01), {}, repeats=2)
+  assert found.seconds == pytest.approx(0.01, rel=0.5)
+  assert 'PyTorch' not in str(table(found))
+
+
+def _search(rates, most=64):
+  """Searches among rates by batch; MemoryError beyond them."""
+
+  def rate(batch):
+    if batch not in rates:
+      raise MemoryError('full')
+    return rates[batch]
+
+  return fastest_batch(rate, most)
+
+
+def test_the_batch_is_doubled_until_that_is_of_little_use():
+  found = _search({1: 10.0, 2: 19.0, 4: 30.0, 8: 31.0, 16: 99.0})
+  assert (found.best, found.ended_by) == (8, 'rate')
+  assert list(found.rates) == [1, 2, 4, 8]
+
+
+def test_the_fastest_batch_need_not_be_the_largest():
+  assert _search({1: 10.0, 2: 19.0, 4: 18.0}).best == 2
+
+
+def test_memory_and_the_limit_end_the_search():
+  rates = {1: 1.0, 2: 2.0, 4: 4.0}
+  found = _search(rates)
+  assert (found.best, found.ended_by) == (4, 'memory')
+  found = _search(rates, most=3)
+  assert (found.best, found.ended_by) == (2, 'limit')
+
+
+def test_one_image_must_fit():
+  with pytest.raises(MemoryError, match='full'):
+    _search({})
+  with pytest.raises(ValueError, match='--most 0'):
+    _search({}, most=0)
