@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import logging as standard_logging
+import os
 import pathlib
 import signal
 import sys
@@ -167,6 +168,8 @@ def run(args: argparse.Namespace) -> int:
   """Restores the pictures; returns 1 if one of them failed."""
   from mixdtp_jax.restoration import folders
 
+  if args.scratch and not os.path.isdir(args.scratch):
+    raise NotADirectoryError(f'--scratch {args.scratch}: not a folder')
   format = _FORMATS.get(args.format, '')
   if '-' in (args.output, *args.inputs):
     plan = folders.Plan([_piped_job(args, format)])
@@ -187,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
     'left out because they are results of this command': plan.results,
     'failed': failed,
   }
-  if len(plan.jobs) != 1 or failed:
+  if failed or sum(counts.values()) > 1 or not plan.jobs:
     done = [f'{count:,} {what}' for what, count in counts.items() if count]
     logging.info('%s', ', '.join(done))
   return 1 if failed else 0
@@ -300,7 +303,7 @@ def _say_work(args: argparse.Namespace, work) -> None:
     width=width,
     height=height,
     frames=work.picture.count,
-    seconds=round(work.seconds, 3),
+    seconds=round(work.seconds, 6),
     megapixels_per_second=round(pixels / 1e6 / work.seconds, 3),
     peak_memory=_peak_memory(),
   )

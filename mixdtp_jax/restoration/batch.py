@@ -113,7 +113,7 @@ class Work:
     self, restore: Restore, progress: Callable[[float], None]
   ) -> None:
     """Restores all frames."""
-    start, count = time.monotonic(), self.picture.count
+    start, count = time.perf_counter(), self.picture.count
     if count == 1:
       frames = self._frames or self._read()
     else:
@@ -128,7 +128,7 @@ class Work:
 
       pixels = restore(frame.pixels, part)
       restored.append(frame._replace(pixels=pixels))
-    self._frames, self.seconds = restored, time.monotonic() - start
+    self._frames, self.seconds = restored, time.perf_counter() - start
 
   @_step
   def write(self) -> None:

@@ -1,0 +1,495 @@
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mixdtp_jax
+from mixdtp_jax.cli.main import run_command
+from mixdtp_jax.restoration import batch
+from mixdtp_jax.restoration.pictures import open_picture
+from tests.conftest import REPOSITORY
+from tests.helpers import hostile
+
+PROGRAM = 'from mixdtp_jax.cli.main import main; main("derain")'
+
+
+class Negative:
+  """Stands for a network: dark becomes light."""
+
+  def restore(self, pixels, progress):
+    progress(0.5)
+    result = pixels.copy()
+    colours = pixels.shape[2] - 1 + pixels.shape[2] % 2  # without alpha
+    result[..., :colours] = np.iinfo(pixels.dtype).max - pixels[..., :colours]
+    progress(1)
+    return result
+
+
+@pytest.fixture
+def derain(tmp_path, monkeypatch, capfd):
+  """Runs the command in a folder of its own; returns status, output, errors."""
+  monkeypatch.chdir(tmp_path)
+  loaded = []
+
+  def load(weights, **options):
+    loaded.append((weights, options))
+    return Negative()
+
+  monkeypatch.setattr(mixdtp_jax, 'load', load)
+
+  def run(*words):
+    before = signal.getsignal(signal.SIGTERM), Image.MAX_IMAGE_PIXELS
+    try:
+      status = run_command(['derain', *words])
+    except SystemExit as stopped:
+      status = stopped.code
+    finally:
+      signal.signal(signal.SIGTERM, before[0])
+      Image.MAX_IMAGE_PIXELS = before[1]
+    return status, *capfd.readouterr()
+
+  run.loaded = loaded
+  return run
+
+
+def put(name, kind='png', data=None):
+  path = pathlib.Path(name)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(hostile.sound(kind) if data is None else data)
+  return path
+
+
+def pixels(path):
+  return np.asarray(Image.open(path))
+
+
+def files():
+  return {
+    path.as_posix() for path in pathlib.Path().rglob('*') if path.is_file()
+  }
+
+
+def test_a_picture(derain):
+  put('holiday.png')
+  status, out, err = derain('holiday.png')
+  assert status == 0, err
+  assert files() == {'holiday.png', 'holiday_derained.png'}
+  assert out.startswith('holiday.png -> holiday_derained.png: 36x48 pixels in ')
+  rainy = np.asarray(hostile.smooth().transpose(Image.Transpose.ROTATE_270))
+  np.testing.assert_array_equal(pixels('holiday_derained.png'), 255 - rainy)
+  (weights, options) = derain.loaded[0]
+  assert weights == 'general'
+  assert options == {'memory': None, 'scratch': None, 'dtype': 'float32'}
+
+
+def test_a_folder_twice(derain):
+  put('in/a.jpg', 'jpeg')
+  put('in/x/b.png', 'png_16_3')
+  put('in/notes.txt')
+  status, out, err = derain('in', '-o', 'out', '--memory', '2GB')
+  assert status == 0, err
+  assert out.count('\n') == 2
+  assert derain.loaded[0][1]['memory'] == 2_000_000_000
+  assert {n for n in files() if n.startswith('out')} == {
+    'out/a.jpg',
+    'out/x/b.png',
+  }
+  times = [os.stat(f).st_mtime_ns for f in ('out/a.jpg', 'out/x/b.png')]
+  put('in/c.png')
+  status, out, err = derain('in', '-o', 'out')
+  assert status == 0
+  assert 'in/c.png -> out/c.png' in out
+  assert '2 skipped because they exist (--overwrite redoes them)' in err
+  assert times == [os.stat(f).st_mtime_ns for f in ('out/a.jpg', 'out/x/b.png')]
+  status, out, err = derain('in', '-o', 'out', '--overwrite')
+  assert out.count('\n') == 3
+  assert '3 restored' in err
+  # With nothing to do no network is loaded.
+  loaded = len(derain.loaded)
+  status, out, err = derain('in', '-o', 'out')
+  assert (status, out) == (0, '')
+  assert '3 skipped' in err
+  assert len(derain.loaded) == loaded
+
+
+def test_bad_files_are_a_line_each_and_the_others_go_on(derain):
+  put('in/a.png')
+  put('in/b.jpg', data=hostile.sound('jpeg')[:900])
+  put('in/c.webp', data=b'no picture')
+  put('in/d.gif', 'gif')
+  status, out, err = derain('in', '-o', 'out')
+  assert status == 1
+  assert out.count('\n') == 2
+  lines = err.splitlines()
+  assert len(lines) == 3, err
+  assert lines[0].startswith('error: in/b.jpg cannot be decoded')
+  assert lines[1].startswith('error: in/c.webp cannot be decoded')
+  assert lines[2] == '2 restored, 2 failed'
+  assert {n for n in files() if n.startswith('out')} == {
+    'out/a.png',
+    'out/d.gif',
+  }
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='there are no pipes')
+def test_pipes_and_strange_names_in_a_folder(derain):
+  put('in/a.png')
+  os.mkfifo('in/b.png')
+  put(os.fsdecode(b'in/c\xff.png'))
+  put('in/d\ne.png', data=b'no picture')
+  status, out, err = derain('in', '-o', 'out')
+  assert status == 1
+  assert 'error: in/b.png is not a file but a folder, pipe or device' in err
+  assert "error: 'in/d\\ne.png' cannot be decoded" in err
+  assert "'in/c\\udcff.png' -> 'out/c\\udcff.png'" in out
+  assert len(err.splitlines()) == 3
+  assert os.path.exists(b'out/c\xff.png')
+
+
+def test_json_lines(derain):
+  put('in/a.png')
+  put('in/b.png', data=b'no picture')
+  put('in/c.gif', 'gif_animated')
+  put('out/d.png')
+  put('in/d.png')
+  status, out, err = derain('in', '-o', 'out', '--json')
+  assert status == 1
+  lines = {line['input']: line for line in map(json.loads, out.splitlines())}
+  assert lines['in/d.png']['status'] == 'skipped'
+  assert lines['in/b.png']['status'] == 'failed'
+  assert lines['in/b.png']['error'].startswith('in/b.png cannot')
+  found = lines['in/a.png']
+  assert found['status'] == 'restored'
+  assert (found['output'], found['width'], found['height']) == (
+    'out/a.png',
+    36,
+    48,
+  )
+  assert found['seconds'] > 0
+  assert found['megapixels_per_second'] > 0
+  assert found['peak_memory'] is None or found['peak_memory'] > 1e6
+  assert lines['in/c.gif']['frames'] == 3
+
+
+def test_sheets(derain):
+  put('a.png')
+  put('b.gif', 'gif_animated')
+  put('c.png', 'png_16_4')
+  status, _, err = derain('a.png', 'b.gif', 'c.png', '-o', 'out', '--compare')
+  assert status == 0, err
+  for name in 'abc':
+    sheet = Image.open(f'out/{name}_compare.jpg')
+    width = Image.open(next(pathlib.Path().glob(f'{name}.*'))).width
+    assert sheet.width >= 2 * min(width, 36)
+
+
+def test_formats_quality_and_metadata(derain):
+  put('a.jpg', 'jpeg')
+  arguments = ('-o', 'out', '--format', 'webp', '--quality', '50')
+  assert derain('a.jpg', *arguments, '--strip-metadata')[0] == 0
+  image = Image.open('out/a.webp')
+  assert image.format == 'WEBP'
+  assert not image.getexif()
+  assert derain('a.jpg', '-o', 'b.tif')[0] == 0
+  assert Image.open('b.tif').getexif()[271] == 'Maker'
+  status, _, err = derain('a.jpg', '-o', 'c.bmp')
+  assert status == 0
+  assert 'warning: a.jpg: written without EXIF, which BMP cannot hold' in err
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['-i', 'a.png'], '-i is no option here: give pictures and folders'),
+    (['a.png', '-n', 'general'], '-n is no option here: .*--weights'),
+    (['a.png', '-t', '400'], '-t is no option here: .*--memory 2GB'),
+    (['a.png', '-t400'], '-t is no option here: .*--memory 2GB'),
+    (['a.png', '-s', '4'], '-s is no option here: pictures keep their size'),
+    (['a.png', '-g', '0'], '-g is no option here: .*CUDA_VISIBLE_DEVICES'),
+    (['--input', 'a.png'], '--input is no option here'),
+    (['a.png', '--tile', '0'], '--tile is no option here'),
+    ([], 'the following arguments are required: INPUT'),
+    (['a.png', '--quality', '0'], "'0' is not a number from 1 to 100"),
+    (['a.png', '--memory', 'much'], "'much' is no amount of memory, such as"),
+    (['a.png', '--format', 'jp2'], 'invalid choice'),
+  ],
+)
+def test_words_that_do_not_fit_are_refused_in_one_line(derain, words, message):
+  put('a.png')
+  status, out, err = derain(*words)
+  assert (status, out) == (2, '')
+  assert err.count('\n') == 1
+  assert re.search(message, err), err
+  assert files() == {'a.png'}
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['absent.png'], 'error: absent.png: no such file or folder'),
+    (['a.png', 'b/a.png', '-o', 'out'], 'would both become'),
+    (['a.png', '-o', 'a.png', '--overwrite'], 'a.png would be overwritten'),
+    (['-', 'a.png'], '- stands for one picture'),
+    (['a.png', '-o', '-', '--json'], 'leave out --json'),
+    (['a.png', '--scratch', 'b/a.png'], '--scratch b/a.png: not a folder'),
+  ],
+)
+def test_what_cannot_work_is_refused_at_the_start(derain, words, message):
+  put('a.png')
+  put('b/a.png')
+  status, out, err = derain(*words)
+  assert (status, out) == (1, '')
+  assert err.count('\n') == 1
+  assert message in err
+  assert files() == {'a.png', 'b/a.png'}
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(derain, monkeypatch):
+  put('a.png')
+  real = Negative.restore
+
+  def late(self, rainy, progress):
+    pathlib.Path('a_derained.png').write_text('of someone else')
+    return real(self, rainy, progress)
+
+  monkeypatch.setattr(Negative, 'restore', late)
+  status, _, err = derain('a.png')
+  assert status == 1
+  assert 'a_derained.png was not there before: it is not overwritten' in err
+  assert pathlib.Path('a_derained.png').read_text() == 'of someone else'
+
+
+def test_errors_of_the_network_name_the_picture(derain, monkeypatch):
+  put('a.png')
+  put('b.png')
+
+  def short(self, rainy, progress):
+    raise ValueError('--memory 1MB is too little: the least is 300MB')
+
+  monkeypatch.setattr(Negative, 'restore', short)
+  status, _, err = derain('a.png', 'b.png')
+  assert status == 1
+  assert 'error: a.png: --memory 1MB is too little' in err
+  assert 'error: b.png: --memory' in err
+
+
+def test_reading_and_writing_overlap_with_restoring(monkeypatch, tmp_path):
+  """Each of three threads waits for another one's work to begin."""
+  monkeypatch.chdir(tmp_path)
+  jobs = []
+  for number in range(4):
+    path = put(f'{number}.png')
+    target = pathlib.Path(f'out/{number}.png')
+    jobs.append(batch.Job(path, target, None, '', 1))
+  read, restored = [threading.Event() for _ in jobs], threading.Event()
+  real_open = batch.open_picture
+
+  def opening(source, *args):
+    read[int(source.stem)].set()
+    return real_open(source, *args)
+
+  monkeypatch.setattr(batch, 'open_picture', opening)
+  number = iter(range(4))
+
+  def restore(rainy, progress):
+    current = next(number)
+    if current < 3:
+      assert read[current + 1].wait(20), 'the next one was not read meanwhile'
+    if current == 1:
+      # The first one is written while the second one is restored.
+      deadline = time.monotonic() + 20
+      while not jobs[0].target.exists():
+        assert time.monotonic() < deadline, 'the first one was not written'
+        time.sleep(0.01)
+      restored.set()
+    return rainy
+
+  told = []
+  works = batch.restore_files(jobs, restore, batch.Settings(), told.append)
+  assert [work.error for work in works] == [''] * 4
+  assert restored.is_set()
+  assert told == sorted(told)
+  assert told[-1] == 1
+
+
+def test_a_large_picture_has_the_memory_for_itself(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  jobs = [
+    batch.Job(put(f'{n}.png'), pathlib.Path(f'out/{n}.png'), None, '', 1)
+    for n in range(3)
+  ]
+  number = iter(range(3))
+
+  def restore(rainy, progress):
+    for job in jobs[: next(number)]:
+      assert job.target.exists()
+    return rainy
+
+  settings = batch.Settings(ahead=100)
+  works = list(batch.restore_files(jobs, restore, settings, lambda part: None))
+  assert [work.error for work in works] == [''] * 3
+
+
+# As a user runs it.
+
+
+def command(*words):
+  return [sys.executable, '-c', PROGRAM, *map(str, words)]
+
+
+@pytest.fixture
+def process(tmp_path, tiny_weights):
+  """Arguments to run the command in a process of its own."""
+  return {
+    'cwd': tmp_path,
+    'env': os.environ
+    | {'PYTHONPATH': str(REPOSITORY), 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'},
+  }
+
+
+def test_a_pipe_gives_what_a_program_gets(process, tiny_weights):
+  rainy = hostile.sound('png_16_3')
+  run = subprocess.run(
+    command('-', '--weights', tiny_weights),
+    input=rainy,
+    capture_output=True,
+    timeout=300,
+    **process,
+  )
+  assert run.returncode == 0, run.stderr.decode()
+  expected = mixdtp_jax.load(tiny_weights)(hostile.wide(3))
+  ((frame,), _) = open_picture(run.stdout, 'stdout').read()
+  assert frame.pixels.dtype == np.uint16
+  difference = frame.pixels.astype(int) - expected
+  assert np.abs(difference).max() <= 1
+  assert Image.open(io.BytesIO(run.stdout)).format == 'PNG'
+
+
+def test_a_folder_as_a_user_runs_it(process, tmp_path, tiny_weights):
+  for name in ('jpeg', 'png_alpha', 'gif_animated', 'tiff_16', 'webp', 'bmp'):
+    suffix = name.partition('_')[0]
+    (tmp_path / f'{name}.{suffix}').write_bytes(hostile.sound(name))
+  (tmp_path / 'bad.png').write_bytes(hostile.sound('png')[:300])
+  run = subprocess.run(
+    command('.', '-o', 'dry/', '--json', '--weights', tiny_weights),
+    capture_output=True,
+    text=True,
+    timeout=300,
+    **process,
+  )
+  assert run.returncode == 1
+  assert len(run.stderr.splitlines()) == 2, run.stderr
+  assert 'bad.png cannot be decoded' in run.stderr
+  lines = [json.loads(line) for line in run.stdout.splitlines()]
+  assert [line['status'] for line in lines].count('restored') == 6
+  for line in lines:
+    if line['status'] == 'restored':
+      before, after = (
+        Image.open(tmp_path / line[side]) for side in ('input', 'output')
+      )
+      assert before.format == after.format
+      assert (line['width'], line['height']) == after.size
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals are different there')
+@pytest.mark.parametrize(
+  ('sign', 'status'), [('SIGINT', 130), ('SIGTERM', 143)]
+)
+def test_stopping_leaves_whole_files_only(
+  process, tmp_path, tiny_weights, sign, status
+):
+  for number in range(400):
+    (tmp_path / f'in{number:03}.png').write_bytes(hostile.sound('png'))
+  running = subprocess.Popen(
+    command('.', '-o', 'dry/', '--weights', tiny_weights),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **process,
+  )
+  for _ in range(3):
+    assert running.stdout.readline(), running.stderr.read()
+  running.send_signal(getattr(signal, sign))
+  _, err = running.communicate(timeout=120)
+  assert running.returncode == status, err
+  assert 'Traceback' not in err
+  written = list((tmp_path / 'dry').rglob('*'))
+  assert 3 <= len(written) < 400
+  for path in written:
+    assert path.suffix == '.png', path
+    Image.open(path).load()
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='there are no pseudo-terminals')
+def test_a_terminal_shows_the_time_left(process, tmp_path, tiny_weights):
+  import pty
+
+  for number in range(3):
+    (tmp_path / f'{number}.png').write_bytes(hostile.sound('png'))
+  ours, theirs = pty.openpty()
+  shown = []
+
+  def read():
+    with open(ours, 'rb', buffering=0) as terminal:
+      try:
+        while text := terminal.read(1000):
+          shown.append(text.decode())
+      except OSError:  # the other end is closed
+        pass
+
+  reader = threading.Thread(target=read)
+  reader.start()
+  run = subprocess.run(
+    command('.', '-o', 'dry/', '--weights', tiny_weights),
+    stdout=subprocess.PIPE,
+    stderr=theirs,
+    text=True,
+    timeout=300,
+    **process,
+  )
+  os.close(theirs)
+  reader.join()
+  text = ''.join(shown)
+  assert run.returncode == 0, text
+  assert len(run.stdout.splitlines()) == 3
+  assert 'loading the network' in text
+  assert re.search(r'[012] of 3 pictures, \d+%, \d+ s left', text)
+  assert text.rstrip().endswith('3 restored')
+
+
+@pytest.mark.filterwarnings('ignore')  # Pillow's, of damaged tags
+def test_a_folder_of_damaged_files(derain):
+  for kind in hostile.NAMES:
+    for number, data in enumerate(hostile.damaged(kind, 6)):
+      suffix = kind.partition('_')[0]
+      put(f'in/{kind}_{number}.{suffix}', data=data)
+  status, out, err = derain('in', '-o', 'out', '--json')
+  lines = [json.loads(line) for line in out.splitlines()]
+  failed = [line for line in lines if line['status'] == 'failed']
+  assert len(lines) == 6 * len(hostile.NAMES)
+  assert status == 1
+  errors = [line for line in err.splitlines() if line.startswith('error: ')]
+  assert len(errors) == len(failed)
+  others = set(err.splitlines()) - set(errors)
+  assert all(
+    line.startswith(('warning: in/', f'{len(lines)}')) or 'restored' in line
+    for line in others
+  ), others
+  for line in failed:
+    assert line['input'] in line['error']
+  written = {name for name in files() if name.startswith('out/')}
+  assert written == {
+    line['output'] for line in lines if line['status'] == 'restored'
+  }
+  for name in written:
+    Image.open(name).load()
