@@ -33,7 +33,7 @@ def score_table(rows: Sequence[Row]) -> Table:
     'PSNR / SSIM',
     ('protocol', 'input', 'restored', 'gain'),
     cells,
-    f'Mean over {len(rows)} images; PSNR in dB.',
+    f'PSNR in dB; mean over {len(rows)} images.',
   )
 
 

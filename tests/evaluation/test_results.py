@@ -34,7 +34,7 @@ def test_table_shows_means_and_gains():
   rgb = next(line for line in lines if line.startswith('rgb'))
   want = 'rgb 20.0000 / 0.5000 30.0000 / 0.7500 +10.0000 / +0.2500'
   assert rgb.split() == want.split()
-  assert '2 images' in lines[-1]
+  assert 'mean over 2 images' in lines[-1]
   assert max(map(len, lines)) <= 80
   means = str(results.score_table(_ROWS))
   assert '20.5000 / 0.6000' in means and '31.5625 / 0.8750' in means

@@ -28,7 +28,7 @@ class Study:
 
   Attributes:
     environment: versions, devices and threads.
-    stages: differences, stage by stage.
+    stages: differences of the modules' outputs.
     jax_rows: scores of each image that JAX restored.
     torch_rows: scores of each image that PyTorch restored.
     images: rainy, clean and both restored.
@@ -62,7 +62,7 @@ def study(
     jax.default_matmul_precision('highest'),
     inference.full_precision(),
   ):
-    logging.info('Comparing the stages of %d images', len(images))
+    logging.info('Comparing all modules on %d images', len(images))
     stages = stage_differences(networks, images)
     logging.info('Scoring the images that both restore')
     *rows, restored = restore_both(networks, images)

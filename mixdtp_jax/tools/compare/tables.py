@@ -30,20 +30,20 @@ def summary(study: Study) -> str:
 
 def tables(study: Study) -> list[Table]:
   """Returns all numbers of a study, to be read."""
-  return [_stages(study), _scores(study), _training(study)]
+  return [_modules(study), _scores(study), _training(study)]
 
 
-def _stages(study: Study) -> Table:
+def _modules(study: Study) -> Table:
   return Table(
-    'Stages',
-    ('stage', 'largest', 'mean', 'relative'),
+    'Outputs of modules',
+    ('module', 'largest', 'mean', 'relative'),
     [
       (d.stage, f'{d.largest:.1e}', f'{d.mean:.1e}', f'{d.relative:.1e}')
       for d in study.stages
     ],
     '|JAX - PyTorch| over all images; relative: the largest difference divided '
-    "by the stage's largest magnitude. A stage has the name of its PyTorch "
-    'module; coarse and final are the outputs.',
+    'by the largest magnitude of the output. Modules have their names in '
+    'PyTorch; coarse and final are images.',
   )
 
 
@@ -63,7 +63,7 @@ def _scores(study: Study) -> Table:
     'PSNR / SSIM',
     ('protocol', 'rainy', 'JAX', 'PyTorch', 'JAX - PyTorch'),
     rows,
-    f'Mean over {len(study.jax_rows)} images; PSNR in dB.',
+    f'PSNR in dB; mean over {len(study.jax_rows)} images.',
   )
 
 
