@@ -275,7 +275,8 @@ class _Progress:
   def tell(self, part: float) -> None:
     """Takes the part of the work that is done, up to 1."""
     now = time.monotonic()
-    if not part or (not console.is_live() and now - self._last < 10):
+    soon = not console.is_live() and now - self._last < 10
+    if soon or not 0 < part < 1:
       return
     self._last = now
     left = console.duration((now - self._start) * (1 - part) / part)

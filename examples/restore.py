@@ -1,0 +1,11 @@
+"""Take the rain out of a picture: python restore.py RAINY RESTORED."""
+
+import sys
+
+from PIL import Image
+
+import mixdtp_jax
+
+rainy, restored = sys.argv[1:]
+restorer = mixdtp_jax.load()  # or load('runs/mine'), load('weights.pth')
+restorer(Image.open(rainy)).save(restored)
