@@ -1,12 +1,11 @@
-"""What a network is: the numbers and switches that decide its parameters."""
+"""The configurations of the networks: all that decides their parameters."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# The fields that say how a network is computed, not which one it is: weights
-# and checkpoints do not depend on them.
+# Fields that say how a network is computed. Parameters do not depend on them.
 EXECUTION = ('scan_unroll', 'dtype', 'remat', 'fused_feed_forward')
 
 DTYPES = ('float32', 'bfloat16')
@@ -14,31 +13,31 @@ DTYPES = ('float32', 'bfloat16')
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-  """Four levels of transformer blocks, as MixDTPNet and Restormer have them.
+  """The fields that MixDTPNet and Restormer share: a U-Net of four levels.
 
   Levels are counted from the finest (full resolution) to the coarsest (1/8).
 
   Attributes:
-    width: channels at the finest level; level i has width * 2**i.
-    encoder_blocks: transformer blocks of the encoder at each of the four
-      levels.
-    decoder_blocks: transformer blocks of the decoder at levels 1, 2, 3 (fine
-      to coarse).
+    width: channels at the finest level, an even number; level i has
+      width * 2**i.
+    encoder_blocks: transformer blocks of the encoder at each level.
+    decoder_blocks: transformer blocks of the decoder at the three finer
+      levels, finest first.
     refinement_blocks: transformer blocks after the decoder.
     heads: attention heads at each of the four levels; each divides its
       level's channels.
     ffn_expansion: hidden channels of the gated feed-forward, as a multiple of
       the level's channels (rounded down).
     scan_unroll: transformer blocks of a stage compiled as one loop body. It
-      changes compile time and speed, neither parameters nor results.
+      changes compile time and speed, but neither parameters nor results.
     dtype: of convolutions and products, float32 (wider for wider images) or
       bfloat16. Parameters, images, norms and softmax are float32 in both.
-    remat: what the gradient computes anew instead of keeping it: none;
-      blocks: each transformer block and recurrent step, of which the inputs
-      are kept; full: whole stages too, of which the inputs alone are kept.
-    fused_feed_forward: of a block's feed-forward, too, the gradient keeps the
-      input alone; on a TPU (v5e, v5p, v6e) one kernel computes it, where an
-      image fits into the fast memory. See model/pallas_feed_forward.py.
+    remat: what the gradient recomputes instead of storing it. none: nothing;
+      blocks: each transformer block and recurrent step, from its inputs; full:
+      whole stages too, from their inputs.
+    fused_feed_forward: the gradient recomputes each block's feed-forward from
+      its input; on a TPU (v5e, v5p, v6e) one kernel computes it if an image
+      fits into VMEM. See ops/tpu/feed_forward.py.
   """
 
   width: int
@@ -54,7 +53,7 @@ class UNetConfig:
 
   def __post_init__(self):
     """Raises ValueError for a network that cannot be built."""
-    # ConfigDict and JSON hand over lists; a hashable config needs tuples.
+    # ConfigDict and JSON give lists; a hashable config needs tuples.
     for name, length in (
       ('encoder_blocks', 4),
       ('decoder_blocks', 3),
@@ -96,15 +95,16 @@ class UNetConfig:
 class MixDTPConfig(UNetConfig):
   """Configuration of `MixDTP`; the default has 45,246,322 parameters.
 
-  Each switch at False (or `steps` at 0) turns one of the paper's ideas off,
-  for ablations.
+  A False switch, or `steps` at 0, turns off one of the paper's ideas, for
+  ablations.
 
   Attributes:
     recurrent_width: channels of the progressive refinement.
     steps: iterations of the progressive refinement; 0 returns the coarse
       image as the final one and creates no parameters for it.
-    detail_dilation: False embeds with a plain 3x3 convolution instead.
-    coupling: False leaves out the second term of each decoder level.
+    detail_dilation: embed the image without its magnified fine detail; False
+      embeds it with a plain 3x3 convolution.
+    coupling: add the encoder's input of the level below to each decoder level.
   """
 
   name: ClassVar[str] = 'mixdtp'
@@ -139,9 +139,9 @@ class PReNetConfig:
   Attributes:
     recurrent_width: channels.
     steps: iterations, at least 1.
-    dtype: as of `UNetConfig`.
-    remat: what the gradient computes anew instead of keeping it: none, or
-      blocks: each iteration, of which the inputs are kept.
+    dtype: see `UNetConfig`.
+    remat: what the gradient recomputes instead of storing it. none: nothing;
+      blocks: each iteration, from its inputs.
   """
 
   name: ClassVar[str] = 'prenet'
@@ -177,7 +177,7 @@ def _one_of(choices, cfg, name):
 
 
 def as_mapping(cfg: AnyConfig) -> dict[str, Any]:
-  """The fields of a config and the network's name, as `config.model` has it."""
+  """Returns a config's fields and the network's name, as in `config.model`."""
   return {'name': cfg.name, **dataclasses.asdict(cfg)}
 
 

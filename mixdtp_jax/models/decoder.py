@@ -12,7 +12,7 @@ from mixdtp_jax.ops import dense, resizing
 
 
 class Upsample(nn.Module):
-  """Twice the size, half the channels: (B, H, W, C) to (B, 2H, 2W, C/2)."""
+  """A layer to twice the size: (B, H, W, C) to (B, 2H, 2W, C/2)."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -21,7 +21,7 @@ class Upsample(nn.Module):
 
 
 class MHS(nn.Module):
-  """Fuses the encoder's levels from coarse to fine into a coarse image."""
+  """The decoder, which fuses the encoder's levels from coarse to fine."""
 
   cfg: MixDTPConfig
 
@@ -34,8 +34,8 @@ class MHS(nn.Module):
     cfg = self.cfg
     x = features.outputs[3]
     for level in (2, 1, 0):
-      # One upsampling serves two: the decoder's way up and the coupling, which
-      # adds what entered the level below on the encoder's side.
+      # One upsampling has two uses: the decoder's way up, and the coupling,
+      # which adds the encoder's input of the level below.
       up = Upsample(name=f'up{level + 2}_{level + 1}')
       x = jnp.concatenate([up(x), features.outputs[level]], axis=-1)
       x = Conv1x1(cfg.level_width(level), name=f'reduce{level + 1}')(x)

@@ -1,4 +1,4 @@
-"""Detail dilation, the figure's "Detail Zoom Block"."""
+"""Detail dilation, the "Detail Zoom Block" of the paper's figure."""
 
 import flax.linen as nn
 import jax
@@ -9,10 +9,10 @@ from mixdtp_jax.ops import resizing
 
 
 class DetailDilation(nn.Module):
-  """Embeds an image with its magnified fine detail taken away.
+  """An embedding of an image without its magnified fine detail.
 
   The detail is what a half-size feature image loses when it is halved again:
-  thin structures, rain streaks among them.
+  thin structures, such as rain streaks.
   """
 
   cfg: MixDTPConfig
@@ -23,8 +23,8 @@ class DetailDilation(nn.Module):
     zoomed = nn.relu(Conv3x3(3, name='zoom')(image))
     half = resizing.bilinear_half(zoomed)
     detail = half - resizing.bilinear_double(resizing.bilinear_half(half))
-    # The original embeds the image and the detail with the same bias-free
-    # convolution and subtracts: by linearity one convolution does.
+    # The original embeds image and detail with the same bias-free convolution
+    # and subtracts. By linearity, one convolution of the difference is enough.
     return Conv3x3(self.cfg.width, name='embed')(
       image - resizing.bilinear_double(detail)
     )

@@ -5,19 +5,20 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from mixdtp_jax.models.config import MixDTPConfig
+from mixdtp_jax.models.config import UNetConfig
 from mixdtp_jax.models.layers import Conv3x3
 from mixdtp_jax.models.transformer import TransformerStage
 from mixdtp_jax.ops import resizing
 
 
 class Features(NamedTuple):
-  """What the encoder hands to the decoder, finest level first.
+  """The encoder's feature images, finest level first.
+
+  Level i of 0 to 3 is (B, H/2^i, W/2^i, width * 2^i).
 
   Attributes:
-    inputs: what entered levels 2, 3 and 4 (before their blocks).
-    outputs: what left levels 1, 2, 3 and 4; level i is (B, H/2^(i-1),
-      W/2^(i-1), width * 2^(i-1)).
+    inputs: of levels 1, 2 and 3, before their blocks.
+    outputs: of levels 0, 1, 2 and 3, after their blocks.
   """
 
   inputs: tuple[jax.Array, ...]
@@ -25,7 +26,7 @@ class Features(NamedTuple):
 
 
 class Downsample(nn.Module):
-  """Half the size, twice the channels: (B, H, W, C) to (B, H/2, W/2, 2C)."""
+  """A layer to half the size: (B, H, W, C) to (B, H/2, W/2, 2C)."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -34,9 +35,9 @@ class Downsample(nn.Module):
 
 
 class MFE(nn.Module):
-  """Four levels of transformer blocks, each at half the size of the last."""
+  """The encoder: four levels of transformer blocks, each at half the size."""
 
-  cfg: MixDTPConfig
+  cfg: UNetConfig
 
   @nn.compact
   def __call__(self, x: jax.Array) -> Features:

@@ -1,7 +1,7 @@
-"""From a configuration to its network, whichever of the three it is.
+"""The network of a configuration: MixDTPNet, Restormer or PReNet.
 
-A network is a Flax module of a config: rainy images (B, H, W, 3) to `Outputs`.
-Its `multiple` is what height and width must be multiples of.
+A network is a Flax module that maps rainy images (B, H, W, 3) to `Outputs`.
+Height and width must be multiples of its `multiple`.
 """
 
 import functools
@@ -30,16 +30,16 @@ _NETWORKS = {
 
 
 def make_network(cfg: AnyConfig) -> Network:
-  """The network of a configuration."""
+  """Makes the network of a configuration."""
   return _NETWORKS[type(cfg)](cfg)
 
 
 @functools.cache
 def final_image(cfg: AnyConfig) -> Callable[[dict, jax.Array], jax.Array]:
-  """(parameters, rainy images) -> final images, of `make_network(cfg)`.
+  """Returns a function from parameters and rainy images to final images.
 
-  The same function for the same configuration, so that what JAX compiled for
-  it is found again.
+  Equal configurations get the same function, so that JAX finds the programs
+  that it has compiled for it.
   """
   network = make_network(cfg)
   return lambda params, rainy: network.apply({'params': params}, rainy).final
@@ -47,9 +47,9 @@ def final_image(cfg: AnyConfig) -> Callable[[dict, jax.Array], jax.Array]:
 
 @functools.cache
 def abstract_params(cfg: AnyConfig) -> dict:
-  """Shapes and dtypes of a network's parameters, with nothing computed.
+  """Returns the shapes and dtypes of a network's parameters.
 
-  The same tree at every call: not to be changed.
+  Nothing is computed. Every call returns the same tree: do not change it.
   """
   network = make_network(cfg)
   shape = (1, network.multiple, network.multiple, 3)

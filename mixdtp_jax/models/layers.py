@@ -1,7 +1,7 @@
-"""The convolutions that every box is made of, initialised as PyTorch does.
+"""Convolutions and layer norm, the layers that all networks are made of.
 
-PyTorch draws a convolution's weights and biases from
-U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the published recipes were tuned to that.
+They are initialised as in PyTorch, which the published recipes were tuned to:
+weights and biases are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 """
 
 import flax.linen as nn
@@ -14,9 +14,9 @@ kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 def to_compute(x: jax.Array, dtype: str) -> jax.Array:
-  """What the convolutions are to compute in: bfloat16, or `x` as it is.
+  """Casts `x` to bfloat16 if that is `dtype`; else returns it unchanged.
 
-  They compute in the dtype of their input.
+  Convolutions compute in the dtype of their input.
   """
   return x.astype(jnp.bfloat16) if dtype == 'bfloat16' else x
 
@@ -31,20 +31,20 @@ def _bias_init(inputs):
 
 
 class Kernel(nn.Module):
-  """The kernel alone of a convolution, for modules that apply it themselves."""
+  """A convolution's kernel, for modules that apply it themselves."""
 
   shape: tuple[int, ...]
 
   @nn.compact
   def __call__(self) -> jax.Array:
-    """Returns the float32 kernel of `shape`, inputs and outputs last."""
+    """Returns the float32 kernel; `shape` ends with inputs and outputs."""
     return self.param('kernel', kernel_init, self.shape, jnp.float32)
 
 
 class Conv3x3(nn.Module):
-  """A 3x3 convolution: (B, H, W, C) to (B, H, W, features).
+  """A 3x3 convolution with stride 1 and zero padding 1.
 
-  Stride 1, zero padding 1.
+  It maps (B, H, W, C) to (B, H, W, features).
   """
 
   features: int
@@ -52,7 +52,7 @@ class Conv3x3(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Applies `ops.conv3x3` with this module's kernel, and adds its bias."""
+    """Applies `dense.conv3x3` with this module's kernel, and adds its bias."""
     inputs = x.shape[-1]
     shape = (3, 3, inputs, self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
@@ -71,7 +71,7 @@ class Conv1x1(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Applies `ops.conv1x1` with this module's kernel."""
+    """Applies `dense.conv1x1` with this module's kernel."""
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
     return dense.conv1x1(x, kernel)
@@ -81,7 +81,7 @@ class LayerNorm(nn.Module):
   """Layer norm over the channels of each pixel, (B, H, W, C) to the same."""
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Applies `ops.layer_norm` with this module's scale and bias."""
+    """Applies `dense.layer_norm` with this module's scale and bias."""
     return dense.layer_norm(x, *self.weights(x.shape[-1]))
 
   @nn.compact

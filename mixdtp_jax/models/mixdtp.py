@@ -1,4 +1,4 @@
-"""MixDTPNet, put together from its boxes.
+"""MixDTPNet.
 
 "Progressive Network based on Detail Scaling and Texture Extraction: A More
 General Framework for Image Deraining", Neurocomputing 568 (2024) 127066.
@@ -21,9 +21,9 @@ class Outputs(NamedTuple):
   """Restored images (B, H, W, 3), about [0, 1], not clamped.
 
   Attributes:
-    final: the network's answer.
-    coarse: the decoder's answer, which the refinement started from; the same
-      array as `final` where the refinement is off.
+    final: the network's result.
+    coarse: the decoder's result, from which the refinement starts; without
+      refinement the same array as `final`.
   """
 
   final: jax.Array
@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
 
 
 def check_images(images: jax.Array, multiple: int) -> None:
-  """Raises ValueError unless (B, H, W, 3), H and W multiples of `multiple`."""
+  """Raises ValueError unless images are (B, H, W, 3), H and W multiples."""
   if images.ndim != 4 or images.shape[-1] != 3:
     raise ValueError(f'images of shape {images.shape}: needs (B, H, W, 3)')
   if images.shape[1] % multiple or images.shape[2] % multiple:
@@ -42,10 +42,9 @@ def check_images(images: jax.Array, multiple: int) -> None:
 
 
 class MixDTP(nn.Module):
-  """The network: NHWC images in [0, 1], float32, to restored images."""
+  """The network: float32 images (B, H, W, 3) in [0, 1] to restored ones."""
 
-  # Three halvings; height and width of an input are multiples of this.
-  multiple: ClassVar[int] = 8
+  multiple: ClassVar[int] = 8  # of height and width, which are halved thrice
 
   cfg: MixDTPConfig
 
@@ -54,7 +53,7 @@ class MixDTP(nn.Module):
     """Restores rainy images (B, H, W, 3).
 
     Raises:
-      ValueError: the shape is another one, or a side is no multiple of 8.
+      ValueError: the shape differs, or a side is not a multiple of 8.
     """
     check_images(rainy, self.multiple)
     cfg = self.cfg
@@ -62,8 +61,7 @@ class MixDTP(nn.Module):
       x = DetailDilation(cfg, name='detail_dilation')(rainy)
     else:
       x = Conv3x3(cfg.width, name='embed')(rainy)
-    # Images are embedded and predicted in float32: bfloat16 has too few levels
-    # for them.
+    # Images are embedded and predicted in float32: bfloat16 has too few levels.
     x = to_compute(x, cfg.dtype)
     coarse = MHS(cfg, name='mhs')(MFE(cfg, name='mfe')(x))
     if not cfg.steps:

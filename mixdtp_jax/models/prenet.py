@@ -1,4 +1,8 @@
-"""PReNet: the recurrent refinement alone."""
+"""PReNet: the recurrent refinement without the networks before it.
+
+"Progressive Image Deraining Networks: A Better and Simpler Baseline",
+arXiv:1901.09221.
+"""
 
 from typing import ClassVar
 
@@ -11,7 +15,7 @@ from mixdtp_jax.models.refinement import ProgressiveRefinement
 
 
 class PReNet(nn.Module):
-  """The progressive refinement alone, started from the rainy image."""
+  """The progressive refinement, started from the rainy image."""
 
   multiple: ClassVar[int] = 1  # any size
 
@@ -22,7 +26,7 @@ class PReNet(nn.Module):
     """Restores rainy images (B, H, W, 3); final and coarse are one image.
 
     Raises:
-      ValueError: the shape is another one.
+      ValueError: the shape differs.
     """
     check_images(rainy, self.multiple)
     image = ProgressiveRefinement(self.cfg, name='progressive')(rainy, rainy)

@@ -1,13 +1,13 @@
-"""Progressive refinement (figure A, right), PReNet's recurrent network.
+"""Progressive refinement (figure A, right): PReNet's recurrent network.
 
-PReNet: arXiv:1901.09221. All its convolutions have biases.
+PReNet: arXiv:1901.09221. All convolutions here have biases.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.models.config import MixDTPConfig
+from mixdtp_jax.models.config import MixDTPConfig, PReNetConfig
 from mixdtp_jax.models.layers import Conv3x3, to_compute
 from mixdtp_jax.ops import dense
 
@@ -17,7 +17,7 @@ RESIDUAL_BLOCKS = 5
 class RefinementStep(nn.Module):
   """One step: a convolutional LSTM and five residual blocks."""
 
-  cfg: MixDTPConfig
+  cfg: MixDTPConfig | PReNetConfig
 
   @nn.compact
   def __call__(
@@ -48,13 +48,13 @@ class RefinementStep(nn.Module):
 
 
 class ProgressiveRefinement(nn.Module):
-  """Refines an image in `cfg.steps` steps that share their weights."""
+  """A refinement of an image in `cfg.steps` steps that share their weights."""
 
-  cfg: MixDTPConfig
+  cfg: MixDTPConfig | PReNetConfig
 
   @nn.compact
   def __call__(self, rainy: jax.Array, image: jax.Array) -> jax.Array:
-    """Refines `image` in sight of `rainy`; both and the result (B, H, W, 3)."""
+    """Refines `image`, given `rainy`; both and the result: (B, H, W, 3)."""
     kind = RefinementStep
     if self.cfg.remat != 'none':
       kind = nn.remat(kind)

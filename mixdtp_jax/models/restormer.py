@@ -1,8 +1,7 @@
-"""The networks to compare with, built from the boxes of MixDTPNet.
+"""Restormer, built from the parts of MixDTPNet.
 
-PReNet: "Progressive Image Deraining Networks: A Better and Simpler Baseline",
-arXiv:1901.09221. Restormer: "Restormer: Efficient Transformer for
-High-Resolution Image Restoration", arXiv:2111.09881.
+"Restormer: Efficient Transformer for High-Resolution Image Restoration",
+arXiv:2111.09881.
 """
 
 from typing import ClassVar
@@ -21,7 +20,7 @@ from mixdtp_jax.ops import dense
 
 
 class Restormer(nn.Module):
-  """MixDTPNet's encoder with a plain U-Net decoder and an input residual."""
+  """MixDTPNet's encoder, a plain U-Net decoder, and an input residual."""
 
   multiple: ClassVar[int] = 8
 
@@ -32,7 +31,7 @@ class Restormer(nn.Module):
     """Restores rainy images (B, H, W, 3); final and coarse are one image.
 
     Raises:
-      ValueError: the shape is another one, or a side is no multiple of 8.
+      ValueError: the shape differs, or a side is not a multiple of 8.
     """
     check_images(rainy, self.multiple)
     cfg = self.cfg
@@ -42,7 +41,7 @@ class Restormer(nn.Module):
     for level in (2, 1, 0):
       x = Upsample(name=f'up{level + 2}_{level + 1}')(x)
       x = jnp.concatenate([x, features.outputs[level]], axis=-1)
-      if level:  # the finest level keeps all the channels
+      if level:  # the finest level keeps all channels
         x = Conv1x1(cfg.level_width(level), name=f'reduce{level + 1}')(x)
       blocks = cfg.decoder_blocks[level]
       x = TransformerStage(cfg, level, blocks, name=f'stage{level + 1}')(x)

@@ -1,14 +1,14 @@
 """Transformer blocks with channel attention (figure C).
 
-The design is Restormer's (arXiv:2111.09881): attention between channels, so
-that its cost is linear in pixels, and a gated feed-forward.
+The design is Restormer's (arXiv:2111.09881): attention between channels, whose
+cost is linear in the number of pixels, and a gated feed-forward.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.models.config import MixDTPConfig
+from mixdtp_jax.models.config import UNetConfig
 from mixdtp_jax.models.layers import Kernel, LayerNorm
 from mixdtp_jax.ops import dense
 from mixdtp_jax.ops.depthwise import depthwise_conv3x3, rounded_on_gpu
@@ -17,7 +17,7 @@ from mixdtp_jax.ops.fused_feed_forward import residual_feed_forward
 
 
 class ChannelAttention(nn.Module):
-  """Multi-head attention between channels: (B, H, W, C) to the same."""
+  """Multi-head attention between channels: (B, H, W, C) to (B, H, W, C)."""
 
   heads: int
 
@@ -28,7 +28,7 @@ class ChannelAttention(nn.Module):
     temperature = self.param(
       'temperature', nn.initializers.ones, (self.heads,), jnp.float32
     )
-    # Three products of C channels: slices of one of 3 C would be copied.
+    # Three products of C channels each: XLA would copy slices of one of 3 C.
     pointwise = Kernel((c, 3 * c), name='qkv')()
     depthwise = Kernel((3, 3, 1, 3 * c), name='qkv_depthwise')()
     q, k, v = (
@@ -38,13 +38,13 @@ class ChannelAttention(nn.Module):
       )
     )
     similarity = _within_heads(dense.gram(q, k), self.heads)
-    # q and k are normalised over all pixels; scaling their small product
-    # instead of the images is the same and cheaper.
+    # q and k are normalised over all pixels. Scaling their small product gives
+    # the same as scaling the images, and is cheaper.
     similarity *= _inverse_norm(q).reshape(b, self.heads, -1, 1)
     similarity *= _inverse_norm(k).reshape(b, self.heads, 1, -1)
     attention = nn.softmax(similarity * temperature[:, None, None])
-    # Mixing the channels and projecting them are two small matrices, whose
-    # product serves every pixel.
+    # Mixing and projecting the channels are two small matrices: their product
+    # is applied to every pixel.
     project_out = Kernel((c, c), name='project_out')()
     mix = jnp.einsum(
       'bhcd,hce->bhde', attention, project_out.reshape(self.heads, -1, c)
@@ -53,10 +53,10 @@ class ChannelAttention(nn.Module):
 
 
 def _within_heads(gram, heads):
-  """The blocks on the diagonal: (B, C, C) to (B, heads, C/heads, C/heads).
+  """Takes the diagonal blocks: (B, C, C) to (B, heads, C/heads, C/heads).
 
-  All of one product of C channels costs less than a copy of the images with
-  their heads first, which products per head would need.
+  One whole product of C channels costs less than products per head, which
+  would need a copy of the images with the heads first.
   """
   b, c, _ = gram.shape
   blocks = gram.reshape(b, heads, c // heads, heads, c // heads)
@@ -64,15 +64,15 @@ def _within_heads(gram, heads):
 
 
 def _inverse_norm(x):
-  """1 / max(norm over pixels, 1e-12): (B, H, W, C) to (B, C).
+  """Computes 1 / max(norm over pixels, 1e-12): (B, H, W, C) to (B, C).
 
-  The maximum is taken of the square, so that a black image has a gradient.
+  The maximum is of the square, so that a black image has a finite gradient.
   """
   return jax.lax.rsqrt(jnp.maximum(dense.sum_of_squares(x), 1e-24))
 
 
 class FeedForward(nn.Module):
-  """Gated feed-forward: (B, H, W, C) to the same."""
+  """A gated feed-forward: (B, H, W, C) to (B, H, W, C)."""
 
   expansion: float
 
@@ -94,12 +94,12 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
   """Attention and feed-forward, each after a layer norm, with residuals."""
 
-  cfg: MixDTPConfig
+  cfg: UNetConfig
   level: int
 
   @nn.compact
   def __call__(self, x: jax.Array, _) -> tuple[jax.Array, None]:
-    """Maps (B, H, W, C) to (the same, None), as `flax.linen.scan` asks."""
+    """Maps (B, H, W, C) to the same and None, as `flax.linen.scan` needs."""
     heads = self.cfg.heads[self.level]
     x += ChannelAttention(heads, name='attention')(LayerNorm(name='norm1')(x))
     norm = LayerNorm(name='norm2')
@@ -112,13 +112,13 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerStage(nn.Module):
-  """Transformer blocks in a row: (B, H, W, C) to the same.
+  """A sequence of transformer blocks: (B, H, W, C) to (B, H, W, C).
 
-  The blocks are one loop, which compiles many times faster than the blocks
-  one after another; their parameters are stacked along a first axis.
+  The blocks are a loop, which compiles many times faster than separate blocks.
+  Their parameters are stacked along a first axis.
   """
 
-  cfg: MixDTPConfig
+  cfg: UNetConfig
   level: int
   blocks: int
 
@@ -127,7 +127,7 @@ class TransformerStage(nn.Module):
     """Applies the blocks."""
     block, remat = TransformerBlock, self.cfg.remat
     if remat != 'none':
-      # A loop's body is not merged with its gradient's: no need to prevent it.
+      # XLA does not merge a loop's body with its gradient's anyway.
       block = nn.remat(block, prevent_cse=False)
     stacked = nn.scan(
       block,
