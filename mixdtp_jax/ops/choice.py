@@ -1,4 +1,4 @@
-"""Decides which kernels compute: the native ones of a CPU, or XLA's.
+"""The choice of kernels: native code for a CPU, or XLA's.
 
 The other choices are made by `jax.lax.platform_dependent` where a function has
 a form for each platform, and by model.fused_feed_forward on a TPU.
@@ -27,7 +27,7 @@ def for_other_devices() -> Iterator[None]:
 
 
 def usable(dtype: jnp.dtype) -> bool:
-  """Tells whether the kernels of ops/cpu may compute images of this dtype.
+  """Returns whether the kernels of ops/cpu may compute images of this dtype.
 
   They serve one CPU device in float32: XLA cannot split a function that it does
   not know over several devices.

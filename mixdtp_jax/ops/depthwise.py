@@ -1,10 +1,12 @@
-"""Depthwise 3x3 convolutions, in the form that is fast where they run.
+"""Depthwise 3x3 convolutions, with a fast form for each platform.
 
-That is XLA's own convolution on TPUs, native code on a CPU (see native.py), and
-shifted sums on a GPU, and on a CPU where there is no native code. XLA fuses
-those with what surrounds them. Its depthwise convolution is many times slower
-on a CPU; on a GPU it is a library's, which is fused with nothing, and whose
-kernel gradient wants copies in float32. Arrays and dtypes are as in ops.py.
+    TPU   XLA's own convolution
+    CPU   native code (cpu/native.py), or shifted sums without it
+    GPU   shifted sums
+
+XLA fuses shifted sums with the operations around them. Its own depthwise
+convolution is many times slower on a CPU; on a GPU it is a library call, which
+fuses with nothing and whose kernel gradient needs copies in float32.
 """
 
 import math
@@ -24,7 +26,7 @@ from mixdtp_jax.ops.dense import (
 
 @jax.custom_vjp
 def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Depthwise 3x3 cross-correlation, stride 1, zero padding 1.
+  """Computes a depthwise 3x3 cross-correlation, stride 1, zero padding 1.
 
   Args:
     x: (B, H, W, C).
@@ -44,9 +46,9 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def depthwise_inside(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`depthwise_conv3x3` without padding: (B, H, W, C) to (B, H - 2, W - 2, C).
+  """Computes it unpadded: (B, H, W, C) to (B, H - 2, W - 2, C).
 
-  It has no gradient of its own: the engine of restoration/ is its only user.
+  It has no gradient: only restoration/ uses it.
   """
 
   def on_cpu(x, kernel):
@@ -76,7 +78,7 @@ depthwise_conv3x3.defvjp(_depthwise_fwd, _depthwise_bwd)
 def depthwise_conv3x3_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Gradients of `depthwise_conv3x3`: like `x`, and like `kernel`."""
+  """Computes the gradients of `depthwise_conv3x3` for `x` and `kernel`."""
   return lax.platform_dependent(
     x,
     kernel,
@@ -110,36 +112,36 @@ def _gradients_on_cpu(x, kernel, g):
 
 
 def as_rounded(arrays):
-  """The same arrays, written to memory in their dtype.
+  """Returns the arrays, and makes XLA write them to memory in their dtype.
 
-  Where what follows computes in float32, XLA would leave the rounding out and
-  write, and read several times, twice the bytes.
+  If the next operations compute in float32, XLA would leave out the rounding,
+  and write and read twice the bytes.
   """
   return lax.optimization_barrier(arrays)
 
 
 def rounded_on_gpu(x: jax.Array) -> jax.Array:
-  """The same, `as_rounded` on a GPU: for what is read more than once."""
+  """Applies `as_rounded` on a GPU: for arrays that are read several times."""
   return lax.platform_dependent(
     x, cuda=as_rounded, rocm=as_rounded, default=lambda x: x
   )
 
 
 def shifted_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`depthwise_conv3x3` as a sum of nine products."""
+  """Computes `depthwise_conv3x3` as a sum of nine products."""
   return shifted_sum(_pad(x), kernel)
 
 
 def shifted_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Gradients of `shifted_convolution`."""
+  """Computes the gradients of `shifted_convolution`."""
   grad_x = shifted_convolution(g, kernel[::-1, ::-1])
   return grad_x, _shifted_kernel_gradient(x, g).astype(kernel.dtype)
 
 
 def shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`shifted_convolution` of what has a pixel more on each side."""
+  """Computes `shifted_convolution` of an input padded by one pixel."""
   h, w = padded.shape[1] - 2, padded.shape[2] - 2
   wide = at_least_float32(padded)
   total = sum(
@@ -155,14 +157,14 @@ def _pad(x):
 
 
 def _shifted_kernel_gradient(x, g):
-  """Sum over pixels of the shifted input times `g`: (3, 3, 1, C).
+  """Sums the shifted input times `g` over the pixels: (3, 3, 1, C).
 
-  Up to 4x4 blocks of the image are added onto one another elementwise, in one
-  fused loop that writes 1/16 of a product for each of the nine, and a row of
-  ones times that does the rest. XLA on a CPU sums over leading axes slowly, but
-  multiplies elementwise and does matrix products well: 10 times faster than
-  nine plain sums for 96x96 pixels of 340 channels. On a GPU the two are a
-  kernel each.
+  First, up to 4x4 blocks of the image are added elementwise, in one fused loop
+  that writes 1/16 of the size of each of the nine products. Then a product
+  with a row of ones sums the rest. XLA on a CPU is slow at sums over leading
+  axes, but fast at elementwise and matrix products: this is 10 times faster
+  than nine plain sums for 96x96 pixels of 340 channels. On a GPU, each of the
+  two steps is one kernel.
   """
   b, h, w, c = x.shape
   rows, columns = h // math.gcd(h, 4), w // math.gcd(w, 4)

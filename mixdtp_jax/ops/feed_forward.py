@@ -1,8 +1,8 @@
-"""The gated feed-forward of a transformer block, fast where it runs.
+"""The gated feed-forward of a transformer block, with a form per platform.
 
 It is Restormer's (arXiv:2111.09881): a 1x1 convolution widens the image, a
 depthwise one follows, one half of the channels gates the other, and a 1x1
-convolution narrows it. Arrays and dtypes are as in ops.py.
+convolution narrows the result.
 """
 
 import math
@@ -30,26 +30,35 @@ from mixdtp_jax.ops.depthwise import (
 
 @jax.custom_vjp
 def gated_gelu(x: jax.Array) -> jax.Array:
-  """gelu(a) * b of the halves a, b of the channels: (..., 2C) to (..., C).
+  """Computes gelu(a) * b for halves a, b of the channels.
 
-  The exact gelu, a times the normal distribution function of a, in float32:
-  elementwise, it costs no more there than in bfloat16. Written with
-  its gradient: XLA on a CPU computes anew what made `x` in each of the
-  gradient's parts, and here these are fewer than in the automatic one.
+  gelu is the exact one, a times the normal distribution function of a. It is
+  computed in float32, which costs no more than bfloat16 for elementwise work.
+  The gradient is written out because it has fewer parts than the automatic
+  one, and XLA on a CPU recomputes the origin of `x` for each part.
+
+  Args:
+    x: (..., 2C).
+
+  Returns:
+    (..., C), in the dtype of `x`.
   """
   a, b = jnp.split(at_least_float32(x), 2, axis=-1)
   return (a * normal_cdf(a) * b).astype(x.dtype)
 
 
 def normal_cdf(x: jax.Array) -> jax.Array:
-  """The normal distribution function, of each number."""
+  """Computes the normal distribution function, elementwise."""
   return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
 def gate_with_gradients(
   a: jax.Array, b: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """gelu(a) * b, and its gradients of `a` and `b`, all of one shape."""
+  """Computes gelu(a) * b and its gradients for `a` and `b`, for gradient `g`.
+
+  All arrays have one shape.
+  """
   cdf = normal_cdf(a)
   density = jnp.exp(-0.5 * a * a) * (1 / math.sqrt(2 * math.pi))
   return a * cdf * b, g * b * (cdf + a * density), g * a * cdf
@@ -71,17 +80,17 @@ gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
 def feed_forward(
   x: jax.Array, widen: jax.Array, depthwise: jax.Array, narrow: jax.Array
 ) -> jax.Array:
-  """The gated feed-forward: 1x1, depthwise 3x3, `gated_gelu`, 1x1.
+  """Computes the gated feed-forward: 1x1, depthwise 3x3, `gated_gelu`, 1x1.
 
-  The widened image is the network's largest array by far. On a CPU, where it
-  would pass through memory several times, and where nothing is kept for a
-  gradient, it is made and used up in strips of rows.
+  The widened image is by far the network's largest array. On a CPU, where it
+  would pass through memory several times, it is made and consumed in strips
+  of rows, unless a gradient needs it.
 
   Args:
     x: (B, H, W, C).
-    widen: (C, 2D), the 1x1 kernel before.
+    widen: (C, 2D), the first 1x1 kernel.
     depthwise: (3, 3, 1, 2D).
-    narrow: (D, C), the 1x1 kernel after.
+    narrow: (D, C), the last 1x1 kernel.
 
   Returns:
     (B, H, W, C).
@@ -93,9 +102,9 @@ def feed_forward(
 def feed_forward_inside(
   x: jax.Array, widen: jax.Array, depthwise: jax.Array, narrow: jax.Array
 ) -> jax.Array:
-  """`feed_forward` without padding: (B, H, W, C) to (B, H - 2, W - 2, C).
+  """Computes `feed_forward` unpadded: (B, H, W, C) to (B, H - 2, W - 2, C).
 
-  It has no gradient of its own: the engine of restoration/ is its only user.
+  It has no gradient: only restoration/ uses it.
   """
   return conv1x1(_gate_inside(conv1x1(x, widen), depthwise), narrow)
 
@@ -111,7 +120,7 @@ def _xla_form_fwd(x, widen, depthwise, narrow):
   wide = conv1x1(x, widen)
   between = depthwise_conv3x3(wide, depthwise)
   gate = gated_gelu(between)
-  # The compiler drops what the platform's gradient does not ask for.
+  # The compiler drops the arrays that the platform's gradient does not use.
   kept = x, widen, wide, depthwise, between, gate, narrow
   return conv1x1(gate, narrow), kept
 
@@ -142,7 +151,7 @@ def _native_form(x, widen, depthwise, narrow):
 def _native_form_fwd(x, widen, depthwise, narrow):
   wide = conv1x1(x, widen)
   out = conv1x1(_gate(wide, depthwise), narrow)
-  # What comes between the two is computed anew, which costs little here.
+  # The arrays between the two are recomputed, which costs little here.
   return out, (x, widen, wide, depthwise, narrow)
 
 
@@ -158,7 +167,7 @@ _native_form.defvjp(_native_form_fwd, _native_form_bwd)
 
 
 def _through_products(x, widen, narrow, g, of_gate):
-  """All gradients, of what `_gate_gradients` returned."""
+  """Propagates the gate's gradients through the two 1x1 convolutions."""
   grad_wide, grad_depthwise, gate = of_gate
   return (
     conv1x1(grad_wide, widen.T),
@@ -169,17 +178,17 @@ def _through_products(x, widen, narrow, g, of_gate):
 
 
 def _gate_gradients(wide, depthwise, between, gate, g):
-  """Gradients of `_gate`, and what it returned."""
+  """Computes the gradients of `_gate`; returns its result as well."""
   (grad_between,) = _gated_gelu_bwd(between, g)
   return *depthwise_conv3x3_gradients(wide, depthwise, grad_between), gate
 
 
 def _gate_gradients_on_gpu(wide, depthwise, between, gate, g):
-  """`_gate_gradients` from the wide image alone.
+  """Computes `_gate_gradients` from the wide image alone.
 
-  To compute again what came after it costs less than to write and read that:
-  it is one kernel, whose three results have one shape, as the halves of the
-  channels are apart. What follows is a second, and one for the sums.
+  Recomputing the later arrays costs less than writing and reading them: it is
+  one kernel, because its three results have one shape once the halves of the
+  channels are separate. A second kernel does the rest, a third the sums.
   """
   del between, gate
   halves = jnp.split(wide, 2, axis=-1)
@@ -205,28 +214,28 @@ def _gate(wide, depthwise):
 
 
 def _gate_inside(wide, depthwise):
-  """The gate of all pixels but those at the border."""
+  """Computes the gate, except at the border pixels."""
   if choice.usable(wide.dtype):
     return native.depthwise_gate(wide, depthwise, inside=True)
   return gated_gelu(shifted_sum(wide, depthwise))
 
 
-# Bytes of a strip of a widened image. 4 and 16 MiB did nearly as well on cores
-# that share 32 MiB of cache; an image of no more than that gains nothing.
+# Bytes of a strip of a widened image. 4 and 16 MiB were nearly as fast on cores
+# that share 32 MiB of cache; strips do not help images of at most that size.
 _STRIP = 8 * 2**20
 _CACHE = 4 * _STRIP
 
 
 def _in_strips(x, widen, depthwise, narrow):
-  """`_at_once`, some rows after the others."""
+  """Computes `_at_once` in strips of rows."""
   b, h, w, c = x.shape
   row = b * w * widen.shape[1] * x.dtype.itemsize
-  # A row above and one below are widened twice: of few rows that is a loss.
-  strips = -(-h // max(_STRIP // row, 8))
+  # The rows above and below a strip are widened twice: too much for few rows.
+  strips = math.ceil(h / max(_STRIP // row, 8))
   if h * row <= _CACHE or strips == 1:
     return _at_once(x, widen, depthwise, narrow)
-  rows = -(-h // strips)
-  # Rows of zeros are widened to zeros, the depthwise convolution's padding.
+  rows = math.ceil(h / strips)
+  # Zeros are widened to zeros, which is the depthwise convolution's padding.
   padded = jnp.pad(x, ((0, 0), (1, strips * rows - h + 1), (1, 1), (0, 0)))
 
   def strip(first):

@@ -1,7 +1,7 @@
-"""A block's second half as one function, whose gradient keeps its input alone.
+"""A block's second half as one function, whose gradient keeps only its input.
 
-On TPUs it is a kernel, tpu/feed_forward.py; elsewhere, and where an image
-is too large for that, it is what dense.py and feed_forward.py make of it.
+On TPUs it is one kernel, tpu/feed_forward.py. On other platforms, and for
+images too large for that kernel, it is made of dense.py and feed_forward.py.
 """
 
 import jax
@@ -26,18 +26,18 @@ def residual_feed_forward(
   depthwise: jax.Array,
   narrow: jax.Array,
 ) -> jax.Array:
-  """x plus the gated feed-forward of its layer norm.
+  """Adds to x the gated feed-forward of its layer norm.
 
-  For several devices it has to be traced by `mesh.traced_for`: the compiler
-  cannot split a kernel, which therefore runs on each device's own images.
+  For several devices, trace it inside `mesh.traced_for`: XLA cannot split a
+  Pallas kernel, so each device runs it on its own images.
 
   Args:
     x: (B, H, W, C).
     scale: (C,), of the layer norm.
     bias: (C,), of the layer norm.
-    widen: (C, 2D), the 1x1 kernel before.
+    widen: (C, 2D), the first 1x1 kernel.
     depthwise: (3, 3, 1, 2D).
-    narrow: (D, C), the 1x1 kernel after.
+    narrow: (D, C), the last 1x1 kernel.
 
   Returns:
     (B, H, W, C).

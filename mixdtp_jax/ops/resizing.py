@@ -1,7 +1,4 @@
-"""Halving and doubling images: by shuffling pixels, and bilinear.
-
-Arrays are NHWC; results have the dtype of the images.
-"""
+"""Halving and doubling of images, by pixel shuffle and bilinear."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +17,7 @@ def pixel_unshuffle(x: jax.Array) -> jax.Array:
 
 
 def pixel_shuffle(x: jax.Array) -> jax.Array:
-  """The inverse of `pixel_unshuffle`: (B, H, W, 4C) to (B, 2H, 2W, C)."""
+  """Inverts `pixel_unshuffle`: (B, H, W, 4C) to (B, 2H, 2W, C)."""
   b, h, w, c = x.shape
   x = x.reshape(b, h, w, c // 4, 2, 2)
   return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, 2 * h, 2 * w, c // 4)

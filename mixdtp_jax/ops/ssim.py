@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixdtp_jax.ops.dense import at_least_float32
+
 _WINDOW = 11  # pixels
 _SIGMA = 1.5
 _MARGIN = _WINDOW // 2
@@ -16,12 +18,12 @@ _TAPS /= _TAPS.sum()
 
 @jax.custom_vjp
 def _blur(planes: jax.Array) -> jax.Array:
-  """Gaussian window sums (..., H, W) -> (..., H - 10, W - 10)."""
-  # Shifted multiply-adds on planes cost a third of banded matrix products at
-  # 320x480 and grow linearly with the image; XLA's convolution is 30 times
+  """Sums in Gaussian windows: (..., H, W) to (..., H - 10, W - 10)."""
+  # Shifted multiply-adds take a third of the time of banded matrix products at
+  # 320x480, and grow linearly with the image. XLA's convolution is 30 times
   # slower on a CPU.
   for axis in (-2, -1):
-    # Without the barrier, XLA fuses both passes into one of 11 * 11 terms.
+    # Without the barrier, XLA fuses both passes into one of 11 x 11 terms.
     planes = jax.lax.optimization_barrier(planes)
     size = planes.shape[axis] - 2 * _MARGIN
     planes = sum(
@@ -37,8 +39,8 @@ def _blur_forward(planes: jax.Array) -> tuple[jax.Array, None]:
 
 
 def _blur_backward(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
-  # The window is symmetric, so the adjoint is the same blur, of the cotangent
-  # with a border; XLA's transpose of the slices is 15 times slower.
+  # The window is symmetric, so the adjoint is the same blur of the cotangent
+  # with a border. XLA's transpose of the slices is 15 times slower.
   border = [(0, 0)] * (cotangent.ndim - 2) + [(2 * _MARGIN, 2 * _MARGIN)] * 2
   return (_blur(jnp.pad(cotangent, border)),)
 
@@ -50,21 +52,21 @@ _blur.defvjp(_blur_forward, _blur_backward)
 def ssim(
   x: jax.Array, y: jax.Array, *, padding: str, data_range: float = 1.0
 ) -> jax.Array:
-  """Structural similarity of each image; differentiable.
+  """Computes the structural similarity of each pair of images.
 
   Wang et al., "Image quality assessment: from error visibility to structural
-  similarity", 2004, equation 13, without square roots: its gradient is finite
-  on flat patches.
+  similarity", 2004, equation 13, with a Gaussian window of 11 pixels (sigma
+  1.5). There are no square roots, so the gradient is finite on flat patches.
 
   Args:
-    x: (B, H, W, C) float, values of [0, data_range].
-    y: the same.
+    x: (B, H, W, C) float, values in [0, data_range].
+    y: (B, H, W, C) float, values in [0, data_range].
     padding: 'SAME' surrounds the images with zeros so that every pixel has a
-      window; 'VALID' has windows inside the image only.
+      window; 'VALID' uses only windows inside the image.
     data_range: the peak value L of the constants (K L)^2.
 
   Returns:
-    (B,) float32 (float64 of float64 images) in [-1, 1], the mean over windows
+    (B,) float32 (float64 for float64 images) in [-1, 1], the mean over windows
     and channels.
 
   Raises:
@@ -81,17 +83,17 @@ def ssim(
       f'of at least {_WINDOW} pixels; use padding SAME (protocol rgb)'
     )
   x, y = (
-    (_at_least_float32(image) / data_range).transpose(0, 3, 1, 2)
+    (at_least_float32(image) / data_range).transpose(0, 3, 1, 2)
     for image in (x, y)
   )
   # E[x^2] - E[x]^2 loses digits to the image's level. x - level has the same
-  # variances of smaller products; as levels cancel, their gradient is zero.
+  # variances from smaller products. Levels cancel, so their gradient is zero.
   level_x, level_y = (
     jax.lax.stop_gradient(image.mean((-2, -1), keepdims=True))
     for image in (x, y)
   )
   if padding == 'SAME':
-    # Before the shift: the border is black, whatever the level.
+    # Padded before the shift, so that the border is black at any level.
     border = ((0, 0), (0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
     x, y = jnp.pad(x, border), jnp.pad(y, border)
   x, y = x - level_x, y - level_y
@@ -103,10 +105,6 @@ def ssim(
   luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
   structure = (2 * covariance + c2) / (variances + c2)
   return (luminance * structure).mean((1, 2, 3))
-
-
-def _at_least_float32(x: jax.Array) -> jax.Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_shapes(x: jax.Array, y: jax.Array) -> None:

@@ -1,10 +1,9 @@
 """The functions of cpu_kernels.cc, called through XLA's foreign functions.
 
-What XLA makes of depthwise and of narrow convolutions, layer norm and the
-gradients of kernels on a CPU is several times slower. A C++ compiler is needed
-once; without one XLA's loops are used, which compute the same but for rounding.
-Sums are in the same order on any number of threads, so results are the same bit
-for bit.
+On a CPU, XLA is several times slower at depthwise and narrow convolutions,
+layer norm, and the gradients of kernels. A C++ compiler is needed once; without
+one, XLA's own code is used, which gives the same up to rounding. Sums have the
+same order on any number of threads, so results are the same bit for bit.
 
 All images are (B, H, W, C); all arrays are float32.
 """
@@ -25,7 +24,7 @@ _FUNCTIONS = (
   'LayerNorm', 'LayerNormGradients',
 )  # fmt: skip
 
-# Of images and results of `conv3x3`. With more, XLA is as fast.
+# Up to this many channels `conv3x3` is faster than XLA in training.
 FEW_CHANNELS = 16
 
 
@@ -34,7 +33,7 @@ def registered() -> bool:
   """Registers the functions with JAX; returns False if they cannot be made."""
   try:
     library = ctypes.CDLL(str(compiled_library(cache_folder())))
-  # A RuntimeError is that there is no home folder.
+  # RuntimeError: there is no home folder.
   except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
     output = getattr(error, 'stderr', None) or str(error)
     logging.warning(
@@ -56,13 +55,12 @@ def _target(name):
 def depthwise(
   x: jax.Array, kernel: jax.Array, *, inside: bool = False
 ) -> jax.Array:
-  """A depthwise 3x3 cross-correlation with zero padding 1.
+  """Computes a depthwise 3x3 cross-correlation with zero padding 1.
 
   Args:
     x: (B, H, W, C).
     kernel: (3, 3, 1, C).
-    inside: leave out the pixels at the border, of which the neighbours are
-      not all there.
+    inside: leave out the border pixels, which lack neighbours.
 
   Returns:
     (B, H, W, C), or with `inside` (B, H - 2, W - 2, C).
@@ -73,14 +71,14 @@ def depthwise(
 def depthwise_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """The gradients of x and kernel, `g` being that of `depthwise`."""
+  """Computes the gradients for x and kernel from that of the result."""
   return _call('DepthwiseGradients', (_like(x), _like(kernel)), x, kernel, g)
 
 
 def depthwise_gate(
   x: jax.Array, kernel: jax.Array, *, inside: bool = False
 ) -> jax.Array:
-  """gelu(a) * b, of the halves a, b of the channels of `depthwise`.
+  """Computes gelu(a) * b for halves a, b of the channels of `depthwise`.
 
   Args:
     x: (B, H, W, 2C).
@@ -96,7 +94,7 @@ def depthwise_gate(
 def depthwise_gate_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The gradients of x and kernel, and what `depthwise_gate` gave, anew."""
+  """Computes the gradients for x and kernel, and `depthwise_gate` again."""
   results = (_like(x), _like(kernel), _like(g))
   return _call('DepthwiseGateGradients', results, x, kernel, g)
 
@@ -104,11 +102,11 @@ def depthwise_gate_gradients(
 def conv3x3(
   x: jax.Array, kernel: jax.Array, *, inside: bool = False
 ) -> jax.Array:
-  """A dense 3x3 cross-correlation with zero padding 1.
+  """Computes a dense 3x3 cross-correlation with zero padding 1.
 
   Args:
     x: (B, H, W, C).
-    kernel: (3, 3, C, D); C and D are FEW_CHANNELS at most.
+    kernel: (3, 3, C, D).
     inside: as of `depthwise`.
 
   Returns:
@@ -118,17 +116,18 @@ def conv3x3(
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
-  """Of a dense convolution with zero padding, stride 1.
+  """Computes the kernel's gradient of a dense convolution.
 
-  It is fast where the kernel fits into a core's cache.
+  The convolution has stride 1 and zero padding. This is fast if the kernel
+  fits into a core's cache.
 
   Args:
     x: (B, H, W, C), the convolution's input.
-    kernel: (3, 3, C, D) or (C, D), of which the shape is looked at.
+    kernel: (3, 3, C, D) or (C, D); only its shape matters.
     g: (B, H, W, D), the gradient of its output.
 
   Returns:
-    Of the kernel's shape.
+    An array of the kernel's shape.
   """
   taps = kernel.size // (x.shape[3] * g.shape[3])
   shape = (taps, x.shape[3], g.shape[3])
@@ -137,20 +136,26 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def gram(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Inner products over the pixels: (B, H, W, C), (B, H, W, D) to (B, C, D)."""
+  """Computes inner products over pixels.
+
+  Images (B, H, W, C) and (B, H, W, D) give (B, C, D).
+  """
   shape = (x.shape[0], x.shape[3], y.shape[3])
   return _call('Gram', jax.ShapeDtypeStruct(shape, x.dtype), x, y)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-  """Over the channels of each pixel, with epsilon 1e-5; scale, bias: (C,)."""
+  """Normalises the channels of each pixel, with epsilon 1e-5.
+
+  scale and bias are (C,).
+  """
   return _call('LayerNorm', _like(x), x, scale, bias)
 
 
 def layer_norm_gradients(
   x: jax.Array, scale: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The gradients of x, scale and bias, `g` being that of `layer_norm`."""
+  """Computes the gradients for x, scale and bias from that of the result."""
   results = (_like(x), _like(scale), _like(scale))
   return _call('LayerNormGradients', results, x, scale, g)
 
@@ -159,12 +164,12 @@ def flops(target: str, size: int) -> int:
   """Returns the operations of a kernel, as `count_flops` counts.
 
   Args:
-    target: its name in XLA. Of a kernel that stands in for one operation of
-      XLA, that operation is counted, and the kernel itself has 0.
+    target: its name in XLA. A kernel that replaces a single operation of XLA
+      counts 0, because that operation is counted.
     size: numbers in its first result.
   """
-  # A tap is two operations; the gate has two numbers for each of its results.
-  # Its gradients are those of image and kernel, and it is made anew for them.
+  # A tap is two operations; the gate takes two numbers for each result. Its
+  # gradients are those of image and kernel, and it is computed again for them.
   taps = {
     _target('DepthwiseGate'): 2 * 9,
     _target('DepthwiseGateGradients'): 27,
@@ -182,5 +187,5 @@ def _like(x):
 
 def _image(x, channels, inside):
   b, h, w, _ = x.shape
-  less = 2 * inside
+  less = 2 if inside else 0
   return jax.ShapeDtypeStruct((b, h - less, w - less, channels), x.dtype)

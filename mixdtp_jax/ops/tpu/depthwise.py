@@ -1,9 +1,9 @@
-"""The depthwise 3x3 convolution inside of TPU kernels, and its gradients.
+"""The depthwise 3x3 convolution inside TPU kernels, and its gradients.
 
-An image is a list of pixels, row by row, so that a pixel's neighbours are 1 and
-W places away. Masks stand for the left and right border; zeros before and after
-the image, its margins, for the upper and lower one. 128 of its channels are
-there at a time.
+An image is a list of pixels, row by row, so a pixel's neighbours are 1 and W
+places away. Masks stand for the left and right border; zeros before and after
+the image (its margins) stand for the upper and lower one. A kernel holds 128
+channels at a time.
 """
 
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from jax.experimental import pallas as pl
 
 Ref = Any  # an array in a kernel's memory, or a part of one
 
-LANES = 128  # channels of a register, and of the products' units
-_TILE = 16  # pixels of a tile of bfloat16; float32 has 8
-_PIECE = 256  # pixels that are computed at once, at most
+LANES = 128  # channels of a register and of the matrix units
+_TILE = 16  # pixels of a bfloat16 tile; a float32 tile has 8
+_PIECE = 256  # pixels computed at once, at most
 
 
 class Image(NamedTuple):
-  """How images lie.
+  """The layout of an image in a kernel's memory.
 
   Attributes:
     width: pixels of a row.
-    pixels: of an image.
-    piece: pixels that are computed at once: whole rows, which divide the image
-      and fill tiles, as many as _PIECE allows or else the fewest. 0: there are
-      no such rows.
+    pixels: pixels of the image.
+    piece: pixels computed at once: whole rows that divide the image and fill
+      tiles, as many as _PIECE allows, or else the fewest. 0 if no number of
+      rows does both.
   """
 
   width: int
@@ -37,7 +37,7 @@ class Image(NamedTuple):
 
   @classmethod
   def of_size(cls, h: int, w: int) -> 'Image':
-    """Images of H rows of W pixels."""
+    """Returns the layout of images of h rows of w pixels."""
     possible = [
       rows * w
       for rows in range(1, h + 1)
@@ -49,16 +49,16 @@ class Image(NamedTuple):
 
   @property
   def margin(self) -> int:
-    """Zeros before and after an image: a row, filled up to tiles, and 8."""
+    """Zeros before and after an image: a row, rounded up to tiles, plus 8."""
     return round_up(self.width, 8) + 8
 
   @property
   def with_margins(self) -> tuple[int, int]:
-    """The shape of 128 channels with their margins."""
+    """Shape of 128 channels with their margins."""
     return self.pixels + 2 * self.margin, LANES
 
   def for_pieces(self, body: Callable[[jax.Array], None]) -> None:
-    """Calls it with the first pixel of each piece."""
+    """Calls `body` with the first pixel of each piece."""
 
     def step(index, _):
       body(pl.multiple_of(index * self.piece, _TILE))
@@ -67,19 +67,19 @@ class Image(NamedTuple):
 
 
 def round_up(n: int, multiple: int) -> int:
-  """The least number that is not below n and a multiple."""
-  return -(-n // multiple) * multiple
+  """Returns the smallest multiple that is at least n."""
+  return pl.cdiv(n, multiple) * multiple
 
 
 def clear_margins(image: Image, wide: Ref) -> None:
-  """Makes the margins of 128 channels zero."""
+  """Sets the margins of 128 channels to zero."""
   zeros = jnp.zeros((image.margin, LANES), wide.dtype)
   wide[pl.ds(0, image.margin), :] = zeros
   wide[pl.ds(image.margin + image.pixels, image.margin), :] = zeros
 
 
 def neighbours(image: Image) -> dict[int, jax.Array]:
-  """For dx = -1 and 1: whether a pixel of a piece has a neighbour there."""
+  """Returns for dx = -1 and 1 which pixels of a piece have that neighbour."""
   shape = image.piece, LANES
   column = jax.lax.broadcasted_iota(jnp.int32, shape, 0) % image.width
   return {-1: column > 0, 1: column < image.width - 1}
@@ -94,15 +94,15 @@ def depthwise(
   *,
   flipped: bool = False,
 ) -> jax.Array:
-  """The convolution of a piece, (piece, 128) in float32.
+  """Convolves a piece: (piece, 128), float32.
 
   Args:
-    image: how it lies.
-    masks: of `neighbours`.
-    wide: (`image.with_margins`), float32.
+    image: the image's layout.
+    masks: the result of `neighbours(image)`.
+    wide: 128 channels of shape `image.with_margins`, float32.
     taps: (9, 128), row by row.
     at: the first pixel of the piece.
-    flipped: with the taps the other way round, as the gradient of its input.
+    flipped: reverse the taps, which gives the gradient of the input.
   """
   rows = _rows(image, wide, at)
   sign = -1 if flipped else 1
@@ -127,12 +127,12 @@ def add_taps_gradient(
   """Adds a piece's part of the gradient of `depthwise` to that of its taps.
 
   Args:
-    image: as of `depthwise`, and so are masks, wide and at.
-    masks: see there.
-    wide: see there.
-    grad: (piece, 128), of what it returned.
-    grad_taps: (9, 128), which is added to.
-    at: see there.
+    image: the image's layout.
+    masks: the result of `neighbours(image)`.
+    wide: 128 channels of shape `image.with_margins`, float32.
+    grad: (piece, 128), the gradient of the result of `depthwise`.
+    grad_taps: (9, 128); the gradient is added to it.
+    at: the first pixel of the piece.
   """
   rows = _rows(image, wide, at)
   zeros = jnp.zeros((16, LANES), grad.dtype)
@@ -149,7 +149,7 @@ def _tap(dy, dx):
 
 
 def _rows(image, wide, at):
-  """For dy = -1, 0, 1: the piece moved by dy rows, and 8 pixels around it."""
+  """Returns for dy = -1, 0, 1 the piece moved dy rows, 8 pixels around it."""
   above = image.margin - 8
   size = image.piece + 16
   around = wide[pl.ds(at, size + 2 * above), :]

@@ -1,9 +1,10 @@
-"""A block's feed-forward in TPU kernels: nothing wide leaves the fast memory.
+"""A block's feed-forward as TPU kernels that keep the widened image in VMEM.
 
-The widened image is 5.3 times as large as the image itself. Here 128 of its
-channels at a time exist, in the memory beside the compute units (VMEM), for
-one image of the batch after another. The gradient's kernel needs the input
-alone and makes the rest anew. How an image lies there: pallas_depthwise.py.
+The widened image is 5.3 times as large as the image itself. The kernels take
+one image of the batch after the other, and hold 128 channels of the widened
+image at a time in VMEM, the memory beside the compute units. The gradient's
+kernel needs only the input and recomputes the rest. depthwise.py describes the
+layout of an image in VMEM.
 """
 
 import functools
@@ -26,20 +27,20 @@ from mixdtp_jax.ops.tpu.depthwise import (
   round_up,
 )
 
-_VMEM = 62 * 2**20  # bytes; v5p has 64 MiB, v5e and v6e 128, v4 too few: 16
+_VMEM = 62 * 2**20  # bytes; v5p has 64 MiB, v5e and v6e 128, v4 only 16
 _EPSILON = 1e-5
 
 
 class Arguments(NamedTuple):
-  """What both kernels compute with.
+  """The arguments of both kernels.
 
   Attributes:
-    x: (B, H, W, C), float32 or bfloat16, of which `fits` is true.
+    x: (B, H, W, C), float32 or bfloat16, of a shape that `fits`.
     scale: (C,), of the layer norm.
     bias: (C,), of the layer norm.
-    widen: (C, 2D), the 1x1 kernel before.
+    widen: (C, 2D), the first 1x1 kernel.
     depthwise: (3, 3, 1, 2D).
-    narrow: (D, C), the 1x1 kernel after.
+    narrow: (D, C), the last 1x1 kernel.
   """
 
   x: jax.Array
@@ -51,10 +52,15 @@ class Arguments(NamedTuple):
 
 
 def fits(shape: tuple[int, ...], dtype: jnp.dtype, hidden: int) -> bool:
-  """Whether images (B, H, W, C) can be computed so, on a v5e, v5p or v6e.
+  """Returns whether the kernels can compute such images on v5e, v5p and v6e.
 
-  The memory has to hold a whole image of the batch, and a few rows have to
-  fill whole tiles.
+  VMEM must hold a whole image of the batch, and a few rows must fill whole
+  tiles.
+
+  Args:
+    shape: (B, H, W, C).
+    dtype: of the images.
+    hidden: channels of half the widened image, D.
   """
   _, h, w, c = shape
   image, size = Image.of_size(h, w), jnp.dtype(dtype).itemsize
@@ -62,24 +68,24 @@ def fits(shape: tuple[int, ...], dtype: jnp.dtype, hidden: int) -> bool:
 
 
 def _vmem(image, c, size, hidden):
-  """Bytes that the gradient needs; `size` is that of a number of an image."""
+  """Returns the bytes that the gradient needs; `size`: bytes per number."""
   c, hidden = round_up(c, LANES), round_up(hidden, LANES)
-  # Two halves of the widened image and of its gradient; x, g, the gradient of
-  # x and the normal; the normal's gradient.
+  # Two halves of the widened image and of its gradient; then x, g, the gradient
+  # of x, the normalised image, and its gradient.
   wide = 2 * 2 * 4 * math.prod(image.with_margins)
   images = (4 * size + 4) * image.pixels * c
-  # Kernels and their gradients, in flight twice.
+  # Kernels and their gradients, double-buffered.
   return wide + images + 2 * (size + 4) * 3 * c * hidden
 
 
 def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
-  """The input plus the feed-forward of its layer norm: (B, H, W, C).
+  """Computes the input plus the feed-forward of its layer norm: (B, H, W, C).
 
-  Sums, and all between the products, are in float32.
+  Sums and everything between the products are in float32.
 
   Args:
-    arguments: of this device.
-    interpret: compute it without a TPU, slowly.
+    arguments: this device's part.
+    interpret: run without a TPU, slowly.
   """
   x = arguments.x
   image = Image.of_size(*x.shape[1:3])
@@ -107,12 +113,12 @@ def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
 def gradients(
   arguments: Arguments, g: jax.Array, *, interpret: bool = False
 ) -> Arguments:
-  """Those of all arguments, `g` being that of what `forward` returns.
+  """Computes the gradients for all arguments of `forward`.
 
   Args:
-    arguments: of `forward`.
-    g: (B, H, W, C).
-    interpret: as of `forward`.
+    arguments: this device's part.
+    g: (B, H, W, C), the gradient of the result of `forward`.
+    interpret: run without a TPU, slowly.
   """
   x, _, _, widen, depthwise, narrow = arguments
   image = Image.of_size(*x.shape[1:3])
@@ -149,7 +155,7 @@ def gradients(
 
 
 def _one_image(image, c):
-  """Not in flight twice: that takes as much again, and hides microseconds."""
+  """Returns a single-buffered block: a second buffer saves microseconds."""
   return pl.BlockSpec(
     (1, image.pixels, c), lambda i: (i, 0, 0), pipeline_mode=pl.Buffered(1)
   )
@@ -160,7 +166,7 @@ def _whole(array):
 
 
 def _in_kernel_form(arguments):
-  """Pixels (B, H W, C), and the weights by groups of 128 hidden channels."""
+  """Returns pixels (B, H W, C), and weights in groups of 128 channels."""
   x, scale, bias, widen, depthwise, narrow = arguments
   b, h, w, c = x.shape
   hidden = narrow.shape[0]
@@ -177,7 +183,7 @@ def _in_kernel_form(arguments):
 
 
 def _split(matrix, hidden):
-  """(N, 2 hidden) to (groups, 2, N, 128), filled with zeros."""
+  """Splits (N, 2 hidden) into (groups, 2, N, 128), padded with zeros."""
   n = matrix.shape[0]
   halves = matrix.reshape(n, 2, hidden)
   halves = jnp.pad(halves, ((0, 0), (0, 0), (0, -hidden % LANES)))
@@ -185,7 +191,7 @@ def _split(matrix, hidden):
 
 
 def _join(groups, hidden):
-  """The inverse of `_split`."""
+  """Inverts `_split`."""
   n = groups.shape[2]
   halves = groups.transpose(2, 1, 0, 3).reshape(n, 2, -1)
   return halves[:, :, :hidden].reshape(n, 2 * hidden)
@@ -310,7 +316,7 @@ def _backward_kernel(
 
 
 def _normalise(x):
-  """Less its mean, and 1 / the standard deviation, over the channels."""
+  """Returns x minus its mean, and 1 / standard deviation, over channels."""
   x = x.astype(jnp.float32)
   centred = x - x.mean(-1, keepdims=True)
   variance = jnp.square(centred).mean(-1, keepdims=True)
@@ -318,13 +324,13 @@ def _normalise(x):
 
 
 def _product(x, y, over=(1, 0)):
-  """Of matrices, over an axis of each, in float32."""
+  """Multiplies matrices over the given axes, in float32."""
   axes = (((over[0],), (over[1],)), ((), ()))
   return jax.lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
 
 
 def _widen(image, normal, widen, wide, group):
-  """128 channels of each half of the widened image."""
+  """Computes 128 channels of each half of the widened image."""
 
   def piece(at):
     part = normal[pl.ds(at, image.piece), :]
