@@ -1,31 +1,31 @@
 """PSNR and SSIM under the five protocols of the deraining literature.
 
-Results of one image differ by more than 1 dB between protocols, so a number
-means something only beside its protocol's name. `PROTOCOLS` maps that name to
-a function of (restored, clean), both (B, H, W, 3) float in [0, 1]:
+The same images get scores more than 1 dB apart under different protocols, so a
+number means nothing without its protocol. `PROTOCOLS` maps a protocol's name to
+a function of restored and clean images, both (B, H, W, 3) float in [0, 1]:
 
   rgb      float RGB clamped to [0, 1], not rounded. SSIM per channel on the
-           whole image, its window zero-padded at the border. The MixDTPNet
-           repository's own.
+           whole image, with zeros around it. The MixDTPNet repository's.
   rgb8     RGB rounded to uint8. SSIM per channel on the valid region, as
            BasicSR computes it for colour images. PromptIR and AdaIR report
-           the same PSNR but for the rounding; their SSIM has scikit-image's
+           the same PSNR without the rounding; their SSIM has scikit-image's
            default 7x7 uniform window and is not comparable.
   y        uint8 RGB, then MATLAB's rgb2ycbcr rounded to uint8. SSIM on the
            valid region. Restormer's script.
-  y_float  uint8 RGB, then luma that is not rounded. SSIM by Wang's ssim.m,
-           which first shrinks images of 384 pixels and more. The scripts of
-           PReNet and RCDNet, on images that were rounded to uint8.
-  prenet   y_float, the restored image truncated to uint8 instead of rounded,
-           as PReNet's test script saves it.
+  y_float  uint8 RGB, then luma without rounding. SSIM by Wang's ssim.m, which
+           first shrinks images of 384 pixels and more. The scripts of PReNet
+           and RCDNet, for images that were rounded to uint8.
+  prenet   y_float, with the restored image truncated to uint8 instead of
+           rounded, as PReNet's test script saves it.
 
 Every SSIM has an 11x11 Gaussian window of sigma 1.5, K = (0.01, 0.03) and
-weighted population statistics; "valid region" means that only windows inside
-the image count, which needs both sides >= 11. The PSNR of identical images is
-inf. PSNR and SSIM are per image; a data set's are their mean over images.
+weighted population statistics. "Valid region" means that only windows inside
+the image count; both sides must be at least 11 pixels. The PSNR of identical
+images is inf. A data set's PSNR and SSIM are the means over its images.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,49 +36,49 @@ from mixdtp_jax.ops.ssim import check_shapes, ssim
 
 
 class Score(NamedTuple):
-  """PSNR in dB and SSIM: arrays (B,) of a batch, or floats of one image."""
+  """PSNR in dB and SSIM: arrays (B,) for a batch, floats for one image."""
 
   psnr: jax.Array | float
   ssim: jax.Array | float
 
 
 def _psnr(x: jax.Array, y: jax.Array, peak: float) -> jax.Array:
-  """PSNR in dB (B,) of images (B, H, W, C)."""
+  """Computes the PSNR in dB, (B,), of images (B, H, W, C)."""
   check_shapes(x, y)
   return -10 * jnp.log10(jnp.square((x - y) / peak).mean((1, 2, 3)))
 
 
 def _round_to_uint8(images: jax.Array) -> jax.Array:
-  """Values 0 to 255 as int32 of floats in [0, 1]."""
+  """Rounds floats in [0, 1] to int32 values 0 to 255."""
   return jnp.round(255 * jnp.clip(images, 0, 1)).astype(jnp.int32)
 
 
 def _truncate_to_uint8(images: jax.Array) -> jax.Array:
-  """As `_round_to_uint8`, but cutting the fraction off."""
-  # In float32, 255 * (k / 255) can be the number just below k, and an image
-  # that came from a uint8 file would lose a gray level. 1e-4 is above that
-  # error (at most 3e-5) and moves one in 10,000 other values.
+  """Truncates floats in [0, 1] to int32 values 0 to 255."""
+  # In float32, 255 * (k / 255) can be just below k, so an image from a uint8
+  # file would lose a gray level. 1e-4 is above that error (at most 3e-5), and
+  # changes one in 10,000 other values.
   return jnp.floor(255 * jnp.clip(images, 0, 1) + 1e-4).astype(jnp.int32)
 
 
 # MATLAB's rgb2ycbcr: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 for
-# uint8. Scaled to integers it is exact, which float32 is not where Y is
-# rounded: Y has steps of 1.2e-5, and float32 near 235 of 1.5e-5.
+# uint8. It is computed in integers, because float32 would round wrongly: Y has
+# steps of 1.2e-5, float32 near 235 has steps of 1.5e-5.
 _LUMA_WEIGHTS = (65_481, 128_553, 24_966)
 _LUMA_SCALE = 255_000
 
 
 def _scaled_luma(rgb: jax.Array) -> jax.Array:
-  """255,000 (Y - 16) as int32 (B, H, W, 1) of int32 RGB in 0..255."""
+  """Computes 255,000 (Y - 16), int32 (B, H, W, 1), of int32 RGB in 0..255."""
   products = (rgb[..., i] * weight for i, weight in enumerate(_LUMA_WEIGHTS))
   return sum(products)[..., None]
 
 
 def _shrink(images: jax.Array) -> jax.Array:
-  """The automatic downsampling of Wang's ssim.m, (B, H, W, C).
+  """Shrinks images (B, H, W, C) as Wang's ssim.m does.
 
-  f = max(1, round(min(H, W) / 256)), halves away from zero; an f x f mean with
-  symmetric borders, of which every f-th pixel from the first is kept.
+  f = max(1, round(min(H, W) / 256)), with halves rounded away from zero. The
+  result is the f x f mean with symmetric borders at every f-th pixel.
   """
   batch, height, width, channels = images.shape
   f = max(1, (min(height, width) + 128) // 256)
@@ -86,7 +86,7 @@ def _shrink(images: jax.Array) -> jax.Array:
   before, after = (f - 1) // 2, f // 2
   border = ((0, 0), (before, after), (before, after), (0, 0))
   images = jnp.pad(images, border, mode='symmetric')
-  rows, columns = -(-height // f), -(-width // f)
+  rows, columns = math.ceil(height / f), math.ceil(width / f)
   images = images[:, : rows * f, : columns * f]
   return images.reshape(batch, rows, f, columns, f, channels).mean((2, 4))
 
@@ -124,7 +124,7 @@ def _y_float(
   return Score(psnr, ssim(x, y, padding='VALID', data_range=255))
 
 
-# restored, clean (B, H, W, 3) float in [0, 1] -> Score of (B,) float32.
+# Each maps restored and clean images to a Score of arrays (B,), float32.
 PROTOCOLS: dict[str, Callable[[jax.Array, jax.Array], Score]] = {
   'rgb': _rgb,
   'rgb8': _rgb8,

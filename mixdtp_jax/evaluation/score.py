@@ -1,7 +1,6 @@
-"""Scores of restored images: a restore function in, one row an image out.
+"""Scores of restored images: one row for each image.
 
-Nothing here knows a network. Training's own evaluation, eval.py, the
-baselines and a comparison with PyTorch all pass their `restore` function.
+Nothing here knows a network: callers pass a `restore` function.
 """
 
 import dataclasses
@@ -15,12 +14,12 @@ from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """Scores of one image (floats) under each protocol, by its name.
+  """The scores of one image (floats), by protocol.
 
   Attributes:
-    name: the image's name; may have folders, 'a/b'.
-    input: of the rainy image as it is.
-    restored: of the restored image.
+    name: the image's name; may contain folders, as in 'a/b'.
+    input: scores of the rainy image.
+    restored: scores of the restored image.
   """
 
   name: str
@@ -36,22 +35,23 @@ def evaluate(
   save: Callable[[str, np.ndarray], None] | None = None,
   progress: Callable[[int], None] | None = None,
 ) -> list[Row]:
-  """Restores every image and scores it beside its rainy input.
+  """Restores every image, and scores it and its rainy input.
 
   Args:
-    restore: (B, H, W, 3) float32 in [0, 1] -> the same.
-    batches: as `pipeline.eval_batches` gives them; only the first len(names)
-      images of a batch count.
+    restore: a function of images (B, H, W, 3), float32 in [0, 1], to restored
+      images of the same shape.
+    batches: see `data.eval_batches`; only the first len(names) images of a
+      batch count.
     protocols: keys of `metrics.PROTOCOLS`.
     save: called with the name and the restored image (H, W, 3) of each image.
     progress: called after each batch with the number of images done.
 
   Returns:
-    One row an image, in the order of the batches.
+    One row for each image, in the order of the batches.
 
   Raises:
-    ValueError: a protocol is unknown, a name comes twice, or there are no
-      images.
+    ValueError: a protocol is unknown, two images have one name, or there are
+      no images.
   """
   if unknown := [name for name in protocols if name not in PROTOCOLS]:
     raise ValueError(
@@ -78,7 +78,7 @@ def evaluate(
 def _scores(
   images: np.ndarray, clean: np.ndarray, protocols: Sequence[str]
 ) -> list[dict[str, Score]]:
-  """For each image of a batch, its scores by protocol."""
+  """Returns the scores of each image of a batch, by protocol."""
   batch = {
     name: Score(*map(np.asarray, PROTOCOLS[name](images, clean)))
     for name in protocols
@@ -93,9 +93,9 @@ def _scores(
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-  """The row 'mean': each score's mean over images, as papers report it.
+  """Returns a row 'mean' with each score's mean over images, as in papers.
 
-  A data set with one identical pair has a mean PSNR of inf.
+  One pair of identical images makes the mean PSNR inf.
 
   Raises:
     ValueError: there are no rows.

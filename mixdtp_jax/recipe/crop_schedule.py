@@ -1,8 +1,8 @@
-"""Stages of a training whose crops grow while its batches shrink.
+"""Stages of training, with crops that grow while batches shrink.
 
-Restormer's progressive learning (arXiv:2111.09881, section 3.3). A stage is
-fixed by the configuration alone, so that an update's number says which images
-it takes, wherever a run was interrupted.
+This is Restormer's progressive learning (arXiv:2111.09881, section 3.3). The
+configuration alone determines the stages, so an update's number says which
+images it takes, even after an interruption.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,14 @@ from mixdtp_jax.runtime import mesh as mesh_lib
 
 
 class Stage(NamedTuple):
-  """Updates that have batches of one shape.
+  """Updates whose batches have one shape.
 
   Attributes:
     start: the first of these updates, counted from 0.
-    end: the first one after them.
-    crop: pixels of each side.
-    batch_size: images an update.
-    images: taken by all updates before `start`.
+    end: the first update after them.
+    crop: side of each crop in pixels.
+    batch_size: images per update.
+    images: images taken by all updates before `start`.
   """
 
   start: int
@@ -31,16 +31,16 @@ class Stage(NamedTuple):
   images: int
 
   def images_before(self, step: int) -> int:
-    """Images that all updates before `step`, one of this stage's, take."""
+    """Returns the images taken before update `step`, one of this stage."""
     return self.images + (step - self.start) * self.batch_size
 
 
 def stages(config: ml_collections.ConfigDict) -> list[Stage]:
-  """The stages of a run: data.crop and batch_size, then those of growth.
+  """Returns a run's stages: data.crop with batch_size, then those of growth.
 
   Raises:
-    ValueError: config.growth does not rise from update to update within the
-      run, or has a crop or batch of less than 1.
+    ValueError: the updates of config.growth do not rise within the run, or a
+      crop or batch is less than 1.
   """
   shapes = ((0, config.data.crop, config.batch_size), *config.growth)
   starts = [start for start, _, _ in shapes]
@@ -59,7 +59,7 @@ def stages(config: ml_collections.ConfigDict) -> list[Stage]:
 
 
 def images_before(config: ml_collections.ConfigDict, step: int) -> int:
-  """Images that all updates before `step` take."""
+  """Returns the number of images that all updates before `step` take."""
   stage = [s for s in stages(config) if s.start <= step][-1]
   return stage.images_before(step)
 
@@ -67,12 +67,12 @@ def images_before(config: ml_collections.ConfigDict, step: int) -> int:
 def check_split(
   stage: Stage, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
 ) -> None:
-  """Refuses batches that cannot be split evenly.
+  """Checks that devices can share the stage's batches evenly.
 
   Raises:
-    ValueError: the stage's batch_size is no multiple of accumulate_steps times
-      the devices along 'data', or its crop none of those along 'space', or
-      too small to be shared by them.
+    ValueError: its batch_size is not a multiple of accumulate_steps times the
+      devices along 'data'; or its crop is not a multiple of the devices along
+      'space', or too small for them.
   """
   data, space = mesh.shape['data'], mesh.shape['space']
   if stage.batch_size % (data * config.accumulate_steps):

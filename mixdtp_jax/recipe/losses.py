@@ -1,4 +1,7 @@
-"""Training losses: one number of an image pair, and their published sum."""
+"""Training losses: of one image each, and their weighted sum of two.
+
+Images are (B, H, W, 3) in [0, 1]; a loss is a scalar.
+"""
 
 from collections.abc import Callable
 
@@ -10,39 +13,39 @@ from mixdtp_jax.ops import ssim
 
 
 def negative_ssim(restored: jax.Array, clean: jax.Array) -> jax.Array:
-  """-SSIM with an 11x11 Gaussian, sigma 1.5, zero "same" padding."""
+  """Computes -SSIM, with zeros around the images; see `ops.ssim`."""
   return -ssim.ssim(restored, clean, padding='SAME').mean()
 
 
 def ssim_as_published(restored: jax.Array, clean: jax.Array) -> jax.Array:
-  """+SSIM, which pushes the image AWAY from the clean one.
+  """Computes +SSIM, which pushes the image AWAY from the clean one.
 
-  The MixDTPNet repository trains its coarse image with this sign; it is here
-  to reproduce that recipe, not to be chosen.
+  The MixDTPNet repository trains its coarse image with this sign. It is here
+  only to reproduce that recipe.
   """
   return -negative_ssim(restored, clean)
 
 
 def mse(restored: jax.Array, clean: jax.Array) -> jax.Array:
-  """Mean squared error."""
+  """Computes the mean squared error."""
   return jnp.square(restored - clean).mean()
 
 
 def l1(restored: jax.Array, clean: jax.Array) -> jax.Array:
-  """Mean absolute error."""
+  """Computes the mean absolute error."""
   return jnp.abs(restored - clean).mean()
 
 
 def charbonnier(restored: jax.Array, clean: jax.Array) -> jax.Array:
-  """Mean of sqrt(error^2 + 0.001^2), a smooth l1 (arXiv:1710.01992)."""
+  """Computes the mean of sqrt(error^2 + 0.001^2) (arXiv:1710.01992)."""
   return jnp.sqrt(jnp.square(restored - clean) + 1e-6).mean()
 
 
 def ssim_l1(restored: jax.Array, clean: jax.Array) -> jax.Array:
-  """-0.84 SSIM + 0.16 l1, weighted as in arXiv:1511.08861.
+  """Computes -0.84 SSIM + 0.16 l1, weighted as in arXiv:1511.08861.
 
-  There SSIM is of several scales. The l1 part pulls images back from where
-  SSIM is 0 and has no gradient.
+  The paper takes SSIM on several scales. The l1 part pulls images back from
+  where SSIM is 0 and has no gradient.
   """
   return 0.84 * negative_ssim(restored, clean) + 0.16 * l1(restored, clean)
 
@@ -62,7 +65,7 @@ LOSSES: dict[str, Loss] = {
 def make_loss(
   final: str, coarse: str, coarse_weight: float
 ) -> Callable[[Outputs, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
-  """loss(outputs, clean) = final(...) + coarse_weight * coarse(...).
+  """Makes the loss final(image) + coarse_weight * coarse(coarse image).
 
   Args:
     final: key of LOSSES for the final image. The paper's is negative_ssim.
@@ -70,16 +73,16 @@ def make_loss(
     coarse_weight: the paper's is 0.5.
 
   Returns:
-    A function of outputs and clean images (B, H, W, 3) in [0, 1] that gives
-    the scalar loss and its terms before weighting, all float32.
+    A function from outputs and clean images to the scalar loss and its terms
+    before weighting, all float32.
 
   Raises:
     ValueError: a name is unknown.
   """
-  for knob, name in (('final', final), ('coarse', coarse)):
+  for option, name in (('final', final), ('coarse', coarse)):
     if name not in LOSSES:
       raise ValueError(
-        f'loss.{knob} = {name!r}: choose from {", ".join(LOSSES)}'
+        f'loss.{option} = {name!r}: choose from {", ".join(LOSSES)}'
       )
 
   def loss(outputs, clean):

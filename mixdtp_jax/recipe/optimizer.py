@@ -9,11 +9,11 @@ from mixdtp_jax.recipe.schedules import make_schedule
 def make_optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
-  """Clipping and Adam or AdamW as `config.optimizer` says.
+  """Makes the optimizer of `config.optimizer`: clipping, then Adam or AdamW.
 
   Raises:
-    ValueError: the optimizer's name is unknown, or adam is given a weight
-      decay, which only adamw applies.
+    ValueError: the optimizer's name is unknown, or adam has a weight decay,
+      which only adamw applies.
   """
   optimizer = config.optimizer
   betas = {'b1': optimizer.b1, 'b2': optimizer.b2, 'eps': optimizer.eps}

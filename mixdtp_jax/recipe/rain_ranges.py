@@ -1,6 +1,6 @@
-"""How strong and of which kind drawn rain is: ranges, and presets of them.
+"""Strength and kinds of drawn rain: ranges, and presets of them.
 
-Apart from rain.py, so that a configuration lists them without TensorFlow.
+data/rain/draw.py draws it. This file needs no TensorFlow, for configurations.
 """
 
 import dataclasses
@@ -12,31 +12,31 @@ Range = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class RainRanges:
-  """What `rain.add_rain` draws uniformly, each from (low, high).
+  """Ranges (low, high) from which `add_rain` draws values uniformly.
 
-  A strength that is drawn below 0 is 0: of the images of noise = (-0.01, 0.03)
-  a quarter have none. With `streaks`, `veil`, `drops`, `noise` and `jpeg` all
-  at (0, 0) an image stays as it is.
+  A strength below 0 counts as 0: with noise = (-0.01, 0.03), a quarter of the
+  images have no noise. With `streaks`, `veil`, `drops`, `noise` and `jpeg` all
+  at (0, 0), an image is unchanged.
 
   Attributes:
-    streaks: lines for each 10,000 pixels, in all layers together.
-    angle: of the image's rain, in degrees from the vertical; above 0 it falls
-      to the right.
-    spread: standard deviation of the lines' angles about it, in degrees.
-    depth: of the layers, as a multiple of the nearest drops' distance.
-    length: of each line at depth 1, in pixels.
-    width: of the image's lines at depth 1, the standard deviation of their
-      profile in pixels.
-    brightness: the light that a line adds at its peak, 0 to 1; each line's.
+    streaks: lines per 10,000 pixels, in all layers together.
+    angle: direction of an image's rain, in degrees from the vertical; above 0
+      it falls to the right.
+    spread: standard deviation of the lines' angles, in degrees.
+    depth: distance of the layers, as a multiple of the nearest drops'.
+    length: length of each line at depth 1, in pixels.
+    width: standard deviation of the lines' profile at depth 1, in pixels, for
+      all lines of an image.
+    brightness: light that each line adds at its peak, 0 to 1.
     occlusion: share of the background that a line of brightness 1 hides, 0
       to 1.
     veil: optical depth of the haze for each line per 10,000 pixels.
     airlight: gray value of the haze, 0 to 1.
-    drops: drops on the lens for each 10,000 pixels.
-    radius: of each drop on the lens, in pixels.
-    shrink: how much smaller a drop shows the scene, as a factor.
-    noise: standard deviation of the sensor's noise, of values in [0, 1].
-    jpeg: loss of JPEG quality, 100 - quality; from 0 on to 99.
+    drops: drops on the lens per 10,000 pixels.
+    radius: radius of each drop on the lens, in pixels.
+    shrink: factor by which a drop shows the scene smaller.
+    noise: standard deviation of the sensor's noise, for values in [0, 1].
+    jpeg: loss of JPEG quality, 100 - quality, at most 99.
   """
 
   streaks: Range = (5.0, 50.0)
@@ -56,7 +56,7 @@ class RainRanges:
   jpeg: Range = (0.0, 0.0)
 
   def __post_init__(self):
-    """Makes every range two floats.
+    """Converts every range to two floats.
 
     Raises:
       ValueError: a range is not two ascending numbers within its limits.
@@ -92,8 +92,8 @@ _LIMITS: dict[str, Range] = {
   'jpeg': (-math.inf, 99.0),
 }
 
-# Rain100L adds its streaks to the image, all of one direction and nothing
-# else; `light` follows the quantiles and correlations of those.
+# Rain100L adds streaks of one direction to an image, and nothing else. `light`
+# follows the quantiles and correlations of its streaks.
 PRESETS: dict[str, RainRanges] = {
   'light': RainRanges(),
   'heavy': RainRanges(
@@ -126,12 +126,12 @@ PRESETS: dict[str, RainRanges] = {
 
 
 def as_mapping(ranges: RainRanges) -> dict[str, Range]:
-  """The ranges as `config.data.rain` has them."""
+  """Returns the ranges as a mapping, as in `config.data.rain`."""
   return dataclasses.asdict(ranges)
 
 
 def make_rain_ranges(mapping: Mapping[str, Range]) -> RainRanges:
-  """The ranges of a mapping with exactly their names.
+  """Makes the ranges of a mapping with exactly their names.
 
   Raises:
     ValueError: a name is missing or unknown, or a range does not fit.

@@ -5,11 +5,11 @@ import optax
 
 
 def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """The learning rate of update 0, 1, ... as `config.schedule` says.
+  """Makes the function of `config.schedule` from update to learning rate.
 
   Raises:
-    ValueError: the schedule's name is unknown, its rate not positive, or its
-      steps contradict.
+    ValueError: the schedule's name is unknown, its rate is not positive, or
+      its updates contradict each other.
   """
   schedule = config.schedule
   rate, warmup = schedule.learning_rate, schedule.warmup_steps
@@ -30,7 +30,7 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
       rate, {b - warmup: schedule.factor for b in schedule.boundaries}
     )
   elif schedule.name == 'cosine':
-    # The last update is number num_train_steps - 1; it has the final rate.
+    # The last update, number num_train_steps - 1, has the final rate.
     steps = max(config.num_train_steps - warmup - 1, 1)
     main = optax.cosine_decay_schedule(
       rate, steps, alpha=schedule.final_rate / rate

@@ -1,4 +1,4 @@
-"""Whole images of any size through a network that needs multiples of some."""
+"""Restoring of whole images, padded to the sizes that a network needs."""
 
 import functools
 from collections.abc import Callable
@@ -22,18 +22,18 @@ Apply = Callable[[Any, jax.Array], jax.Array]
 Restore = Callable[[np.ndarray], np.ndarray]
 
 
-# At module level, so that a caller who returns with new parameters and the
-# same `apply` (the evaluations of a training run) finds it compiled.
+# At module level, so that JAX finds the compiled program again for the same
+# `apply` with new parameters, as in the evaluations of a training run.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply_and_clamp(
   apply: Apply, mesh: jax.sharding.Mesh, params: Any, images: jax.Array
 ) -> jax.Array:
   if images.shape[1] >= MIN_SHARED_ROWS:
-    # Here the compiler splits heights that the devices do not divide, too.
+    # XLA also splits heights that are not a multiple of the devices.
     images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
   restored = traced_for(mesh, apply)(params, images)
   restored = jnp.clip(restored.astype(jnp.float32), 0, 1)
-  # Every host gets the whole batch, and so every host can score it.
+  # Every host gets the whole batch, so that every host can score it.
   return jax.lax.with_sharding_constraint(restored, replicated(mesh))
 
 
@@ -44,23 +44,23 @@ def make_restore(
   multiple: int,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Restore:
-  """A function from rainy images to restored ones, of any size.
+  """Makes a function that restores images of any size.
 
   Args:
-    apply: (params, images (B, H, W, 3) float32 with sides that are multiples
-      of `multiple`) -> images of that shape. It is compiled once for each
-      shape; pass the same function object again to reuse what is compiled.
-    params: any tree of arrays; an argument of the compiled code.
-    multiple: what `apply` needs, in pixels; 1 for any size.
+    apply: a function of params and images (B, H, W, 3), float32, whose sides
+      are multiples of `multiple`, to images of that shape. It is compiled once
+      for each shape; pass the same function object again to reuse programs.
+    params: any tree of arrays; an argument of the compiled program.
+    multiple: pixels that height and width must be multiples of.
     mesh: the devices that share a batch, and along 'space' the rows of each
-      image; None takes all, each for whole images.
+      image; None takes all devices, with whole images for each.
 
   Returns:
-    restore(images (B, H, W, 3) float in [0, 1]) -> float32 of that shape in
-    [0, 1]. All hosts of the mesh call it with the same images, and each gets
-    the whole result. The bottom and right are reflected up to `multiple` and
-    cut off again; a batch that the devices do not divide repeats its last
-    image. It raises ValueError for another shape or an empty batch.
+    restore: images (B, H, W, 3), float in [0, 1], to float32 images of that
+    shape in [0, 1]. All hosts of the mesh call it with the same images, and
+    each gets the whole result. Images are reflected at the bottom and right up
+    to `multiple`, and cropped again. If the devices do not divide a batch, its
+    last image is repeated. ValueError for another shape or an empty batch.
   """
   mesh = make_mesh() if mesh is None else mesh
   params = place(params, replicated(mesh))
@@ -81,15 +81,16 @@ def make_restore(
 
 
 def pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
-  """Fills batch, height and width up to what network and devices divide.
+  """Pads batch, height and width to multiples.
 
   Args:
     images: (B, H, W, 3), no side empty.
-    multiple: H and W become multiples of it, reflected at the bottom and right.
-    num_devices: B becomes a multiple of it, the last image repeated.
+    multiple: H and W become multiples of it, by reflection at the bottom and
+      right.
+    num_devices: B becomes a multiple of it, by repeating the last image.
   """
   batch, height, width, _ = images.shape
-  # numpy reflects as often as it takes, and repeats a side of one pixel.
+  # NumPy reflects as often as necessary, and repeats a side of one pixel.
   sides = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
   images = np.pad(images, sides, mode='reflect')
   rows = ((0, -batch % num_devices), (0, 0), (0, 0), (0, 0))
