@@ -181,6 +181,7 @@ def run(args: argparse.Namespace) -> int:
       compare=args.compare,
       overwrite=args.overwrite,
     )
+  _check_heic(plan.jobs)
   for source in plan.done:
     _say(args, source, 'skipped')
   failed = _restore(args, plan.jobs) if plan.jobs else 0
@@ -194,6 +195,14 @@ def run(args: argparse.Namespace) -> int:
     done = [f'{count:,} {what}' for what, count in counts.items() if count]
     logging.info('%s', ', '.join(done))
   return 1 if failed else 0
+
+
+def _check_heic(jobs: Sequence[Any]) -> None:
+  from mixdtp_jax.data import images
+
+  wanted = any(job.format == 'HEIF' for job in jobs)
+  if wanted and 'HEIF' not in images.formats():
+    raise ValueError('HEIC needs another package: pip install pillow-heif')
 
 
 def _piped_job(args: argparse.Namespace, format: str):
@@ -249,6 +258,11 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
   settings = batch.Settings(
     args.quality, not args.strip_metadata, args.overwrite
   )
+  if args.memory:
+    # 30 bytes for a pixel: what was read, as float, restored, and encoded.
+    settings = dataclasses.replace(
+      settings, max_pixels=args.memory // 30, ahead=args.memory // 500
+    )
   progress = _Progress(len(jobs))
   failed = 0
   for work in batch.restore_files(

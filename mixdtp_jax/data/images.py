@@ -113,7 +113,7 @@ def opened(
   try:
     with _binary(image, name) as file:
       _check_format(file, name)
-      with Image.open(file, formats=_formats()) as found:
+      with Image.open(file, formats=formats()) as found:
         if found.width * found.height > max_pixels:
           raise ImageError(
             f'{name} has {found.width}x{found.height} pixels, more than the '
@@ -128,7 +128,7 @@ def opened(
     ) from None
   except UnidentifiedImageError:
     raise ImageError(
-      f'{name} cannot be decoded: it is none of {", ".join(_formats())}, or '
+      f'{name} cannot be decoded: it is none of {", ".join(formats())}, or '
       'its header is damaged'
     ) from None
   except MemoryError:
@@ -271,7 +271,7 @@ def _check_rgb(file: Image.Image, name: str) -> None:
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
   """Prepares Pillow and names the formats that it can read here."""
   # A long text in a PNG is no reason to refuse it.
   PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
@@ -303,7 +303,7 @@ def _check_format(file: BinaryIO, name: str) -> None:
   head = file.read(32)
   file.seek(0)
   is_heic = head[4:8] == b'ftyp' and any(brand in head for brand in _HEIC)
-  if is_heic and 'HEIF' not in _formats():
+  if is_heic and 'HEIF' not in formats():
     raise ImageError(
       f'{name} is HEIC, which needs another package: pip install pillow-heif'
     )

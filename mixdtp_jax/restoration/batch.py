@@ -105,6 +105,12 @@ class Work:
       self.job.source, STDIN, self.settings.max_pixels
     )
     pixels = self.picture.height * self.picture.width
+    most = 4 * self.settings.max_pixels  # all frames are held when restored
+    if self.picture.count * pixels > most:
+      raise ImageError(
+        f'{self.picture.name} has {self.picture.count:,} frames, with more '
+        f'than {most:,} pixels in all: split it'
+      )
     if self.picture.count == 1 and pixels <= self.settings.ahead:
       self._read()
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import mixdtp_jax
 from mixdtp_jax.cli.main import run_command
+from mixdtp_jax.data import images
 from mixdtp_jax.restoration import batch
 from mixdtp_jax.restoration.pictures import open_picture
 from tests.conftest import REPOSITORY
@@ -252,6 +253,29 @@ def test_what_cannot_work_is_refused_at_the_start(derain, words, message):
   assert err.count('\n') == 1
   assert message in err
   assert files() == {'a.png', 'b/a.png'}
+
+
+def test_heic_needs_its_package(derain, monkeypatch):
+  put('a.png')
+  monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+  images.formats.cache_clear()
+  status, _, err = derain('a.png', '--format', 'heic')
+  images.formats.cache_clear()
+  assert (status, files()) == (1, {'a.png'})
+  assert err == 'error: HEIC needs another package: pip install pillow-heif\n'
+
+
+def test_what_does_not_fit_is_refused(derain):
+  put('a.png')
+  status, _, err = derain('a.png', '--memory', '30kB')
+  assert status == 1
+  assert 'a.png has 48x36 pixels, more than the 1,000 that' in err
+  first, *others = (hostile.smooth(seed) for seed in range(6))
+  first.save('b.gif', save_all=True, append_images=others)
+  status, _, err = derain('b.gif', '--memory', '60kB')
+  assert status == 1
+  assert 'b.gif has 6 frames, with more than 8,000 pixels in all' in err
+  assert files() == {'a.png', 'b.gif'}
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(derain, monkeypatch):

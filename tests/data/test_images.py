@@ -197,11 +197,11 @@ def test_strange_names_are_shown_on_one_line():
 
 def test_heic_says_what_is_missing(monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'pillow_heif', None)
-  images._formats.cache_clear()
+  images.formats.cache_clear()
   data = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(100)
   with pytest.raises(ImageError, match='beach is HEIC.*pip install pillow-he'):
     images.read_image(data, 'beach')
-  images._formats.cache_clear()
+  images.formats.cache_clear()
 
 
 @pytest.mark.filterwarnings('ignore')  # Pillow's, of damaged tags
