@@ -1,9 +1,7 @@
-"""Checkpoints of a training run: WORKDIR/checkpoints/STEP, by orbax.
+"""Restoring of checkpoints.
 
-Each holds the parameters, their moving average where the run has one, the
-optimizer's state and the run's whole configuration, and is complete or not
-there at all. Its arrays have checksums, so that one which was damaged later
-cannot be read; then the one before is.
+If orbax cannot read the newest checkpoint, the previous one is used. Orbax
+notices lost and truncated files, but not every changed bit.
 """
 
 import itertools
@@ -30,7 +28,7 @@ T = TypeVar('T')
 
 
 class OtherNetworkError(ValueError):
-  """A checkpoint is of another network than the one that asks for it."""
+  """A checkpoint is of another network than the run that restores it."""
 
 
 def restore_or_init(
@@ -39,15 +37,15 @@ def restore_or_init(
   init: Callable[[], TrainState],
   sharding: jax.sharding.Sharding,
 ) -> TrainState:
-  """The newest saved state that can be read, or a fresh one where none is.
+  """Returns the newest readable state, or a fresh one if there is none.
 
   Damaged checkpoints are moved to WORKDIR/damaged_checkpoints.
 
   Args:
-    manager: of `make_manager`.
-    config: of the run that asks.
+    manager: the result of `make_manager`.
+    config: the configuration of the run that continues.
     init: makes the fresh state; jittable.
-    sharding: where each array of the state shall lie.
+    sharding: the layout of each array of the state.
 
   Raises:
     OtherNetworkError: the checkpoint is of another model or optimizer; the
@@ -73,7 +71,7 @@ def restore_or_init(
     restored = manager.restore(step, args=ocp.args.Composite(**items))
     average = restored.get(EMA)
     if abstract.ema_params is not None and average is None:
-      # The run had no average so far: it begins here.
+      # The run had no average so far: it starts here.
       average = jax.tree.map(jnp.copy, restored.params)
     number = place(np.asarray(step, abstract.step.dtype), sharding)
     return TrainState(number, restored.params, restored.opt_state, average)
@@ -87,15 +85,15 @@ def restore_or_init(
 def newest_readable(
   manager: ocp.CheckpointManager, read: Callable[[int], T]
 ) -> tuple[T, list[int]]:
-  """Reads the newest checkpoint, or the newest before it that is not damaged.
+  """Reads the newest checkpoint that is not damaged.
 
   Args:
     manager: has at least one checkpoint.
-    read: step -> what is wanted of that checkpoint.
+    read: a function of a step, which reads from that checkpoint.
 
   Returns:
-    What `read` gave, and the newer steps, which are damaged. These were
-    reported and stay where they are.
+    The result of `read`, and the newer steps, which are damaged. They have been
+    logged and are left in place.
 
   Raises:
     OtherNetworkError, NewerFormatError: `read` raised it.
@@ -108,21 +106,21 @@ def newest_readable(
       return read(step), list(damaged)
     except (OtherNetworkError, NewerFormatError):
       raise
-    # Of a lost file orbax makes ValueError, KeyError, FileNotFoundError or a
-    # bare Exception. Nothing is moved unless an older one can be read, so an
-    # error of another kind does no harm here.
+    # For a lost file, orbax raises ValueError, KeyError, FileNotFoundError or a
+    # bare Exception. Catching all is safe, because nothing is moved unless an
+    # older checkpoint can be read.
     except Exception as error:  # noqa: BLE001
       damaged[step] = f'{path}: {reason(error)}'
       logging.error('Damaged checkpoint %s', damaged[step])
   raise ValueError(
     f'none of the {len(damaged)} checkpoints can be read. '
     + '; '.join(damaged.values())
-    + '. Restore one from a copy, or use another workdir to start afresh.'
+    + '. Restore one from a copy, or start again in another workdir.'
   )
 
 
 def _set_aside(manager, steps) -> None:
-  """Moves damaged checkpoints away: their steps will be saved again."""
+  """Moves damaged checkpoints away, because their steps are saved again."""
   if not steps:
     return
   folder = manager.directory.parent / 'damaged_checkpoints'
@@ -137,14 +135,14 @@ def _set_aside(manager, steps) -> None:
       os.rename(manager.directory / str(step), free)
       logging.error('Moved the damaged checkpoint to %s', free)
 
-  # Also waits until every host has done with them.
+  # This also waits until no host reads them any more.
   hosts.check_same('the list of damaged checkpoints', str(steps))
   hosts.in_turn(lambda: move() if hosts.is_first() else None)
   manager.reload()
 
 
 def _has_ema(saved: dict) -> bool:
-  # Checkpoints that are older than the knob do not have it.
+  # Old checkpoints do not have this option.
   return saved.get('ema_decay', 0) > 0
 
 
@@ -164,9 +162,9 @@ def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
 def restore_params(
   manager: ocp.CheckpointManager, step: int, abstract: dict
 ) -> dict:
-  """The parameters of the checkpoint of a step, on one device of this host.
+  """Reads a checkpoint's parameters, averaged ones if it has them.
 
-  Their moving average, where the run has one.
+  They are placed on this host's first device.
   """
   item = EMA if _has_ema(restore_config(manager, step)) else 'params'
   args = ocp.args.StandardRestore(on_one_device(abstract))
@@ -174,7 +172,7 @@ def restore_params(
 
 
 def on_one_device(abstract: dict) -> dict:
-  """Abstract arrays, to be restored on this host's first device."""
+  """Returns abstract arrays that orbax restores on this host's first device."""
   sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),

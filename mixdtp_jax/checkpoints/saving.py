@@ -1,4 +1,9 @@
-"""Saving checkpoints of a training run: WORKDIR/checkpoints/STEP, by orbax."""
+"""Saving of checkpoints: WORKDIR/checkpoints/STEP, by orbax.
+
+A checkpoint holds the parameters, their moving average if the run has one, the
+optimizer's state, and the run's whole configuration with a format number. It is
+complete or absent.
+"""
 
 import contextlib
 import os
@@ -16,10 +21,10 @@ EMA = 'ema_params'  # an item that only runs with ema_decay have
 
 class _Manager(ocp.CheckpointManager):
   def reached_preemption(self, step: int) -> bool:
-    """Leaves that to preemption.py.
+    """Returns False: training/preemption.py watches for preemption.
 
-    Orbax asks JAX while it saves and, in a thread, when it has saved, with
-    steps that are behind by then: JAX would agree on a moment that is past.
+    Orbax would ask JAX from a thread, after saving, with a step that is in the
+    past by then.
     """
     del step
     return False
@@ -28,14 +33,14 @@ class _Manager(ocp.CheckpointManager):
 def make_manager(
   workdir: str | os.PathLike, *, keep: int | None = None
 ) -> ocp.CheckpointManager:
-  """Opens (and creates) the checkpoints of a run, to save some.
+  """Opens (and creates) the checkpoints of a run for saving.
 
-  What a killed run left half-saved is removed: only one run may do this at a
-  time (see run_lock.py).
+  Half-saved checkpoints of a killed run are removed, so only one run may do
+  this at a time: see training/run_lock.py.
 
   Args:
     workdir: the run's folder.
-    keep: how many of the newest are kept; None is all.
+    keep: number of newest checkpoints to keep; None keeps all.
   """
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, cleanup_tmp_directories=True
@@ -44,7 +49,7 @@ def make_manager(
 
 
 def open_manager(workdir: str | os.PathLike) -> ocp.CheckpointManager:
-  """Opens the checkpoints of a run, to read them; it may be going on."""
+  """Opens the checkpoints of a run for reading, even while it trains."""
   options = ocp.CheckpointManagerOptions(create=False)
   return ocp.CheckpointManager(_folder(workdir), options=options)
 
@@ -58,12 +63,12 @@ def save(
   state: TrainState,
   config: ml_collections.ConfigDict,
 ) -> None:
-  """Starts to save a state under its step; training may go on meanwhile.
+  """Starts to save a state under its step; training continues meanwhile.
 
-  A step that is saved already stays as it is.
+  A step that is saved already is left alone.
 
   Raises:
-    OSError: this one, or the one before, cannot be saved; see `wait`.
+    OSError: this state or the previous one cannot be saved; see `wait`.
   """
   step = int(state.step)
   if step == manager.latest_step():
@@ -81,11 +86,11 @@ def save(
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
-  """Waits until what `save` started is on the disk.
+  """Waits until the checkpoint that `save` started is on the disk.
 
   Raises:
     OSError: it could not be written, as on a full disk; the message names the
-      last good checkpoint, which is as it was.
+      last good checkpoint, which is unchanged.
   """
   with _named_failure(manager, manager.latest_step()):
     manager.wait_until_finished()
@@ -95,7 +100,7 @@ def wait(manager: ocp.CheckpointManager) -> None:
 def _named_failure(manager, step) -> Iterator[None]:
   try:
     yield
-  # The latter is how a full disk shows in the threads that write arrays.
+  # ValueError: TensorStore's error for a full disk.
   except (OSError, ValueError) as error:
     manager.reload()
     raise OSError(
@@ -108,7 +113,7 @@ def _named_failure(manager, step) -> Iterator[None]:
 def last_good(
   manager: ocp.CheckpointManager, *, before: int | None = None
 ) -> str:
-  """Names the newest checkpoint (of a step before that), for a message."""
+  """Returns a clause that names the newest checkpoint, before a given step."""
   steps = [s for s in manager.all_steps() if before is None or s < before]
   if not steps:
     return 'no checkpoint was saved before'
@@ -116,6 +121,6 @@ def last_good(
 
 
 def reason(error: Exception) -> str:
-  """The first line of an error, which of tensorstore's are very long."""
+  """Returns the first line of an error, at most 300 characters."""
   text = str(error).partition('\n')[0]
   return f'{type(error).__name__}: {text[:300]}'

@@ -7,14 +7,14 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-  """All that training carries from one update to the next.
+  """Everything that training carries from one update to the next.
 
   Attributes:
     step: updates applied, int32 scalar; also the index of the next batch and
       the name of the checkpoint.
     params: the network's parameters, float32.
     opt_state: the optimizer's state.
-    ema_params: the exponential moving average of params; None without one.
+    ema_params: the exponential moving average of params, or None.
   """
 
   step: jax.Array
@@ -24,5 +24,5 @@ class TrainState:
 
   @property
   def eval_params(self) -> dict:
-    """What is evaluated and exported: the average where there is one."""
+    """The parameters to evaluate and export: averaged ones if there are any."""
     return self.params if self.ema_params is None else self.ema_params

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: files that are complete or absent."""
 
 import contextlib
 import json
@@ -33,10 +33,13 @@ def _json_safe(value: Any) -> Any:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[str]:
-  """A temporary name to write; it becomes `path`, or goes on an error."""
+  """Yields a temporary name to write, which then replaces `path`.
+
+  After an error, `path` is unchanged and the temporary file is gone.
+  """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  # A folder of our own gives the new file the permissions of any other.
+  # In a folder of our own, the new file gets the usual permissions.
   with tempfile.TemporaryDirectory(
     dir=path.parent, prefix='.writing-'
   ) as folder:

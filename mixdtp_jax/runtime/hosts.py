@@ -1,7 +1,7 @@
-"""Several processes, on one host or on many, that work as one.
+"""Processes that work together, on one machine or on several.
 
-Every process runs the same program; each sees its own devices and all of them
-share one mesh. "Host" stands for such a process here, as in JAX.
+Every process runs the same program and sees its own devices; all devices form
+one mesh. As in JAX, "host" means such a process.
 """
 
 import collections
@@ -26,27 +26,27 @@ def initialize(
   num_processes: int | None = None,
   process_id: int | None = None,
 ) -> None:
-  """Joins the other processes, before anything else is asked of JAX.
+  """Joins the other processes. Call it before any other use of JAX.
 
-  Without arguments, JAX asks the cluster: a TPU slice, Slurm (`srun`), Open MPI
-  (`mpirun`). Slurm and Open MPI start one process for each GPU. Where there is
-  no cluster, or one process alone, nothing is done.
+  Without arguments, JAX asks the cluster: a TPU slice, Slurm (`srun`) or Open
+  MPI (`mpirun`). Slurm and Open MPI start one process for each GPU. Without a
+  cluster, or with one process, nothing happens.
 
   Args:
-    coordinator: HOST:PORT of process 0, on a port that is free there.
-    num_processes: of all hosts together.
-    process_id: of this one, from 0 on.
+    coordinator: HOST:PORT of process 0, with a port that is free there.
+    num_processes: number of processes in all.
+    process_id: number of this process, from 0.
 
   Raises:
-    ValueError: some arguments are missing, the cluster does not tell enough,
-      or the processes have different numbers of devices.
-    RuntimeError: JAX was used before, or not all processes came.
+    ValueError: some arguments are missing, the cluster does not say enough, or
+      the processes have different numbers of devices.
+    RuntimeError: JAX was used before, or a process did not come.
   """
   given = (coordinator, num_processes, process_id)
   if any(value is not None for value in given):
     if None in given:
       raise ValueError(f'{_OPTIONS} belong together: give all three')
-    # The options say it all: a process has every device that it sees.
+    # The options say everything: a process has every device that it sees.
     jax.distributed.initialize(*given, cluster_detection_method='deactivate')
   elif cluster := _cluster():
     try:
@@ -62,8 +62,8 @@ def initialize(
 
 
 def _cluster() -> str | None:
-  """The cluster that started this process beside others, if one did."""
-  # Set by srun alone: a script that sbatch starts has no other processes.
+  """Returns the cluster that started this and other processes, or None."""
+  # Only srun sets this: a script started by sbatch has no other processes.
   if int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1:
     return 'Slurm'
   if int(os.environ.get('OMPI_COMM_WORLD_SIZE', '1')) > 1:
@@ -71,8 +71,8 @@ def _cluster() -> str | None:
   names = ('TPU_PROCESS_ADDRESSES', 'TPU_WORKER_HOSTNAMES')
   if any(',' in os.environ.get(name, '') for name in names):
     return 'the TPU slice'
-  # On a virtual machine only the metadata server knows the slice. JAX itself
-  # sets the variable where it finds no TPU.
+  # On a virtual machine, only the metadata server knows the slice. JAX itself
+  # sets the variable if it finds no TPU.
   chips = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
   if (
     chips
@@ -89,26 +89,26 @@ def _check_devices() -> None:
   if len(set(counts.values())) > 1:
     found = ', '.join(f'{i} has {counts[i]}' for i in sorted(counts))
     raise ValueError(
-      f'the processes have different numbers of devices ({found}): start each '
-      'with as many'
+      f'the processes have different numbers of devices ({found}): start all '
+      'with the same number'
     )
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes files and prints."""
+  """Returns whether this is the process that writes files and prints."""
   return jax.process_index() == 0
 
 
 def in_turn(work: Callable[[], T]) -> T:
-  """Does `work` on the first host, and when it is done there, on the others.
+  """Does `work` on the first host, and then on the others.
 
-  What the first one wrote into a shared folder is found there by the others;
-  where each has a folder of its own, each writes it. `work` must not wait for
-  other hosts, as reading a checkpoint does: they are not there yet.
+  So the others find what the first host wrote into a shared folder; if each
+  host has its own folder, each writes it. `work` must not wait for other hosts,
+  as reading a checkpoint does, because they have not started it yet.
 
   Raises:
-    RuntimeError: on the others, when `work` failed on the first; that one
-      raises what `work` does.
+    RuntimeError: on the other hosts, if `work` failed on the first; the first
+      host raises the error of `work`.
   """
   if not is_first():
     if not _from_first(0):
@@ -124,10 +124,10 @@ def in_turn(work: Callable[[], T]) -> T:
 
 
 def check_same(what: str, text: str) -> None:
-  """Compares a text between all hosts.
+  """Checks that a text is the same on all hosts.
 
   Raises:
-    ValueError: on all of them, where it is not the same on all.
+    ValueError: on all hosts, if it differs on one.
   """
   number = np.int32(zlib.crc32(text.encode()) >> 1)
   numbers = np.ravel(multihost_utils.process_allgather(number))
@@ -139,5 +139,5 @@ def check_same(what: str, text: str) -> None:
 
 
 def _from_first(number: int) -> int:
-  """The first host's number, on every host."""
+  """Returns the first host's number, on every host."""
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

@@ -1,4 +1,4 @@
-"""The devices as a mesh, and how batches and parameters lie on it."""
+"""The mesh of devices, and the layout of batches and parameters on it."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,23 +10,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _Function = TypeVar('_Function', bound=Callable)
 
-# Of an image whose rows devices share, at least. XLA (of JAX 0.10.2) splits the
-# 3x3 convolution of 2 rows, an eighth of 16, wrongly: without any error its
-# results are others.
+# Fewest rows of an image that devices may share. XLA (of JAX 0.10.2) splits the
+# 3x3 convolution of 2 rows, an eighth of 16, wrongly: it gives other results
+# without an error.
 MIN_SHARED_ROWS = 32
 
 
 def make_mesh(
   devices: Sequence[jax.Device] | None = None, *, space: int = 1
 ) -> Mesh:
-  """All devices of all hosts (or those given) along axes 'data' and 'space'.
+  """Makes a mesh with axes 'data' and 'space'.
 
-  The axes are Auto: under JAX's default, Explicit, the reshapes of the
-  attention are refused.
+  The axes are Auto: JAX's default, Explicit, refuses the attention's reshapes.
 
   Args:
-    devices: in the order of the mesh; neighbours share an image.
-    space: devices that share the rows of each image.
+    devices: the devices in the order of the mesh, so that neighbours share an
+      image; None takes all devices of all hosts.
+    space: number of devices that share the rows of each image.
 
   Raises:
     ValueError: `space` does not divide the number of devices.
@@ -46,20 +46,20 @@ def make_mesh(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Images (B, H, W, C): B split along 'data', H along 'space'."""
+  """Returns the layout of images: B split along 'data', H along 'space'."""
   return NamedSharding(mesh, PartitionSpec('data', 'space'))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Arrays of which every device has a copy."""
+  """Returns the layout of arrays that every device holds in full."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def traced_for(mesh: Mesh, function: _Function) -> _Function:
-  """The function, by its name, which JAX is to trace for devices of a mesh.
+  """Wraps `function` so that it is traced with `mesh` as the abstract mesh.
 
-  Kernels that XLA cannot split by itself find there how images lie: see
-  residual_feed_forward.py.
+  Pallas kernels read that mesh to split themselves, because XLA cannot split
+  them: see ops/fused_feed_forward.py.
   """
 
   @functools.wraps(function)
@@ -71,11 +71,11 @@ def traced_for(mesh: Mesh, function: _Function) -> _Function:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Lays arrays out over the devices of all hosts.
+  """Places arrays on the devices of all hosts.
 
   Args:
-    tree: of arrays whose values every host has in whole, and alike.
-    sharding: how they shall lie.
+    tree: arrays; every host has all of the same values.
+    sharding: the layout.
   """
 
   def to_global(x):

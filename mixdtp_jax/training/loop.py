@@ -1,4 +1,4 @@
-"""Training: the loop around the update, on one page."""
+"""The training loop."""
 
 import contextlib
 import functools
@@ -43,25 +43,24 @@ def train_and_evaluate(
   """Trains from the newest checkpoint in `workdir`, or from the start.
 
   Writes metrics for TensorBoard, checkpoints, and after the last update the
-  results of the test images, all under `workdir`; these it prints too. Of
-  several hosts, which all call this alike, the first does so. On SIGTERM it
-  saves the state and returns.
+  scores of the test images into `workdir`, and prints the scores. All hosts
+  call this in the same way; the first one writes. On SIGTERM it saves the
+  state and returns.
 
   Args:
-    config: configs/default.py with its knobs set.
-    workdir: the run's folder, which all hosts share; created where it does not
-      exist.
+    config: configs/default.py with its options set.
+    workdir: the run's folder, which all hosts share; created if missing.
 
   Returns:
-    The state after config.num_train_steps updates, or on SIGTERM after fewer.
+    The state after config.num_train_steps updates, or after fewer on SIGTERM.
 
   Raises:
     ValueError: the configuration contradicts itself, the data, the weights to
-      start from or the checkpoints in `workdir`, or these are past the last
-      update; or the hosts were not started alike.
-    RuntimeError: another run is going on in `workdir`.
+      start from or the checkpoints in `workdir`; these are past the last
+      update; or the hosts were started differently.
+    RuntimeError: another run is active in `workdir`.
     OSError: a checkpoint could not be saved.
-    FloatingPointError: loss or gradient is not finite any more.
+    FloatingPointError: loss or gradient is no longer finite.
     CollapseError: the SSIM of the restored images stays at 0.
   """
   config = _with_data_dir(config, workdir)
@@ -90,14 +89,14 @@ def train_and_evaluate(
       config=config,
       mesh=mesh,
       writer=writer,
-      look=watch.look,
+      check=watch.check,
     )
     batches = log.waiting_for(batches)
     try:
       for step, batch in zip(range(start, end), batches, strict=False):
         state, scalars = step_fn(state, batch)  # state.step is step + 1 now
         log.add(step + 1, scalars)
-        watch.look()
+        watch.check()
         if _due(step + 1, config.checkpoint_every_steps, end):
           log.check()
           logging.info('Saving checkpoint %d', step + 1)
@@ -115,11 +114,13 @@ def train_and_evaluate(
 
 @contextlib.contextmanager
 def _closing(opened):
-  """Closes at the end; after an error, that one is told, not its sequels."""
+  """Works like contextlib.closing, but an error in the body hides later ones.
+
+  On a full disk, for example, close() fails as well.
+  """
   try:
     yield opened
   except BaseException:
-    # On a full disk, what was opened cannot be finished either.
     with contextlib.suppress(Exception):
       opened.close()
     raise
@@ -133,7 +134,7 @@ def _make_writer(workdir):
 
 
 def _open_data(config, *, start_step, mesh):
-  """The training batches and the test images; what is wrong with them shows."""
+  """Opens training batches and test images, so that bad data fails now."""
   batches = train_batches.train_batches(
     config, start_step=start_step, mesh=mesh
   )
@@ -145,7 +146,7 @@ def _open_data(config, *, start_step, mesh):
 
 
 def _save_and_tell(manager, state, config):
-  """The end of a run that has to give way."""
+  """Saves the state after SIGTERM, and logs how to continue."""
   saving.save(manager, state, config)
   saving.wait(manager)
   logging.info(
@@ -162,9 +163,10 @@ def _due(step: int, every: int, end: int) -> bool:
 
 
 def _compiled_kept(config, workdir):
-  """Within it, compiled programs are kept for the run's next start.
+  """Keeps compiled programs for the run's next start while the body runs.
 
-  In the folder of JAX's own settings, if they name one and the knob does not.
+  They go to the option's folder, else to that of JAX's own settings, else into
+  the workdir.
   """
   usual = jax.config.jax_compilation_cache_dir
   folder = config.compilation_cache_dir or usual
@@ -176,7 +178,7 @@ def _compiling_into(folder):
   usual = jax.config.jax_compilation_cache_dir
   try:
     jax.config.update('jax_compilation_cache_dir', folder)
-    # JAX looks at the setting once, unless it is told to look again.
+    # JAX reads the setting only once, unless the cache is reset.
     compilation_cache.reset_cache()
     yield
   finally:
@@ -185,7 +187,7 @@ def _compiling_into(folder):
 
 
 def _with_data_dir(config, workdir):
-  """A copy whose data_dir names a folder."""
+  """Returns a copy whose data_dir is set."""
   config = config.copy_and_resolve_references()  # ConfigDict(...) shares parts
   if not config.data.data_dir:
     config.data.data_dir = str(pathlib.Path(workdir).absolute() / 'data')
@@ -197,20 +199,19 @@ def start_state(
   config: ml_collections.ConfigDict,
   sharding: jax.sharding.Sharding,
 ) -> TrainState:
-  """The newest saved state; where there is none, a fresh one at step 0.
+  """Returns the newest saved state, or a fresh one at step 0 if there is none.
 
-  The fresh one has the weights of config.init_from, or where that is '',
-  weights drawn from config.seed. Its optimizer starts anew in both cases.
+  The fresh state has the weights of config.init_from, or if that is '', weights
+  drawn from config.seed. Its optimizer is fresh in both cases.
 
   Args:
-    manager: the checkpoints of the run.
-    config: of the run.
-    sharding: where each array of the state shall lie.
+    manager: the run's checkpoints.
+    config: the run's configuration.
+    sharding: the layout of each array of the state.
 
   Raises:
     FileNotFoundError, ValueError: the checkpoint or the weights are of another
-      network, or there are no weights, or the checkpoint is past the last
-      update.
+      network, there are no weights, or the checkpoint is past the last update.
   """
   cfg = make_model_config(config.model)
   optimizer = make_optimizer(config)
@@ -223,10 +224,11 @@ def start_state(
   )
   state = restoring.restore_or_init(manager, config, init, sharding)
   if config.init_from and manager.latest_step() is None:
-    # The optimizer's fresh state, zeros, is the same for any weights.
+    # The optimizer's fresh state is zeros, whatever the weights.
     params = place(load_params(config.init_from, cfg), sharding)
-    average = state.ema_params and jax.tree.map(jnp.copy, params)
-    state = state.replace(params=params, ema_params=average)
+    state = state.replace(params=params)
+    if state.ema_params is not None:
+      state = state.replace(ema_params=jax.tree.map(jnp.copy, params))
   if state.step > config.num_train_steps:
     raise ValueError(
       f'{manager.directory.parent} has made {state.step} updates already, more '
@@ -242,22 +244,21 @@ def evaluate_state(
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
   writer: metric_writers.MetricWriter,
-  look: Callable[[], None],
+  check: Callable[[], None],
   folder: pathlib.Path | None = None,
 ) -> None:
   """Scores a state on test images, and writes the means and some images.
 
   Args:
-    state: its parameters are evaluated, the averaged ones where it has them.
-    pairs: the test images, as they are to be scored.
-    config: names the network, and how many of the images count while
-      training.
+    state: the state; its averaged parameters are scored if it has them.
+    pairs: the test images.
+    config: the run's configuration; while training, it limits the images.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
-    look: called between batches; what it raises ends the evaluation.
-    folder: gets the rows of all test images as CSV and JSON, and the images,
-      and the means are printed, all by the first host; None, while training,
-      does none of it.
+    check: called between batches; its error ends the evaluation.
+    folder: at the end of a run, the folder for the scores of all test images
+      (CSV and JSON) and restored images; the means are printed too. None while
+      training.
   """
   step, cfg = int(state.step), make_model_config(config.model)
   restore = whole_image.make_restore(
@@ -276,7 +277,7 @@ def evaluate_state(
 
   def after_batch(done: int) -> None:
     tell(done)
-    look()
+    check()
 
   rows = evaluate(
     restore,
@@ -307,7 +308,7 @@ def _mean_scalars(rows) -> dict[str, float]:
 
 
 def _conclude(folder, config, step, dataset, rows, image) -> None:
-  """Writes the results of a run, and prints them among published ones."""
+  """Writes a run's results, and prints them beside published ones."""
   scores = mean_row(rows).restored
   name = published.run_name(config.eval_crop_multiple)
   context = {'step': step, 'config': config.to_dict()}

@@ -1,4 +1,4 @@
-"""SIGTERM, by which a cluster says that it will soon take the machine away."""
+"""SIGTERM, which a cluster sends before it takes the machine away."""
 
 import contextlib
 import signal
@@ -9,45 +9,45 @@ import jax
 from jax.experimental import multihost_utils
 
 
-class Preempted(Exception):  # noqa: N818 - it is no error
-  """SIGTERM came: the run is to save its state and to end."""
+class Preempted(Exception):  # noqa: N818 - not an error
+  """SIGTERM came: the run must save its state and end."""
 
 
-class Watch:
-  """Looks for SIGTERM at moments at which a run can stop."""
+class PreemptionWatch:
+  """A watch for SIGTERM, asked when a run can stop."""
 
   def __init__(self):
-    """Starts unsignalled; `watch` makes and feeds one."""
+    """Starts without a signal; `watch` sets the handler."""
     self._signalled = False
-    self._looks = 0
+    self._checks = 0
 
   def signalled(self, *_) -> None:
-    """The signal handler; it only takes a note."""
+    """Handles the signal: only records it."""
     self._signalled = True
 
-  def look(self) -> None:
-    """To be called after each update and each batch of an evaluation.
+  def check(self) -> None:
+    """Stops the run if the signal has come.
 
-    Every host calls it equally often: JAX lets them agree on one of the next
-    looks by counting them.
+    Call it after each update and each batch of an evaluation, equally often on
+    every host: JAX counts the calls to make all hosts stop at the same one.
 
     Raises:
-      Preempted: on all hosts in the same look, soon after any one of them got
-        the signal.
+      Preempted: on all hosts in the same call, soon after one of them got the
+        signal.
     """
-    self._looks += 1
+    self._checks += 1
     if self._signalled or multihost_utils.reached_preemption_sync_point(
-      self._looks
+      self._checks
     ):
       raise Preempted
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Watch]:
-  """Catches SIGTERM as long as it is open."""
-  watcher = Watch()
-  # JAX itself catches the signal where there are several processes, and Python
-  # allows handlers in the main thread alone.
+def watch() -> Iterator[PreemptionWatch]:
+  """Catches SIGTERM while the body runs."""
+  watcher = PreemptionWatch()
+  # With several processes, JAX itself catches the signal. Python allows signal
+  # handlers only in the main thread.
   main = threading.current_thread() is threading.main_thread()
   if jax.process_count() > 1 or not main:
     yield watcher

@@ -1,4 +1,4 @@
-"""One run at a time in a workdir: two would spoil each other's checkpoints."""
+"""A lock on a workdir: two runs would damage each other's checkpoints."""
 
 import contextlib
 import os
@@ -13,19 +13,20 @@ from mixdtp_jax.runtime import hosts
 
 try:
   import fcntl
-except ImportError:  # Windows: two runs are not told apart there
+except ImportError:  # on Windows there is no such lock
   fcntl = None
 
 
 @contextlib.contextmanager
 def only_run(workdir: str | os.PathLike) -> Iterator[None]:
-  """Holds WORKDIR/run.lock, which is made as needed, on behalf of all hosts.
+  """Holds WORKDIR/run.lock for all hosts while the body runs.
 
-  The kernel frees it when the process ends, however it ends; the file stays.
+  The kernel releases the lock when the process ends, even if it is killed. The
+  file stays.
 
   Raises:
-    RuntimeError: another run holds it.
-    ValueError: another host has another folder of that name.
+    RuntimeError: another run holds the lock.
+    ValueError: the workdir of another host is a different folder.
   """
   path = pathlib.Path(workdir, 'run.lock')
   file = hosts.in_turn(lambda: _lock(path) if hosts.is_first() else None)
@@ -58,7 +59,7 @@ def _lock(path: pathlib.Path):
     logging.warning(
       '%s cannot be locked (%s): start no second run in it.', path.parent, error
     )
-  # Closed at once, so that the other hosts see it on a network folder.
+  # Closed now, so that other hosts see it on a network folder.
   path.write_text(
     f'process {os.getpid()} on {socket.gethostname()}, {time.ctime()}\n'
   )

@@ -1,4 +1,4 @@
-"""The training state: parameters, optimizer, and the count of updates."""
+"""The state that a run starts from."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ def init_state(
   *,
   ema: bool = False,
 ) -> TrainState:
-  """A fresh state at step 0; its weights depend on the seed alone.
+  """Makes a state at step 0, whose weights depend only on the seed.
 
-  With `ema` their average begins at them.
+  With `ema`, their moving average starts equal to them.
   """
   image = jnp.zeros((1, network.multiple, network.multiple, 3))
   params = network.init(jax.random.key(seed), image)['params']

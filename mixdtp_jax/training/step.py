@@ -1,7 +1,8 @@
-"""One update of a training: a pure function of its state and a batch."""
+"""One update of training: a pure function of state and batch."""
 
 import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +24,25 @@ Batch = dict[str, jax.Array]
 Scalars = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Scalars]]
 LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
+Tree = TypeVar('Tree')
 
 
 def loss_and_gradients(
   params: dict, batch: Batch, *, network: Network, loss: LossFn
 ) -> tuple[Scalars, dict]:
-  """Scalars and gradients of a batch {'rainy', 'clean'} (B, H, W, 3).
+  """Computes scalars and gradients of a batch.
 
-  All are means over the images, so the mean over equal parts of a batch is
-  that of the whole: this is the per-device function of data parallelism.
+  All are means over images, so the mean over equal parts of a batch is that of
+  the whole batch.
+
+  Args:
+    params: the network's parameters.
+    batch: {'rainy', 'clean'}: (B, H, W, 3), float32, [0, 1].
+    network: the network.
+    loss: see `losses.make_loss`.
+
+  Returns:
+    Float32 scalars (loss, its terms, psnr) and the gradients of params.
   """
 
   def loss_fn(params):
@@ -44,30 +55,29 @@ def loss_and_gradients(
     loss_fn, has_aux=True
   )(params)
   error = jnp.square(jnp.clip(final, 0, 1) - batch['clean']).mean((1, 2, 3))
-  # An exact image has no finite PSNR; 100 dB stands for it.
+  # Identical images have an infinite PSNR, which counts as 100 dB.
   psnr = -10 * jnp.log10(jnp.maximum(error, 1e-10)).mean()
   scalars = {'loss': total, 'psnr': psnr}
   return scalars | {f'loss_{k}': v for k, v in terms.items()}, gradients
 
 
 def accumulate(
-  function: Callable[[dict, Batch], jax.Array], parts: int
-) -> Callable[[dict, Batch], jax.Array]:
-  """The mean of a function over equal parts of a batch, one after another.
+  function: Callable[[dict, Batch], Tree], parts: int
+) -> Callable[[dict, Batch], Tree]:
+  """Makes a function's mean over equal parts of a batch, in sequence.
 
-  Of a function that is a mean over images, like `loss_and_gradients`, it is
-  the whole batch's, for the memory of a part.
+  For a function that is a mean over images, such as `loss_and_gradients`, that
+  is the value for the whole batch, with the memory of a part.
 
   Args:
-    function: of parameters and a batch, to any tree.
-    parts: divides the batch; of a batch that is split over devices, the part
-      of each.
+    function: a function of parameters and a batch to any tree of arrays.
+    parts: number of parts; it divides each device's share of a batch.
   """
   if parts == 1:
     return function
 
   def mean(params, batch):
-    # Each takes every parts-th image: no image changes its device.
+    # Each part takes every parts-th image, so no image changes its device.
     split = jax.tree.map(
       lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
     )
@@ -93,16 +103,18 @@ def apply_gradients(
   optimizer: optax.GradientTransformation,
   ema_decay: float,
 ) -> TrainState:
-  """One update of the optimizer, and of the average where there is one."""
+  """Updates the parameters, and their average if the state has one."""
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  average = state.ema_params and jax.tree.map(
-    lambda mean, new: ema_decay * mean + (1 - ema_decay) * new,
-    state.ema_params,
-    params,
-  )
+  average = state.ema_params
+  if average is not None:
+    average = jax.tree.map(
+      lambda mean, new: ema_decay * mean + (1 - ema_decay) * new,
+      average,
+      params,
+    )
   return TrainState(state.step + 1, params, opt_state, average)
 
 
@@ -117,15 +129,15 @@ def train_step(
   accumulate_steps: int,
   ema_decay: float,
 ) -> tuple[TrainState, Scalars]:
-  """One update: a pure function of state and batch.
+  """Makes one update: a pure function of state and batch.
 
-  Under jit with the batch split over a mesh, the compiler adds the exchange
-  of gradients between devices.
+  If the batch is split over a mesh, the compiler adds the exchange of
+  gradients between devices.
 
   Returns:
     The next state and float32 scalars: loss, its terms before weighting,
-    psnr (rgb, of the batch's final images), learning_rate, and grad_norm,
-    the global norm before clipping.
+    psnr (rgb, of the batch's final images), learning_rate, and grad_norm, the
+    global norm before clipping.
   """
   of_part = functools.partial(loss_and_gradients, network=network, loss=loss)
   scalars, gradients = accumulate(of_part, accumulate_steps)(
@@ -142,10 +154,10 @@ def train_step(
 def make_train_step(
   config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
 ) -> jax.stages.Wrapped:
-  """The jitted `train_step` of a configuration; it consumes its state.
+  """Makes the jitted `train_step` of a configuration; it consumes its state.
 
   Raises:
-    ValueError: accumulate_steps or ema_decay is out of its range, or see
+    ValueError: accumulate_steps or ema_decay is out of range, or see
       `make_optimizer`, `make_loss`, `make_model_config`.
   """
   if config.accumulate_steps < 1:
@@ -174,14 +186,14 @@ def compile_ahead(
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
 ) -> Step:
-  """The step, compiled for every shape of batch that is to come.
+  """Compiles the step for every shape of batch that the run still needs.
 
-  No update of the run waits for the compiler then.
+  So no update waits for the compiler.
 
   Args:
-    step: of `make_train_step`.
-    state: what the run starts from; stages that are over are left out.
-    config: of the run.
+    step: the result of `make_train_step`.
+    state: the state that the run starts from.
+    config: the run's configuration.
     mesh: the devices that share each batch.
   """
   abstract = jax.tree.map(
@@ -206,12 +218,12 @@ def compile_ahead(
 def abstract_batch(
   batch_size: int, crop: int, mesh: jax.sharding.Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes of a batch of square crops, for the compiler.
+  """Returns the shapes and dtypes of a batch of crops, for the compiler.
 
   Args:
-    batch_size: images.
-    crop: pixels of each side.
-    mesh: the devices that share it.
+    batch_size: number of images.
+    crop: side of each crop in pixels.
+    mesh: the devices that share the batch.
   """
   images = jax.ShapeDtypeStruct(
     (batch_size, crop, crop, 3), jnp.float32, sharding=batch_sharding(mesh)

@@ -1,3 +1,5 @@
+"""The log of a run, and the guards that end one."""
+
 import math
 import time
 
@@ -9,7 +11,8 @@ from clu import metric_writers
 from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.configs.default import get_config
-from mixdtp_jax.training.log import CollapseError, TrainingLog
+from mixdtp_jax.training.guards import CollapseError
+from mixdtp_jax.training.log import TrainingLog
 
 
 class _Recorder(metric_writers.MetricWriter):
@@ -161,7 +164,7 @@ def test_without_a_checkpoint_it_says_so(manager):
 
 
 def _collapse(manager, config, ssims):
-  """Logs updates 1, 2, ... of which the final images have these SSIMs."""
+  """Logs updates 1, 2, ... whose final images have these SSIMs."""
   log = TrainingLog(config, _Recorder(), manager, start_step=0)
   for step, ssim in enumerate(ssims, 1):
     log.add(step, _scalars(step, loss_final=-ssim))

@@ -1,4 +1,4 @@
-"""SIGTERM at each moment at which a run can stop."""
+"""SIGTERM at each point where a run can stop."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ def _signal():
 
 
 def _stop_in(name, monkeypatch, config, workdir):
-  """Trains in this process; the signal comes in a function of train.py."""
+  """Trains in this process; the signal comes in a function of loop.py."""
   real = getattr(loop, name)
 
   def signalled(*args, **kwargs):
@@ -65,9 +65,9 @@ def test_stops_in_an_evaluation(config, monkeypatch, tmp_path, every, step):
 def test_is_silent_without_a_signal_and_catches_only_while_open():
   before = signal.getsignal(signal.SIGTERM)
   with preemption.watch() as watch:
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     _signal()
     with pytest.raises(preemption.Preempted):
-      watch.look()
+      watch.check()
   assert signal.getsignal(signal.SIGTERM) is before

@@ -10,7 +10,7 @@ import pytest
 from mixdtp_jax.configs import rain100l_robust
 from mixdtp_jax.models.config import PReNetConfig, as_mapping
 from mixdtp_jax.training import loop
-from mixdtp_jax.training.log import CollapseError
+from mixdtp_jax.training.guards import CollapseError
 from mixdtp_jax.training.loop import train_and_evaluate
 from mixdtp_jax.weights.load import load_weights
 from tests.helpers import tiny

@@ -1,0 +1,80 @@
+"""Guards that end a run which no longer learns.
+
+The -SSIM loss can collapse: if images are far off, such as all black, SSIM is 0
+in every window and has no gradient, and the run never recovers.
+"""
+
+import math
+
+import ml_collections
+import orbax.checkpoint as ocp
+
+from mixdtp_jax.checkpoints import saving
+
+_ZERO_SSIM = 1e-3  # an SSIM of the final images below it counts as 0
+
+
+class CollapseError(ArithmeticError):
+  """The SSIM of the restored images stays at 0."""
+
+
+class Guards:
+  """The guards of a run."""
+
+  def __init__(
+    self, config: ml_collections.ConfigDict, manager: ocp.CheckpointManager
+  ):
+    """Starts before the first update.
+
+    Args:
+      config: gives collapse_patience and loss.final.
+      manager: names the last good checkpoint in an error.
+    """
+    self._manager = manager
+    # Other losses have a gradient where SSIM is 0.
+    guarded = config.loss.final == 'negative_ssim'
+    self._patience = config.collapse_patience if guarded else 0
+    self._collapsed: int | None = None  # first of the updates with SSIM 0
+
+  def check(self, step: int, values: dict[str, float]) -> None:
+    """Checks the scalars of an update.
+
+    Raises:
+      FloatingPointError: one is not finite. No state after this update has
+        been saved.
+      CollapseError: the last collapse_patience updates all had an SSIM of 0.
+    """
+    self._check_finite(step, values)
+    if self._patience:
+      self._check_collapse(step, values)
+
+  def _check_finite(self, step: int, values: dict[str, float]) -> None:
+    bad = {k: v for k, v in values.items() if not math.isfinite(v)}
+    if bad:
+      saving.wait(self._manager)
+      found = ', '.join(f'{name} = {value}' for name, value in bad.items())
+      raise FloatingPointError(
+        f'update {step}: {found}; {saving.last_good(self._manager)}. Start '
+        'again from there with a smaller schedule.learning_rate or with '
+        'optimizer.clip_norm set.'
+      )
+
+  def _check_collapse(self, step: int, values: dict[str, float]) -> None:
+    if abs(values['loss_final']) > _ZERO_SSIM:
+      self._collapsed = None
+      return
+    if self._collapsed is None:
+      self._collapsed = step
+    if step - self._collapsed + 1 < self._patience:
+      return
+    saving.wait(self._manager)
+    # An update reports the SSIM of the parameters that it started from.
+    last_good = saving.last_good(self._manager, before=self._collapsed - 1)
+    raise CollapseError(
+      f'update {step}: the SSIM of the restored images has been 0 since update '
+      f'{self._collapsed}, and the -SSIM loss has no gradient there; '
+      f'{last_good}. Start again from there with a smaller '
+      'schedule.learning_rate and more schedule.warmup_steps, with '
+      "optimizer.clip_norm = 1.0, and with loss.final = 'ssim_l1', whose "
+      'gradient does not vanish.'
+    )
