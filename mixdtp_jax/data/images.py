@@ -203,11 +203,12 @@ def encoded(image: ImageFile) -> bytes:
 
   Raises:
     OSError: the file cannot be read.
-    ImageError: half a file, and it cannot be decoded.
+    ImageError: a pipe or device; or half a file, and it cannot be decoded.
   """
   if isinstance(image, Half):
     return encode_png(read_image(image))
-  return image.read_bytes() if isinstance(image, Path) else image
+  with _binary(image, name_of(image)) as file:
+    return file.read()
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -169,15 +169,17 @@ def test_does_not_wait_for_a_pipe(tmp_path):
   failed = []
 
   def read():
-    try:
-      images.read_image(tmp_path / 'x.png')
-    except ImageError as error:
-      failed.append(str(error))
+    for use in (images.read_image, images.image_shape, images.encoded):
+      try:
+        use(tmp_path / 'x.png')
+      except ImageError as error:
+        failed.append(str(error))
 
   thread = threading.Thread(target=read, daemon=True)
   thread.start()
   thread.join(20)
-  assert 'x.png is not a file' in failed[0]
+  assert len(failed) == 3
+  assert all('x.png is not a file' in message for message in failed)
   with pytest.raises(ImageError, match='is not a file'):
     images.read_image(pathlib.Path('/dev/zero'))
   with pytest.raises(ImageError, match='is not a file'):
