@@ -1,8 +1,8 @@
-"""The network's pure functions with gradients: dense convolutions, layer norm.
+"""Dense convolutions, products over pixels and layer norm, with gradients.
 
-Arrays are NHWC. Nothing here has parameters or state. Results have the dtype of
-the images; kernels may be wider (float32 where images are bfloat16), are
-rounded at use, and have gradients of their own dtype, summed in it.
+Everywhere in ops/, arrays are NHWC and functions are pure. Results have the
+dtype of the images. Kernels may be wider (float32 for bfloat16 images): they
+are rounded when used, and their gradients are summed in their own dtype.
 """
 
 import functools
@@ -16,13 +16,13 @@ from mixdtp_jax.ops.cpu import native
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """The array in float32, or as it is where it is wider."""
+  """Returns the array in float32, or unchanged if it is wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @jax.custom_vjp
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """A 3x3 cross-correlation, stride 1, zero padding 1.
+  """Computes a 3x3 cross-correlation with stride 1 and zero padding 1.
 
   Args:
     x: (B, H, W, C).
@@ -37,9 +37,9 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def conv3x3_inside(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`conv3x3` without padding: (B, H, W, C) to (B, H - 2, W - 2, D).
+  """Computes `conv3x3` unpadded: (B, H, W, C) to (B, H - 2, W - 2, D).
 
-  It has no gradient of its own: the engine of restoration/ is its only user.
+  It has no gradient: only restoration/ uses it.
   """
   return lax.platform_dependent(
     x,
@@ -54,7 +54,10 @@ def _xla_conv3x3(x, kernel, inside=False):
 
 
 def _conv3x3_on_cpu(x, kernel, inside=False):
+  # XLA on a CPU first writes every pixel's neighbours side by side, which is
+  # as fast for the crops of a training batch, but not for larger images.
   few = max(kernel.shape[2:]) <= native.FEW_CHANNELS
+  few |= inside and kernel.size <= _NATIVE_KERNEL
   fast = few and choice.usable(x.dtype)
   return (native.conv3x3 if fast else _xla_conv3x3)(x, kernel, inside=inside)
 
@@ -62,9 +65,16 @@ def _conv3x3_on_cpu(x, kernel, inside=False):
 def grouped_conv3x3(
   x: jax.Array, kernel: jax.Array, groups: int, *, inside: bool = False
 ) -> jax.Array:
-  """`conv3x3` of groups of channels: kernel (3, 3, C / groups, D).
+  """Computes `conv3x3` of groups of channels.
 
-  With `inside` there is no padding.
+  Args:
+    x: (B, H, W, C).
+    kernel: (3, 3, C / groups, D).
+    groups: number of groups.
+    inside: leave out the padding.
+
+  Returns:
+    (B, H, W, D); with `inside`, (B, H - 2, W - 2, D).
   """
   pad = 0 if inside else 1
   return lax.conv_general_dilated(
@@ -80,9 +90,10 @@ def grouped_conv3x3(
 def grouped_conv3x3_kernel_gradient(
   x: jax.Array, kernel: jax.Array, g: jax.Array, groups: int
 ) -> jax.Array:
-  """Of `grouped_conv3x3`; the automatic one is summed in the dtype of `x`.
+  """Computes the kernel's gradient of `grouped_conv3x3`, in its own dtype.
 
-  A narrow sum would be rounded before, and added up between devices too.
+  JAX's automatic gradient is summed in the dtype of `x`: in bfloat16 it would
+  be rounded before devices add up their parts.
   """
   return lax.conv_general_dilated(
     x,
@@ -109,13 +120,13 @@ def _xla_conv3x3_kernel_gradient(x, kernel, g):
   return grouped_conv3x3_kernel_gradient(x, kernel, g, groups=1)
 
 
-# Numbers of a kernel whose gradient is summed by native code: as many as a
-# core's own cache holds. With more, XLA is as fast.
+# Native code sums the gradients of kernels of up to this many numbers, which
+# fit into a core's own cache. XLA is as fast for larger ones.
 _NATIVE_KERNEL = 300_000
 
 
 def _kernel_gradient(xla, x, kernel, g):
-  """In native code on a CPU, where that is good; else as `xla` does it."""
+  """Uses native code on a CPU if that is faster, else the function `xla`."""
 
   def on_cpu(x, kernel, g):
     fast = choice.usable(x.dtype) and kernel.size <= _NATIVE_KERNEL
@@ -129,12 +140,12 @@ conv3x3.defvjp(_conv3x3_fwd, _conv3x3_bwd)
 
 @jax.custom_vjp
 def conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """A 1x1 convolution as a matrix product.
+  """Computes a 1x1 convolution as a matrix product.
 
-  The automatic gradient of the kernel is a transposed product, for which XLA
-  on a CPU computes `g` anew, against the layout: before a depthwise
-  convolution (16 to 84 channels, 4x64x64 pixels) the two gradients took 18 ms
-  that way and 7 ms this way.
+  It has a gradient of its own because the automatic one of the kernel is a
+  transposed product, for which XLA on a CPU recomputes `g` in an unsuitable
+  layout. Before a depthwise convolution (16 to 84 channels, 4x64x64 pixels)
+  the two gradients took 18 ms with it and 7 ms with this one.
 
   Args:
     x: (B, H, W, C).
@@ -159,7 +170,7 @@ def _conv1x1_bwd(residuals, g):
 def conv1x1_kernel_gradient(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> jax.Array:
-  """Of `conv1x1`, in the kernel's dtype."""
+  """Computes the kernel's gradient of `conv1x1`, in the kernel's dtype."""
   return _kernel_gradient(_xla_conv1x1_kernel_gradient, x, kernel, g)
 
 
@@ -176,14 +187,14 @@ conv1x1.defvjp(_conv1x1_fwd, _conv1x1_bwd)
 
 @jax.custom_vjp
 def gram(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Inner products of channels over the pixels, in float32 (or wider).
+  """Computes inner products of channels over the pixels.
 
   Args:
     x: (B, H, W, C).
     y: (B, H, W, D).
 
   Returns:
-    (B, C, D).
+    (B, C, D), in float32 or wider.
   """
   return lax.platform_dependent(x, y, cpu=_gram_on_cpu, default=_xla_gram)
 
@@ -201,7 +212,7 @@ def _xla_gram(x, y):
 
 
 def _pixels(x):
-  """(B, H, W, C) to (B, H * W, C), which XLA moves less for on a TPU."""
+  """Reshapes (B, H, W, C) to (B, H * W, C): on a TPU, XLA moves less."""
   b, h, w, c = x.shape
   return x.reshape(b, h * w, c)
 
@@ -211,7 +222,7 @@ def _gram_fwd(x, y):
 
 
 def _gram_bwd(residuals, g):
-  # The automatic gradient makes images with their channels first, on a CPU.
+  # On a CPU, the automatic gradient would transpose images to channels first.
   x, y = residuals
   return mix_channels(y, g.swapaxes(1, 2)), mix_channels(x, g)
 
@@ -221,7 +232,7 @@ gram.defvjp(_gram_fwd, _gram_bwd)
 
 @jax.custom_vjp
 def mix_channels(x: jax.Array, matrix: jax.Array) -> jax.Array:
-  """A 1x1 convolution that every image has its own kernel for.
+  """Computes a 1x1 convolution with a kernel for each image.
 
   Args:
     x: (B, H, W, C).
@@ -248,9 +259,10 @@ mix_channels.defvjp(_mix_fwd, _mix_bwd)
 
 @jax.custom_vjp
 def sum_of_squares(x: jax.Array) -> jax.Array:
-  """Over the pixels, in float32 (or wider): (B, H, W, C) to (B, C).
+  """Sums squares over the pixels: (B, H, W, C) to (B, C).
 
-  The automatic gradient would keep a float32 copy of the images.
+  The sum is in float32 or wider. The automatic gradient would keep a float32
+  copy of the images.
   """
   return jnp.sum(jnp.square(at_least_float32(x)), axis=(1, 2))
 
@@ -269,7 +281,7 @@ sum_of_squares.defvjp(_sum_of_squares_fwd, _sum_of_squares_bwd)
 
 @jax.custom_vjp
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-  """Layer norm over the channels of each pixel, in float32 (or wider).
+  """Normalises the channels of each pixel, in float32 or wider.
 
   Args:
     x: (B, H, W, C).
@@ -291,7 +303,7 @@ def _layer_norm_on_cpu(x, scale, bias):
 
 def _xla_layer_norm(x, scale, bias):
   wide = at_least_float32(x)
-  # The fast variance E[x^2] - E[x]^2 loses digits that parity needs.
+  # The faster E[x^2] - E[x]^2 loses digits, and with them parity to PyTorch.
   centred = wide - wide.mean(-1, keepdims=True)
   variance = jnp.square(centred).mean(-1, keepdims=True)
   normal = centred * lax.rsqrt(variance + 1e-5)

@@ -1,4 +1,4 @@
-"""Compiles cpu_kernels.cc into a library in the user's cache."""
+"""The compilation of cpu_kernels.cc into a library in the user's cache."""
 
 import hashlib
 import os
@@ -9,13 +9,14 @@ import subprocess
 import tempfile
 
 import jax
+import jaxlib
 from absl import logging
 
 _SOURCE = pathlib.Path(__file__).with_name('cpu_kernels.cc')
 _FLAGS = (
   '-std=c++17', '-O3', '-march=native', '-fno-math-errno',
   '-fno-trapping-math', '-Wno-psabi', '-fPIC', '-shared',
-  # Compilers prefer half of a vector for the sake of older processors.
+  # By default, compilers use half vectors, for the sake of older processors.
   *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []),
 )  # fmt: skip
 
@@ -31,7 +32,7 @@ def cache_folder() -> pathlib.Path:
 
 
 def compiled_library(folder: pathlib.Path) -> pathlib.Path:
-  """The library in `folder`, which is made where it is not there.
+  """Returns the library in `folder`; compiles it if it is missing.
 
   Raises:
     OSError: there is no compiler, or the folder cannot be written.
@@ -50,7 +51,7 @@ def compiled_library(folder: pathlib.Path) -> pathlib.Path:
     return path
   logging.info('Compiling %s', _SOURCE.name)
   folder.mkdir(parents=True, exist_ok=True)
-  # Another process may do the same now: a whole file takes its place at once.
+  # Another process may be doing the same: only whole files appear here.
   with tempfile.TemporaryDirectory(dir=folder) as scratch:
     made = pathlib.Path(scratch, 'made.so')
     subprocess.run(
@@ -61,16 +62,16 @@ def compiled_library(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _identity(command) -> str:
-  """Of source, interface, compiler and processor, on which a library depends.
+  """Returns a digest of all that a library depends on.
 
-  Machines of several kinds may share a home folder.
+  That includes the processor: different machines may share a home folder.
   """
-  parts = [_SOURCE.read_text(), jax.lib.__version__, *command, _processor()]
+  parts = [_SOURCE.read_text(), jaxlib.__version__, *command, processor()]
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
 
 
-def _processor() -> str:
-  """What it is called and can do, as far as the system tells."""
+def processor() -> str:
+  """Returns the processor's name and features, as far as the system says."""
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
   except OSError:

@@ -1,7 +1,7 @@
 // The parts of a network that XLA is slow at on a CPU: depthwise 3x3
 // convolutions, the gelu gate after them, layer norm, their gradients, products
 // of two images that are summed over pixels, as kernels' gradients are, and
-// dense 3x3 convolutions of few channels.
+// dense 3x3 convolutions.
 //
 // Images are float32, (batch, height, width, channels); depthwise kernels are
 // (3, 3, channels), dense ones (3, 3, inputs, outputs). An output that has two
@@ -528,84 +528,102 @@ ffi::Error depthwise_gate_gradients(ffi::ThreadPool threads, Array x_,
   return ffi::Error::Success();
 }
 
-// Dense 3x3 convolutions of few inputs and outputs: the sums of a tile, that is
-// some columns of all outputs, are in registers. Rows are copied first, with a
-// border of zeros, to where pixels are a distance apart that the compiler knows.
-constexpr int kFew = 16;
+// Dense 3x3 convolutions: the sums of a tile, that is some columns of kBlock
+// outputs, are in registers. Rows are copied first, with a border of zeros and
+// kBlock channels at a time: the compiler knows how far apart pixels are.
+constexpr int kBlock = 16;
 #ifdef __AVX512F__
 constexpr int kTile = 16;
 #else
 constexpr int kTile = 4;
 #endif
 
+int64_t blocks_of(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
+
 // Rows of an image from `begin` to `end`, which may be outside of it.
 class PaddedRows {
  public:
   PaddedRows(const Image& x, int64_t image, int64_t begin, int64_t end)
       : begin_(begin),
-        size_(((x.width + kTile - 1) / kTile * kTile + 3) * kFew),
-        data_(new float[(end - begin) * size_]) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* to = data_.get() + (row - begin) * size_;
-      bool inside = 0 <= row && row < x.height;
-      int64_t columns = inside ? x.width : 0;
-      const float* from = inside ? x.at(image, row, 0) : nullptr;
-      float* pixel = std::fill_n(to, kFew, 0.f);
-      for (int64_t c = 0; c < columns; ++c, pixel += kFew, from += x.channels)
-        std::copy_n(from, x.channels, pixel);
-      std::fill(pixel, to + size_, 0.f);
-    }
+        size_(((x.width + kTile - 1) / kTile * kTile + 3) * kBlock),
+        blocks_(blocks_of(x.channels)),
+        data_(new float[(end - begin) * blocks_ * size_]) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t block = 0; block < blocks_; ++block) {
+        float* to = data_.get() + ((row - begin) * blocks_ + block) * size_;
+        bool inside = 0 <= row && row < x.height;
+        int64_t columns = inside ? x.width : 0;
+        int64_t first = block * kBlock;
+        int64_t size = std::min<int64_t>(kBlock, x.channels - first);
+        const float* from = inside ? x.at(image, row, 0) + first : nullptr;
+        float* pixel = std::fill_n(to, kBlock, 0.f);
+        for (int64_t c = 0; c < columns;
+             ++c, pixel += kBlock, from += x.channels)
+          std::copy_n(from, size, pixel);
+        std::fill(pixel, to + size_, 0.f);
+      }
   }
 
-  const float* at(int64_t row, int64_t column) const {
-    return data_.get() + (row - begin_) * size_ + (column + 1) * kFew;
+  const float* at(int64_t row, int64_t block, int64_t column) const {
+    return data_.get() + ((row - begin_) * blocks_ + block) * size_ +
+           (column + 1) * kBlock;
   }
 
  private:
-  int64_t begin_, size_;
+  int64_t begin_, size_, blocks_;
   std::unique_ptr<float[]> data_;
 };
 
-// A tile from `column` on, (kTile, kFew); kernel: (3, 3, in, kFew).
-void convolve_tile(float* out, const PaddedRows& x, int64_t row,
-                   int64_t column, const float* kernel, int64_t in) {
-  constexpr int vectors = kFew / kLanes;
+// A tile from `column` on, (kTile, kBlock); kernel: (3, 3, in, kBlock).
+void convolve_tile(float* out, const PaddedRows& x, int64_t row, int64_t column,
+                   const float* kernel, int64_t in) {
+  constexpr int vectors = kBlock / kLanes;
   Vector total[kTile][vectors] = {};
-  for (int t = 0; t < 9; ++t) {
-    const float* from = x.at(row + t / 3 - 1, column + t % 3 - 1);
-    for (int64_t i = 0; i < in; ++i, kernel += kFew)
-      for (int v = 0; v < vectors; ++v) {
-        Vector weights = load<Vector>(kernel + v * kLanes);
-        for (int p = 0; p < kTile; ++p)
-          total[p][v] += from[p * kFew + i] * weights;
-      }
-  }
+  for (int t = 0; t < 9; ++t)
+    for (int64_t first = 0; first < in; first += kBlock) {
+      const float* from =
+          x.at(row + t / 3 - 1, first / kBlock, column + t % 3 - 1);
+      int64_t size = std::min<int64_t>(kBlock, in - first);
+      for (int64_t i = 0; i < size; ++i, kernel += kBlock)
+        for (int v = 0; v < vectors; ++v) {
+          Vector weights = load<Vector>(kernel + v * kLanes);
+          for (int p = 0; p < kTile; ++p)
+            total[p][v] += from[p * kBlock + i] * weights;
+        }
+    }
   std::memcpy(out, total, sizeof total);
+}
+
+// A kernel as (blocks of outputs, 3, 3, in, kBlock), zeros in the last block.
+std::vector<float> in_blocks(const Array& kernel, int64_t in, int64_t out) {
+  std::vector<float> result(blocks_of(out) * 9 * in * kBlock);
+  const float* from = kernel.typed_data();
+  for (int64_t n = 0; n < 9 * in; ++n)
+    for (int64_t o = 0; o < out; ++o)
+      result[(o / kBlock * 9 * in + n) * kBlock + o % kBlock] = *from++;
+  return result;
 }
 
 ffi::Error conv3x3(ffi::ThreadPool threads, Array x_, Array kernel_,
                    Result out_) {
   Image x = image_of(x_), out = image_of(out_);
-  if (x.channels > kFew || out.channels > kFew)
-    return ffi::Error::InvalidArgument("conv3x3 has up to 16 channels");
-  std::vector<float> kernel(9 * x.channels * kFew);
-  for (int64_t n = 0; n < 9 * x.channels; ++n)
-    std::copy_n(kernel_.typed_data() + n * out.channels, out.channels,
-                kernel.data() + n * kFew);
+  std::vector<float> kernel = in_blocks(kernel_, x.channels, out.channels);
   // Of the first pixel that is computed.
   int64_t up = (x.height - out.height) / 2, left = (x.width - out.width) / 2;
   by_rows(threads, out, [&](const Task& task) {
     PaddedRows rows(x, task.image, task.begin + up - 1, task.end + up + 1);
-    float tile[kTile * kFew];
+    float tile[kTile * kBlock];
     for (int64_t row = task.begin; row < task.end; ++row)
-      for (int64_t column = 0; column < out.width; column += kTile) {
-        convolve_tile(tile, rows, row + up, column + left, kernel.data(),
-                      x.channels);
-        int64_t columns = std::min<int64_t>(kTile, out.width - column);
-        for (int64_t p = 0; p < columns; ++p)
-          std::copy_n(tile + p * kFew, out.channels,
-                      out.at(task.image, row, column + p));
-      }
+      for (int64_t column = 0; column < out.width; column += kTile)
+        for (int64_t o = 0; o < out.channels; o += kBlock) {
+          convolve_tile(tile, rows, row + up, column + left,
+                        kernel.data() + o * 9 * x.channels, x.channels);
+          int64_t columns = std::min<int64_t>(kTile, out.width - column);
+          int64_t size = std::min<int64_t>(kBlock, out.channels - o);
+          for (int64_t p = 0; p < columns; ++p)
+            std::copy_n(tile + p * kBlock, size,
+                        out.at(task.image, row, column + p) + o);
+        }
   });
   return ffi::Error::Success();
 }
