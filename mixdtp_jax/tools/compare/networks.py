@@ -17,7 +17,7 @@ from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import Network, final_image, make_network
 from mixdtp_jax.restoration import whole_image
 from mixdtp_jax.runtime.mesh import make_mesh
-from mixdtp_jax.torch_reference import inference, stages
+from mixdtp_jax.torch_reference import inference, module_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +53,13 @@ def make_networks(cfg: AnyConfig, params: dict) -> Networks:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """|JAX - PyTorch| of a stage over all images.
+  """|JAX - PyTorch| of a module's output over all images.
 
   Attributes:
-    stage: name; see `torch_reference.stages`.
+    stage: name of the module; see `torch_reference.module_outputs`.
     largest: largest difference.
     mean: mean difference; each image counts the same.
-    scale: largest magnitude of the stage in PyTorch.
+    scale: largest magnitude of the output in PyTorch.
   """
 
   stage: str
@@ -74,13 +74,13 @@ class Difference:
 
 
 def stage_differences(networks: Networks, images: Pairs) -> list[Difference]:
-  """Returns the stages' differences, in the order of computation."""
-  jax_stages = stages.make_jax_stages(networks.jax, networks.cfg)
+  """Compares the outputs of all modules, in the order of computation."""
+  jax_outputs = module_outputs.make_jax_outputs(networks.jax, networks.cfg)
   found = {}
   for batch in eval_batches(images, batch_size=1):
     rainy = whole_image.pad(batch.rainy, networks.jax.multiple, num_devices=1)
-    ours = jax_stages(networks.params, rainy)
-    theirs = stages.torch_stages(networks.torch, networks.cfg, rainy)
+    ours = jax_outputs(networks.params, rainy)
+    theirs = module_outputs.torch_outputs(networks.torch, networks.cfg, rainy)
     for name, value in theirs.items():
       apart = np.abs(ours[name].astype(np.float64) - value)
       numbers = apart.max(), apart.mean(), np.abs(value).max()
