@@ -1,4 +1,4 @@
-"""Decoded images in memory, so that a crop of them costs no decoding."""
+"""A cache of decoded images."""
 
 import threading
 
@@ -6,18 +6,18 @@ from mixdtp_jax.data.pairs import Pairs
 
 
 class CachedPairs:
-  """Pairs that stay in memory once decoded, if they fit; a `folders.Pairs`.
+  """Pairs that stay in memory once they are decoded, as far as they fit.
 
-  What came first stays. Training shows every image once an epoch, in an order
-  that is new each time: to drop one image for another would gain nothing.
+  Entries are never evicted: training reads every image once per epoch, in a new
+  order each time, so replacing one would gain nothing.
   """
 
   def __init__(self, pairs: Pairs, limit_mb: float):
-    """Decodes nothing yet.
+    """Starts with an empty cache.
 
     Args:
       pairs: the images.
-      limit_mb: MiB of decoded images to keep, at most; the others are decoded
+      limit_mb: most MiB of decoded images to keep; other images are decoded
         each time. 0 keeps none.
 
     Raises:
@@ -31,21 +31,21 @@ class CachedPairs:
     self._lock = threading.Lock()
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Returns the number of pairs."""
     return len(self._pairs)
 
   def __getitem__(self, index: int) -> dict:
-    """The decoded pair, not to be written to; see `Pairs`."""
+    """Returns the decoded pair, which is read-only; see `Pairs`."""
     pair = self._kept.get(index)
     if pair is None:
-      # Not under the lock, as threads decode at the same time. Two that want
-      # the same image both decode it, which only costs time.
+      # Without the lock, because threads decode at the same time. Two threads
+      # may decode the same image, which only costs time.
       pair = self._pairs[index]
       self._keep(index, pair)
     return pair
 
   def shape(self, index: int) -> tuple[int, int]:
-    """(H, W), without decoding an image."""
+    """Returns (H, W) without decoding an image."""
     return self._pairs.shape(index)
 
   def _keep(self, index: int, pair: dict) -> None:

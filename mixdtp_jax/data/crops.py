@@ -1,4 +1,4 @@
-"""Cuts a training crop from its image, flips it and turns it."""
+"""Training crops: cut from an image, mirrored and turned."""
 
 import ml_collections
 import numpy as np
@@ -12,7 +12,7 @@ CROPS = ('random', 'second_cell')
 def check_crops(
   pairs: Mixture, data: ml_collections.ConfigDict, crop: int
 ) -> None:
-  """Refuses images that have no room for the crops.
+  """Checks that every image has room for the crops.
 
   Args:
     pairs: the training images.
@@ -44,11 +44,11 @@ def cut_crop(
   data: ml_collections.ConfigDict,
   crop: int,
 ) -> np.ndarray:
-  """Cuts one crop and flips and turns it.
+  """Cuts a crop, mirrors it and turns it.
 
   Args:
     image: (H, W, 3) uint8.
-    draws: four random numbers from 0 to 2**32 - 1: top, left, flip, turns.
+    draws: four random numbers below 2**32, for top, left, mirroring, turns.
     data: config.data.
     crop: side of the crop in pixels.
 
@@ -72,21 +72,20 @@ def cut_crop(
 
 
 def _upright(image: np.ndarray) -> np.ndarray:
-  """Swaps rows and columns of (H, W, C) unless it is higher than wide.
+  """Swaps rows and columns of an image that is not higher than wide.
 
-  As the MixDTPNet repository does with its training images, square ones
-  included.
+  The MixDTPNet repository does so with its training images.
   """
   height, width, _ = image.shape
   return image if height > width else image.transpose(1, 0, 2)
 
 
 def _second_cell(width: int, crop: int) -> tuple[int, int]:
-  """(top, left) of the second cell of a grid of crops, in row-major order.
+  """Returns top and left of the second cell of a grid of crops.
 
-  The MixDTPNet repository lays cells of 96 pixels from the top left of each
-  training image and always takes the one of index 1: the first one's right
-  neighbour, or in an image of one column the cell below. It cuts the image to
-  multiples of 32 before, which moves no cell of 96.
+  The MixDTPNet repository divides each training image into cells of 96 pixels
+  from the top left, and always takes cell 1: the right neighbour of the first,
+  or the cell below it in an image of one column. Before that, it cuts the image
+  to multiples of 32, which moves no cell.
   """
   return (0, crop) if width >= 2 * crop else (crop, 0)

@@ -1,4 +1,4 @@
-"""Whole images in batches of one shape, for evaluation."""
+"""Batches of whole images, for evaluation."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from mixdtp_jax.data.pairs import Pairs
 
 
 class EvalBatch(NamedTuple):
-  """Whole images of one shape; only the first len(names) of them count.
+  """Whole images of one shape, of which only the first len(names) count.
 
   Attributes:
     rainy: (B, H, W, 3) float32 in [0, 1].
-    clean: the same.
-    names: of the images, at most B.
+    clean: (B, H, W, 3) float32 in [0, 1].
+    names: names of the images, at most B.
   """
 
   rainy: np.ndarray
@@ -25,12 +25,15 @@ class EvalBatch(NamedTuple):
 def eval_batches(
   pairs: Pairs, *, batch_size: int, limit: int = 0
 ) -> Iterator[EvalBatch]:
-  """Whole images, in groups of equal shape in order of first appearance.
+  """Yields whole images in batches of one shape.
+
+  Shapes come in the order of their first image.
 
   Args:
-    pairs: decoded one batch at a time.
-    batch_size: B of every batch; a group's last one repeats its last image.
-    limit: how many images, counted from the first; 0 takes all.
+    pairs: the images, which are decoded one batch at a time.
+    batch_size: B of every batch; the last batch of a shape repeats its last
+      image.
+    limit: take only so many of the first images; 0 takes all.
   """
   groups: dict[tuple[int, int], list[int]] = {}
   for index in range(min(len(pairs), limit or len(pairs))):

@@ -1,11 +1,11 @@
-"""How the files of a published data set are named, and finding its pairs.
+"""Layouts of published data sets: how files are named, and pairs found.
 
-The same set goes round in several layouts. A data set lists those that are
-known; exactly one of them has to be there.
+Copies of the same set have different layouts. A data set lists the known ones,
+and exactly one must be present.
 
-A pattern is a path below a split's folder, without suffix. In it {i} and {k}
-are numbers and {name} is any text, and fields of one name have one value in
-both files of a pair: 'rainy_image/{i}_{k}' with 'ground_truth/{i}'.
+A pattern is a path below a split's folder, without suffix. {i} and {k} stand
+for numbers, {name} for any text. Fields of one name have one value in both
+files of a pair, as in 'rainy_image/{i}_{k}' with 'ground_truth/{i}'.
 """
 
 import re
@@ -19,27 +19,27 @@ from mixdtp_jax.data.pairs import PairFiles
 
 
 class Layout(Protocol):
-  """A way to name the files of pairs; str() describes it."""
+  """A naming of the files of pairs; str() describes it for errors."""
 
   def patterns(self) -> tuple[str, ...]:
-    """Of every file."""
+    """Returns the patterns of all files."""
 
   def pairs(self, folder: Path) -> Sequence[PairFiles]:
-    """The pairs below `folder`; none where the layout is another one.
+    """Returns the pairs below `folder`, or none if it has another layout.
 
     Raises:
-      ValueError: it is this one, and a file has no partner or another name.
+      ValueError: it has this layout, but a file has no partner or another name.
     """
 
 
 class TwoFiles(NamedTuple):
-  """A rainy file and a clean one, by pattern; '' where a set has no such."""
+  """A layout with a rainy and a clean file; '' if a set has no such files."""
 
   rainy: str
   clean: str
 
   def __str__(self) -> str:
-    """As errors show it."""
+    """Returns the text for errors."""
     return ' with '.join(filter(None, self))
 
   def patterns(self) -> tuple[str, ...]:
@@ -67,13 +67,13 @@ class TwoFiles(NamedTuple):
 
 
 class SideBySide(NamedTuple):
-  """One file a pair, by pattern, and which half of it is rainy."""
+  """A layout with one file for both images of a pair."""
 
   file: str
-  rainy: str  # 'left' or 'right'
+  rainy: str  # the rainy half: 'left' or 'right'
 
   def __str__(self) -> str:
-    """As errors show it."""
+    """Returns the text for errors."""
     return f'{self.file} (both images side by side, {self.rainy} half rainy)'
 
   def patterns(self) -> tuple[str, ...]:
@@ -91,13 +91,13 @@ class SideBySide(NamedTuple):
 
 
 class Split(NamedTuple):
-  """A split of a data set as published.
+  """A split of a published data set.
 
   Attributes:
-    folders: names that its folder goes by; '.' is the source itself, where
-      that holds files.
-    layouts: those that are known.
-    counts: the numbers of pairs of its published versions.
+    folders: possible names of its folder; '.' is the source itself, if that
+      holds files.
+    layouts: the known layouts.
+    counts: numbers of pairs of its published versions.
   """
 
   folders: tuple[str, ...]
@@ -105,7 +105,7 @@ class Split(NamedTuple):
   counts: tuple[int, ...]
 
   def places(self, source: Path) -> list[Path]:
-    """Those of its folders that are there, in the case as written."""
+    """Returns its folders that exist; the case of names matters."""
     if not source.is_dir():
       return []
     inside = sorted(source.iterdir())
@@ -116,11 +116,11 @@ class Split(NamedTuple):
 
 
 def find_pairs(source: Path, split: Split) -> Sequence[PairFiles]:
-  """The pairs of a split, in the layout in which they are there.
+  """Finds the pairs of a split, in whichever known layout it has.
 
   Raises:
-    FileNotFoundError: no known layout is there.
-    ValueError: several are, or a file of it does not fit.
+    FileNotFoundError: it has no known layout.
+    ValueError: it has several, or a file does not fit.
   """
   places = split.places(source)
   found = {
@@ -144,9 +144,9 @@ def find_pairs(source: Path, split: Split) -> Sequence[PairFiles]:
 def _matching(
   folder: Path, patterns: tuple[str, ...]
 ) -> list[dict[tuple, Path]] | None:
-  """For each pattern its files by their fields' values, or None.
+  """Returns for each pattern its files by the values of their fields.
 
-  None where a pattern has no file: then this is not the layout.
+  None if a pattern has no file, because the layout is another one.
   """
   places = {(folder / pattern).parent for pattern in patterns}
   if not all(place.is_dir() for place in places):
@@ -164,17 +164,17 @@ def _matching(
   if not all(found):
     return None
   fitting = {file for side in found for file in side.values()}
-  strangers = [f for side in files.values() for f in side if f not in fitting]
-  if strangers:
+  unmatched = [f for side in files.values() for f in side if f not in fitting]
+  if unmatched:
     raise ValueError(
-      f'{len(strangers)} files fit no name of {" and ".join(patterns)}, the '
-      f'first is {strangers[0]}: rename or remove them'
+      f'{len(unmatched)} files fit no name of {" and ".join(patterns)}, the '
+      f'first is {unmatched[0]}: rename or remove them'
     )
   return found
 
 
 def _expression(pattern: str) -> re.Pattern:
-  """What a pattern's last part matches, a group for each field."""
+  """Returns an expression for a pattern's last part, a group per field."""
   parts = re.split(r'\{(\w+)\}', pattern)
   parts[::2] = map(re.escape, parts[::2])
   parts[1::2] = ['(.+)' if p == 'name' else r'(\d+)' for p in parts[1::2]]
@@ -186,7 +186,7 @@ def _fields(pattern: str) -> list[str]:
 
 
 def _content(source: Path, places: list[Path], split: Split) -> str:
-  """What is there, down to the folders in which files were expected."""
+  """Describes what is there, down to the folders that should hold files."""
   below = {
     (place / pattern).parent
     for place in places

@@ -1,8 +1,6 @@
-"""Folders of image pairs: finding, checking and reading them.
+"""Folders of image pairs: rainy and clean files matched by name.
 
-A pair is a rainy image and its clean one: RGB, of equal size, as PNG or JPEG
-files. What does not fit is an error that names the file; nothing is skipped.
-Images come out as (H, W, 3) uint8.
+Nothing is skipped: a file that does not fit is an error that names it.
 """
 
 import re
@@ -16,7 +14,7 @@ FOLDER_NAMES = (('rainy', 'clean'), ('input', 'target'), ('rain', 'norain'))
 
 
 def open_folder(folder: str | Path) -> FolderPairs:
-  """The pairs of a folder with rainy/ and clean/; see `find_pairs`.
+  """Opens the pairs of a folder with rainy/ and clean/; see `find_pairs`.
 
   Raises:
     FileNotFoundError, ValueError: the layout or a file does not fit.
@@ -25,13 +23,13 @@ def open_folder(folder: str | Path) -> FolderPairs:
 
 
 def find_pairs(folder: Path) -> list[PairFiles]:
-  """Pairs files of equal stem in rainy/ and clean/, sorted by stem.
+  """Finds files of equal stem in rainy/ and clean/, in natural order.
 
   The folders may also be named input/ and target/, or rain/ and norain/.
 
   Raises:
-    FileNotFoundError: `folder` does not exist or has no such two folders.
-    ValueError: it has several, or a file has no partner.
+    FileNotFoundError: `folder` does not exist, or lacks these two folders.
+    ValueError: it has several such, or a file has no partner.
   """
   found = [
     names for names in FOLDER_NAMES if all((folder / n).is_dir() for n in names)
@@ -51,9 +49,9 @@ def find_pairs(folder: Path) -> list[PairFiles]:
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-  """The files of a folder by their names without suffix, hidden ones aside.
+  """Returns the files of a folder by stem, except hidden ones.
 
-  In natural order: 2 is before 10.
+  They are in natural order: 2 is before 10.
 
   Raises:
     FileNotFoundError: `folder` does not exist.
@@ -81,23 +79,24 @@ def match(
   clean: Mapping[Hashable, Path],
   clean_key: Callable[[Hashable], Hashable] = lambda key: key,
 ) -> list[PairFiles]:
-  """Pairs the files of equal keys, in the order of `rainy`.
+  """Matches files of equal keys, in the order of `rainy`.
 
   Args:
-    rainy: files by key.
-    clean: the same.
-    clean_key: a rainy file's key to its clean one's, which several may share.
+    rainy: rainy files by key.
+    clean: clean files by key.
+    clean_key: a function from a rainy file's key to that of its clean file,
+      which several may share.
 
   Raises:
-    ValueError: a file has no partner, or there is no file at all.
+    ValueError: a file has no partner, or there are no files.
   """
   partners = {key: clean_key(key) for key in rainy}
   wanted = set(partners.values())
-  lonely = [path for key, path in rainy.items() if partners[key] not in clean]
-  widowed = [path for key, path in clean.items() if key not in wanted]
+  without_clean = [f for key, f in rainy.items() if partners[key] not in clean]
+  without_rainy = [f for key, f in clean.items() if key not in wanted]
   problems = [
     f'without a {partner} image: {_some(paths)}'
-    for partner, paths in (('clean', lonely), ('rainy', widowed))
+    for partner, paths in (('clean', without_clean), ('rainy', without_rainy))
     if paths
   ]
   if problems:
@@ -111,11 +110,11 @@ def match(
 
 
 def content(folder: Path) -> str:
-  """What a folder holds, in a few words for an error."""
+  """Describes the content of a folder, for an error."""
   if not folder.is_dir():
     return 'nothing (it is not a folder)'
   names = sorted(
-    path.name + '/' * path.is_dir()
+    path.name + ('/' if path.is_dir() else '')
     for path in folder.iterdir()
     if not path.name.startswith('.')
   )
@@ -123,7 +122,7 @@ def content(folder: Path) -> str:
 
 
 def _natural(path: Path) -> tuple[list, str]:
-  """Sorts the numbers in a name by their value."""
+  """Returns a key that sorts the numbers in names by value."""
   parts = re.split(r'(\d+)', path.name)
   return [int(p) if p.isdecimal() else p for p in parts], path.name
 

@@ -1,4 +1,4 @@
-"""Several data sets as one to train on, as the field uses Rain13K."""
+"""Mixtures: several data sets to train on as one, such as Rain13K."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,30 @@ from mixdtp_jax.data.datasets.registry import open_split
 
 
 class Mixture:
-  """Training pairs of several sets, one set after the other.
+  """The training pairs of several sets, one set after the other.
 
   Attributes:
     sizes: number of pairs of each set.
-    weights: crops of each set in a round of sum(weights) crops.
+    weights: number of crops from each set in a round of sum(weights) crops.
   """
 
   def __init__(self, parts: Sequence[PreparedPairs], weights: Sequence[int]):
-    """Takes opened sets, and as many positive whole weights."""
+    """Combines opened sets, each with a weight of at least 1."""
     self._parts = tuple(parts)
     self.sizes = tuple(map(len, parts))
     self.weights = tuple(weights)
 
   def __len__(self) -> int:
-    """Number of pairs of all sets."""
+    """Returns the number of pairs of all sets."""
     return sum(self.sizes)
 
   def __getitem__(self, index: int) -> dict:
-    """The decoded pair; see `folders.Pairs`."""
+    """Returns the decoded pair; see `Pairs`."""
     part, index = self._locate(index)
     return part[index]
 
   def shape(self, index: int) -> tuple[int, int]:
-    """(H, W), without decoding an image."""
+    """Returns (H, W) without decoding an image."""
     part, index = self._locate(index)
     return part.shape(index)
 
@@ -45,15 +45,15 @@ class Mixture:
 
 
 def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
-  """The training pairs that config.data asks for.
+  """Opens the training pairs of config.data.
 
   Args:
     data: config.data.
-    crop: side that every image must have at least, in pixels.
+    crop: smallest side that every image must have, in pixels.
 
   Raises:
-    ValueError: a set comes twice, a weight is no positive whole number, or
-      see `datasets.prepare`.
+    ValueError: a set comes twice, a weight is not a positive whole number, or
+      see `registry.prepare`.
     FileNotFoundError: a set other than data.name is not prepared.
   """
   named = tuple(data.mixture) or ((data.name, 1),)
@@ -66,8 +66,8 @@ def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
   for name, weight in named:
     if not isinstance(weight, int) or weight < 1:
       raise ValueError(
-        f'data.mixture: the weight {weight!r} of {name} is no whole number '
-        'from 1 on'
+        f'data.mixture: the weight {weight!r} of {name} needs to be a whole '
+        'number of at least 1'
       )
   parts = [
     open_split(

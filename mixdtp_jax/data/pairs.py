@@ -1,4 +1,4 @@
-"""Pairs of a rainy and a clean image."""
+"""Pairs of a rainy and a clean image, and views of them."""
 
 from typing import NamedTuple, Protocol
 
@@ -8,7 +8,7 @@ from mixdtp_jax.data.images import ImageFile, image_shape, read_image
 
 
 class PairFiles(NamedTuple):
-  """A pair; a side that the data set does not have is None."""
+  """The files of a pair; a side that the data set lacks is None."""
 
   name: str
   rainy: ImageFile | None
@@ -16,26 +16,26 @@ class PairFiles(NamedTuple):
 
 
 class Pairs(Protocol):
-  """Random access to decoded pairs; what evaluation reads.
+  """Random access to decoded pairs.
 
   Attributes:
-    name: of the data set; '' where it has none.
+    name: name of the data set; '' if it has none.
   """
 
   name: str
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Returns the number of pairs."""
 
   def __getitem__(self, index: int) -> dict:
-    """{'name': str, 'rainy': (H, W, 3) uint8, 'clean': the same}."""
+    """Returns {'name': str, 'rainy', 'clean': (H, W, 3) uint8}."""
 
   def shape(self, index: int) -> tuple[int, int]:
-    """(H, W), without decoding an image."""
+    """Returns (H, W) without decoding an image."""
 
 
 class FolderPairs:
-  """The pairs of `files`, decoded when they are asked for."""
+  """Pairs of files, decoded when they are read."""
 
   name = ''
 
@@ -43,7 +43,7 @@ class FolderPairs:
     """Reads every header.
 
     Raises:
-      ValueError: a file is no RGB image, or a pair's sizes differ.
+      ValueError: a file is not an image, or a pair's sizes differ.
     """
     self._files = files
     self._shapes = []
@@ -53,11 +53,11 @@ class FolderPairs:
       self._shapes.append(shapes[0])
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Returns the number of pairs."""
     return len(self._files)
 
   def __getitem__(self, index: int) -> dict:
-    """The decoded pair; see `Pairs`."""
+    """Returns the decoded pair; see `Pairs`."""
     name, rainy, clean = self._files[index]
     return {
       'name': name,
@@ -66,22 +66,23 @@ class FolderPairs:
     }
 
   def shape(self, index: int) -> tuple[int, int]:
-    """(H, W), from the files' headers."""
+    """Returns (H, W), from the files' headers."""
     return self._shapes[index]
 
 
 class CroppedPairs:
-  """Pairs whose images are cut, from the top left, to multiples of a number.
+  """Pairs whose images are cut at the bottom and right to multiples.
 
-  The MixDTPNet repository scores its images cut to multiples of 32.
+  The MixDTPNet repository scores images that are cut to multiples of 32.
   """
 
   def __init__(self, pairs: Pairs, multiple: int):
-    """Looks at the shape of every image.
+    """Checks the shape of every image.
 
     Args:
       pairs: the whole images.
-      multiple: of pixels, for both sides; 1 keeps the images whole.
+      multiple: pixels that both sides become multiples of; 1 keeps images
+        whole.
 
     Raises:
       ValueError: `multiple` is less than 1, or an image is smaller.
@@ -103,22 +104,22 @@ class CroppedPairs:
       self._shapes.append(shape)
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Returns the number of pairs."""
     return len(self._pairs)
 
   def __getitem__(self, index: int) -> dict:
-    """The decoded pair, cut; see `Pairs`."""
+    """Returns the decoded pair, cut; see `Pairs`."""
     pair, (height, width) = self._pairs[index], self._shapes[index]
     sides = {side: pair[side][:height, :width] for side in ('rainy', 'clean')}
     return pair | sides
 
   def shape(self, index: int) -> tuple[int, int]:
-    """(H, W) of the cut image."""
+    """Returns (H, W) of the cut image."""
     return self._shapes[index]
 
 
 def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
-  """Raises ValueError where a pair's two shapes differ."""
+  """Raises ValueError if the two shapes of a pair differ."""
   if rainy[:2] != clean[:2]:
     sizes = ['x'.join(map(str, shape[1::-1])) for shape in (rainy, clean)]
     raise ValueError(
@@ -128,15 +129,15 @@ def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
 
 
 class CentreCrops:
-  """The first pairs of others, cut to their centres; a `folders.Pairs`."""
+  """The first pairs of others, cut to their centres."""
 
   def __init__(self, pairs: Pairs, *, count: int, size: int):
     """Decodes them.
 
     Args:
-      pairs: to take from.
-      count: how many, at most.
-      size: longest side of a cut image in pixels; 0 leaves it whole.
+      pairs: the pairs to take from.
+      count: most pairs to take.
+      size: longest side of a cut image in pixels; 0 keeps images whole.
     """
     self.name = pairs.name
     self._pairs = [
@@ -144,15 +145,15 @@ class CentreCrops:
     ]
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Returns the number of pairs."""
     return len(self._pairs)
 
   def __getitem__(self, index: int) -> dict:
-    """The cut pair."""
+    """Returns the cut pair."""
     return self._pairs[index]
 
   def shape(self, index: int) -> tuple[int, int]:
-    """(H, W) of the cut pair."""
+    """Returns (H, W) of the cut pair."""
     return self._pairs[index]['rainy'].shape[:2]
 
 

@@ -1,4 +1,4 @@
-"""Which image and which random numbers each training crop gets."""
+"""Sampling: which image and random numbers each training crop gets."""
 
 from collections.abc import Iterator
 
@@ -17,10 +17,17 @@ def drawn_numbers(
   start_step: int,
   rows: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Of every batch image indices (rows,), random numbers (rows, 4), counters.
+  """Yields image indices (rows,), random numbers (rows, 4), counters (rows,).
 
-  TensorFlow draws them and nothing more: tf.data that calls Python can hang
-  when the interpreter ends, as each waits for the other's threads.
+  One such triple is for one batch. Only these numbers come from tf.data: a
+  tf.data map that calls Python can deadlock when the interpreter exits.
+
+  Args:
+    config: gives the seed.
+    pairs: the training images.
+    stage: the stage that the batches belong to.
+    start_step: index of the first batch.
+    rows: the rows of each batch to draw for.
   """
 
   def draw(n):
@@ -34,16 +41,16 @@ def drawn_numbers(
 
 
 def _image_index(k: tf.Tensor, size: int, seed: int) -> tf.Tensor:
-  """Which image counter k shows: a permutation of 0..size-1 in each epoch."""
+  """Returns the image of counter k: each epoch permutes 0..size-1."""
   order = tf.cast(tf.stack([seed, k // size]), tf.uint32)
   return tf.random.experimental.index_shuffle(k % size, order, size - 1)
 
 
 def _mixed_index(k: tf.Tensor, pairs: Mixture, seed: int) -> tf.Tensor:
-  """Which image of a mixture counter k shows.
+  """Returns the image of a mixture that counter k shows.
 
-  Each round of sum(weights) counters has weight[s] places for set s, in an
-  order of its own; so any set's own counter follows from k alone.
+  Each round of sum(weights) counters has weights[s] places for set s, in an
+  order of its own. So the counter within a set follows from k alone.
   """
   cycle, start = sum(pairs.weights), np.cumsum((0, *pairs.weights))
   order = tf.cast(tf.stack([seed, k // cycle]), tf.uint32)
@@ -59,8 +66,8 @@ def _mixed_index(k: tf.Tensor, pairs: Mixture, seed: int) -> tf.Tensor:
 
 
 def _draws(k: tf.Tensor, seed: int) -> tf.Tensor:
-  """Four random numbers below 2**32, (4,) int64, that (seed, k) fixes."""
-  # Named algorithm: TensorFlow's own choice depends on the device.
+  """Returns four random numbers below 2**32 for (seed, k): (4,) int64."""
+  # A named algorithm, because TensorFlow's own choice depends on the device.
   draws = tf.random.stateless_uniform(
     (4,), tf.stack([seed, k]), None, None, tf.uint32, alg='philox'
   )

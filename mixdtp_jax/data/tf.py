@@ -1,6 +1,6 @@
-"""TensorFlow and TFDS, which are imported here alone and stay off GPUs.
+"""TensorFlow and TFDS, kept off GPUs. Nothing else imports them.
 
-TensorFlow takes a GPU's whole memory when it starts; that is for JAX.
+TensorFlow would take a GPU's whole memory, which JAX needs.
 """
 
 import tensorflow as tf
@@ -9,4 +9,4 @@ import tensorflow_datasets as tfds
 __all__ = ['tf', 'tfds']
 
 tf.config.set_visible_devices([], 'GPU')
-tfds.disable_progress_bar()  # our own lines tell the progress
+tfds.disable_progress_bar()  # our own lines show the progress

@@ -1,4 +1,4 @@
-"""Work in threads, in order."""
+"""An ordered map in threads."""
 
 import collections
 import os
@@ -12,18 +12,18 @@ _MOST = 16  # threads; each may have a whole batch in memory
 def map_in_threads(
   function: Callable[[Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-  """map(), a few items ahead: results come in order, and so do errors.
+  """Maps in threads, a few items ahead; results and errors come in order.
 
   Args:
-    function: called from as many threads as there are cores, 16 at most.
-    items: may be endless; is gone through in the caller's thread.
+    function: called in as many threads as there are cores, at most 16.
+    items: the items, possibly endless; read in the caller's thread.
   """
   workers = min(os.cpu_count() or 1, _MOST)
   running = collections.deque()
   with futures.ThreadPoolExecutor(workers) as pool:
     for item in items:
       running.append(pool.submit(function, item))
-      # As many again wait, so that no thread does.
+      # Twice the threads, so that no thread waits for work.
       if len(running) == 2 * workers:
         yield running.popleft().result()
     while running:

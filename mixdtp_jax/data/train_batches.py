@@ -1,13 +1,13 @@
-"""Batches of training crops, and whole images for evaluation.
+"""Batches of training crops.
 
-A training batch is a pure function of (config.seed, step). Its rows have the
-counters k = images of all batches before + row; counter k shows image k % N of
-epoch k // N, in that epoch's own order, and what is random about its crop, flip
-and turn is drawn from (seed, k). Of several data sets, each counts its own
-crops. So a run resumes without any iterator state, and every host reads only
-its own rows of the global batch.
+A training batch is a pure function of (config.seed, step). Row r of a batch has
+the counter k = images of all previous batches + r. It shows image k % N of
+epoch k // N, in that epoch's own order; its crop, mirroring and turn are drawn
+from (seed, k). With several data sets, each has a counter of its own. So a run
+resumes without iterator state, and each host reads only its own rows of the
+global batch.
 
-Images are NHWC float32 in [0, 1].
+Images are NHWC, float32, [0, 1].
 """
 
 import itertools
@@ -32,19 +32,19 @@ from mixdtp_jax.runtime import mesh as mesh_lib
 def train_batches(
   config: ml_collections.ConfigDict, *, start_step: int, mesh: jax.sharding.Mesh
 ) -> Iterator[dict[str, jax.Array]]:
-  """The batches from step `start_step` to the last.
+  """Returns the batches from step `start_step` to the last one.
 
   Args:
-    config: configs/default.py; the data set is prepared first if need be.
+    config: a recipe; its data set is prepared first if necessary.
     start_step: index of the first batch.
     mesh: the devices that share each batch.
 
   Returns:
-    Iterator of {'rainy', 'clean'}, global arrays (batch_size, crop, crop, 3)
-    float32 in [0, 1], split over the mesh.
+    An iterator of {'rainy', 'clean'}: global arrays (batch_size, crop, crop,
+    3), float32 in [0, 1], split over the mesh.
 
   Raises:
-    ValueError: the devices cannot share a batch, see `check_split`.
+    ValueError: the devices cannot share a batch; see `check_split`.
     FileNotFoundError, ValueError: see `mixture.open_mixture`.
   """
   data, parts = config.data, stages(config)
@@ -82,17 +82,17 @@ def local_batches(
   start_step: int,
   rows: Sequence[int],
 ) -> Iterator[dict[str, np.ndarray]]:
-  """The given rows of a stage's batches from step `start_step` on.
+  """Returns the given rows of a stage's batches, from step `start_step`.
 
   Args:
-    config: gives seed and what data says of the crops.
+    config: gives the seed and the options of data.
     pairs: the training images, each with room for the crops.
     stage: gives crop, batch_size and the last step.
-    start_step: index of the first batch, one of the stage's.
-    rows: ascending, from 0 to batch_size - 1.
+    start_step: index of the first batch, which belongs to the stage.
+    rows: ascending numbers from 0 to batch_size - 1.
 
   Returns:
-    Iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3) float32 in
+    An iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3), float32 in
     [0, 1].
   """
   data, cached = config.data, CachedPairs(pairs, config.data.cache_mb)
@@ -118,10 +118,13 @@ def local_batches(
 def _rain(
   config: ml_collections.ConfigDict,
 ) -> Callable[[np.ndarray, int], tf.Tensor]:
-  """(clean crop, counter) -> the crop with rain; both in whole gray levels."""
+  """Returns a function of clean crop and counter to a crop with rain.
+
+  Both crops hold whole gray levels, 0 to 255.
+  """
   ranges = make_rain_ranges(config.data.rain)
 
-  # Traced at the first clean image without a rainy one, if there is any.
+  # Traced at the first clean image that has no rainy one.
   @tf.function(reduce_retracing=True)
   def draw(clean: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     seed = tf.stack([config.seed, k])

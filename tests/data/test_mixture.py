@@ -133,7 +133,7 @@ def test_is_a_sequence_of_all_pairs(data_dir):
     ((('pairs', 1), ('pairs', 2)), 'has a set twice'),
     ((('pairs', 0.5),), r'weight 0\.5 of pairs is no whole'),
     ((('pairs', 0),), 'weight 0 of pairs'),
-    ((('ddn', 1),), 'no prepared ddn: python -m mixdtp_jax prepare ddn'),
+    ((('ddn', 1),), 'no prepared ddn: mixdtp prepare ddn'),
   ],
 )
 def test_refuses_what_is_no_mixture(data_dir, named, message):

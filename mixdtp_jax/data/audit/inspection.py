@@ -1,4 +1,4 @@
-"""What one pair shows: is it readable, aligned, and the right way round?"""
+"""The inspection of one pair: readable, aligned, the right way round?"""
 
 import dataclasses
 import hashlib
@@ -10,23 +10,23 @@ from mixdtp_jax.data import images as images_lib
 from mixdtp_jax.data import pairs
 from mixdtp_jax.data.audit import scenes
 
-_WINDOW = 256  # side of the middle that is aligned, in pixels
-_MARGIN = 0.05  # of correlation, by which a shift has to be better than none
+_WINDOW = 256  # side of the central part that is aligned, in pixels
+_MARGIN = 0.05  # least gain in correlation by which a shift beats none
 _BLUR = 8  # pixels; streaks are thinner
 _RAIN_SIDE = 32  # cells of the shrunken rain
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-  """What was seen in a pair.
+  """The result for a pair.
 
   Attributes:
-    problems: {kind of finding: what is wrong, in words}.
-    digests: of the pixels of the rainy and the clean image, or the one there
-      is; equal for equal.
-    spectra: of these, (2 or 1, N) float32; see `scenes.spectrum`.
-    rain: (1024,) float16 of unit length, what the rain adds where; zero where
-      nothing can be said.
+    problems: kinds of findings, each with a description.
+    digests: digests of the pixels of the rainy and the clean image, or of the
+      only one.
+    spectra: their spectra, (2 or 1, N) float32; see `scenes.spectrum`.
+    rain: (1024,) float16 of unit length, a map of the light that rain adds;
+      zero if unknown.
   """
 
   problems: dict[str, str]
@@ -36,7 +36,7 @@ class Inspection:
 
 
 def inspect(pair: pairs.PairFiles) -> Inspection:
-  """Reads a pair and looks at it; what does not fit is a problem, no error."""
+  """Inspects a pair; whatever is wrong with it is a problem, not an error."""
   sides = ('rainy', 'clean')
   files = {s: f for s in sides if (f := getattr(pair, s)) is not None}
   try:
@@ -77,7 +77,7 @@ def _misalignment(rainy, clean, spectra) -> dict[str, str]:
     return {
       'misaligned': f'the clean image is {down} pixels down and {right} right'
     }
-  # Images that show nothing, as a night sky, have a shift of noise.
+  # For images that show nothing, such as a night sky, the shift is noise.
   if spectra.any(axis=1).all() and not scenes.same_scene(*spectra):
     return {'unlike': 'the clean image shows another scene'}
   return {}
@@ -86,19 +86,20 @@ def _misalignment(rainy, clean, spectra) -> dict[str, str]:
 def find_shift(
   rainy: np.ndarray, clean: np.ndarray
 ) -> tuple[tuple[int, int], bool]:
-  """How the clean image lies against the rainy one, by phase correlation.
+  """Finds the shift of the clean image against the rainy one.
 
-  Kuglin and Hines, The Phase Correlation Image Alignment Method, 1975. All
-  frequencies count alike, so that edges decide, which rain leaves in place.
-  Only the middle is seen, so that shifts are found up to 128 pixels.
+  This is phase correlation (Kuglin and Hines, The Phase Correlation Image
+  Alignment Method, 1975). All frequencies have equal weight, so edges decide,
+  which rain leaves in place. It uses the central part, so it finds shifts of up
+  to 128 pixels.
 
   Args:
     rainy: (H, W) uint8.
-    clean: the same.
+    clean: (H, W) uint8.
 
   Returns:
     (pixels down, pixels right), and whether the images agree clearly better
-    there than as they are.
+    with this shift than without.
   """
   rainy, clean = (_middle(image).astype(np.float32) for image in (rainy, clean))
   window = np.outer(*(np.hanning(side + 2)[1:-1] for side in rainy.shape))
@@ -117,18 +118,18 @@ def find_shift(
 
 
 def is_swapped(rainy: np.ndarray, clean: np.ndarray) -> bool:
-  """Whether the streaks are in the image that is called clean.
+  """Returns whether the streaks are in the image that is called clean.
 
-  Three signs, fine structure alone, and all have to say so. What the rainy
-  image has and the clean one does not explain by linear regression is streaks,
-  rare and bright: its third moment is positive. What the clean one has over the
-  rainy one lacks them: negative. And there is more of it in the rainy image.
-  Mean brightness tells nothing, as drawn rain may come with a darker sky; and
-  drops on a lens are no streaks, of them it cannot tell.
+  All of three signs in the fine structure must agree. The part of the rainy
+  image that linear regression on the clean one does not explain is streaks,
+  which are rare and bright: its third moment is positive. That of the clean
+  image lacks streaks: its third moment is negative. And the rainy image has
+  more fine structure. Mean brightness is no sign, because drawn rain can come
+  with a darker sky. Drops on a lens are not streaks and are not recognised.
 
   Args:
     rainy: (H, W) uint8.
-    clean: the same.
+    clean: (H, W) uint8.
   """
   rainy, clean = _fine(rainy), _fine(clean)
   both, *powers = (
@@ -147,7 +148,7 @@ def _middle(image: np.ndarray) -> np.ndarray:
 
 
 def _edges(image: np.ndarray) -> np.ndarray:
-  """The negative Laplacian, its border zero."""
+  """Computes the negative Laplacian, with zeros at the border."""
   edges = np.zeros_like(image)
   edges[1:-1, 1:-1] = 4 * image[1:-1, 1:-1] - (
     image[2:, 1:-1] + image[:-2, 1:-1] + image[1:-1, 2:] + image[1:-1, :-2]
@@ -156,7 +157,7 @@ def _edges(image: np.ndarray) -> np.ndarray:
 
 
 def _agreement(rainy, clean, down: int, right: int) -> float:
-  """Correlation where they overlap, the clean one being so far off."""
+  """Computes the correlation of the overlap, for a shift of the clean one."""
   rainy = _overlap(rainy, -down, -right)
   clean = _overlap(clean, down, right)
   length = np.sqrt(np.sum(rainy**2) * np.sum(clean**2))
@@ -172,7 +173,7 @@ def _overlap(image, down: int, right: int) -> np.ndarray:
 
 
 def _fine(image: np.ndarray) -> np.ndarray:
-  """At half the size, without what is wider than _BLUR pixels of that."""
+  """Halves an image and removes structures wider than _BLUR pixels."""
   half = _shrunk(Image.fromarray(image.astype(np.float32)), 2)
   coarse = _shrunk(half, _BLUR).resize(half.size, Image.Resampling.BILINEAR)
   fine = np.asarray(half) - np.asarray(coarse)
@@ -185,11 +186,11 @@ def _shrunk(image: Image.Image, factor: int) -> Image.Image:
 
 
 def _rain(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
-  """Where rain was added: tells two rains on one scene apart.
+  """Maps where rain was added, to tell two rains on one scene apart.
 
-  Of cells, their differences: how much is added at large is up to the scene.
-  Between re-encoded and resized copies the product is 0.95 or more, between two
-  rains on one scene of Rain800 0.55 or less.
+  It compares neighbouring cells, because the overall amount of added light
+  depends on the scene. The product of two maps is 0.95 or more for re-encoded
+  and resized copies, and 0.55 or less for two rains on one scene of Rain800.
   """
   added = Image.fromarray(rainy.astype(np.float32) - clean)
   cells = added.resize((_RAIN_SIDE,) * 2, Image.Resampling.BOX)

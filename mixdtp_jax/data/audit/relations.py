@@ -1,10 +1,10 @@
-"""Every pair of several data sets, and which of them are alike.
+"""Relations between the pairs of several data sets: which show one scene.
 
-Every pair is decoded once, in threads, and leaves about 5 kB: the digests, the
-low frequencies (`scenes`) and the rain. Images of equal pixels are compared
-once, as are a rainy image and its clean one where they are alike. So the
-638,492 crops of SPA-Data, which share their clean images among many rainy
-ones, stay far below the table of all with all.
+Every pair is decoded once, in threads, and leaves about 5 kB: digests, low
+frequencies (scenes.py) and the rain. Images with equal pixels are compared
+once, and so are a rainy image and its clean one if they are alike. So the
+638,492 crops of SPA-Data, where many rainy images share a clean one, need far
+fewer comparisons than all with all.
 """
 
 import collections
@@ -20,7 +20,7 @@ from mixdtp_jax.data.findings import Audit, Finding, PairId
 from mixdtp_jax.data.pairs import PairFiles
 
 TRAIN = 'train'  # every other split is for testing
-_SAME_RAIN = 0.8  # least correlation of what the rain adds
+_SAME_RAIN = 0.8  # least correlation of equal rain
 
 Splits = Mapping[str, Sequence[PairFiles]]
 
@@ -30,13 +30,13 @@ def audit(
   published: Mapping[str, Mapping[str, tuple[int, ...]]],
   progress: Callable[[int], None] = lambda done: None,
 ) -> Audit:
-  """Looks at every pair of every set, and compares all with all.
+  """Inspects every pair of every set, and compares all with all.
 
-  Nothing in a file is an error: it is a finding.
+  Nothing in a file is an error: it becomes a finding.
 
   Args:
-    sets: by name, the pairs of each split; names are unique in a split.
-    published: by set and split, the numbers of pairs of published versions.
+    sets: the pairs of each set and split; names are unique in a split.
+    published: numbers of pairs of published versions, by set and split.
     progress: called with the number of pairs done.
   """
   sizes = {
@@ -87,7 +87,7 @@ def _problems(
 def _relations(
   ids: Sequence[PairId], inspections: Sequence[Inspection]
 ) -> list[Finding]:
-  """Duplicates, repeated scenes, leaks and shared scenes."""
+  """Finds duplicates, repeated scenes, leaks and shared scenes."""
   findings = []
   for members in _scenes(inspections):
     by_split = collections.defaultdict(list)
@@ -106,10 +106,10 @@ def _relations(
 
 
 def _scenes(inspections: Sequence[Inspection]) -> list[list[int]]:
-  """The pairs of each scene that has several, in their order.
+  """Returns the pairs of each scene that has several, in order.
 
-  A pair whose rainy image is not like its clean one, because the rain is heavy
-  or the partner is wrong, is in the scenes of both.
+  A pair belongs to the scenes of both its images if these differ, because the
+  rain is heavy or the partner is wrong.
   """
   images, spectra, shown_by = {}, [], collections.defaultdict(list)
   for index, inspection in enumerate(inspections):
@@ -136,7 +136,7 @@ def _within_split(
   inspections: Sequence[Inspection],
   indices: Sequence[int],
 ) -> list[Finding]:
-  """Of one scene's pairs in one split: those of one rain, and the rains."""
+  """Finds duplicates and several rains among one split's pairs of a scene."""
   if len(indices) == 1:
     return []
   rain = np.stack([inspections[i].rain for i in indices]).astype(np.float32)

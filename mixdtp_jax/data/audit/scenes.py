@@ -1,19 +1,20 @@
-"""Which images show the same scene, whatever rain falls on it.
+"""Images of the same scene, with any rain on it.
 
-A perceptual hash in two steps. The image is shrunk to 32x32; of its cosine
-transform the signs of the lowest 8x8 coefficients are 63 bits (pHash: Zauner,
-Implementation and Benchmarking of Perceptual Image Hash Functions, 2010),
-which make candidates cheap to find. These are compared by correlation, once of
-their coarse structure and once of what is finer. Rain is thin and bright:
-shrinking takes the darker pixels of each cell, and low frequencies see little
-of what remains.
+This is a perceptual hash in two steps. The image is shrunk to 32x32 pixels. The
+signs of the lowest 8x8 coefficients of its cosine transform are 63 bits (pHash:
+Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions,
+2010), which find candidates cheaply. Candidates are compared by correlation,
+first of the coarse structure, then of finer structure. Rain is thin and bright:
+shrinking takes the darker pixels of each cell, and low frequencies contain
+little of the rest.
 
-Chosen on the 1000 pairs of Rain100L and Rain800. Between a photograph and its
-rainy version at most 14 bits differ, and the correlations are at least 0.80 and
-0.63 (0.75 but for one). Between photographs of different places the first is at
-most 0.66, and the second at most 0.45 where the first is above 0.5. Re-encoding
-and resizing cost less than rain, cropping by 2 % as much. An image with next to
-nothing in it, as blue sky, is recognised only where it is copied exactly.
+Thresholds were chosen on the 1000 pairs of Rain100L and Rain800. A photograph
+and its rainy version differ in at most 14 bits, and have correlations of at
+least 0.80 and 0.63 (0.75 except for one). Photographs of different places have
+a first correlation of at most 0.66, and a second of at most 0.45 if the first
+is above 0.5. Re-encoding and resizing change less than rain; cropping by 2 %
+changes as much. An image with almost no content, such as blue sky, is
+recognised only if the copy is exact.
 """
 
 import numpy as np
@@ -21,17 +22,17 @@ from PIL import Image
 from scipy.sparse import coo_array, csgraph
 
 _SIDE = 32  # cells of the shrunken image, each of 4x4 samples
-_KEPT = 16  # frequencies in each direction that are looked at
-_HASHED = 8  # and that are hashed
-_MOST_BITS = 18  # that differ between candidates
-_COARSE = 0.73  # least correlation of same scenes below frequency 10
-_FINE = 0.7  # and at radial frequencies from 6 to 16
-_FLAT = 1.0  # standard deviation in grey levels below which nothing is seen
-_ROWS = 32  # of the table of differing bits that are in memory at a time
+_KEPT = 16  # frequencies in each direction that are compared
+_HASHED = 8  # frequencies in each direction that are hashed
+_MOST_BITS = 18  # most differing bits of candidates
+_COARSE = 0.73  # least correlation of one scene below frequency 10
+_FINE = 0.7  # least correlation of one scene at radial frequencies 6 to 16
+_FLAT = 1.0  # standard deviation in gray levels below which an image is flat
+_ROWS = 32  # rows of the table of differing bits that are in memory at a time
 
 
 def _cosines() -> np.ndarray:
-  """The first rows of the orthonormal DCT-II: (_KEPT, _SIDE)."""
+  """Returns the first rows of the orthonormal DCT-II: (_KEPT, _SIDE)."""
   k, x = np.ogrid[:_KEPT, :_SIDE]
   rows = np.cos(np.pi / _SIDE * (x + 0.5) * k) * np.sqrt(2 / _SIDE)
   rows[0] /= np.sqrt(2)
@@ -40,23 +41,23 @@ def _cosines() -> np.ndarray:
 
 _COSINES = _cosines()
 _RADIUS = np.hypot(*np.ogrid[:_KEPT, :_KEPT])
-# Photographs fall off with frequency; these powers even it out, as far as rain
-# lets them. The mean has weight zero.
+# Photographs have less energy at high frequencies; these powers compensate, as
+# far as rain allows. The mean has weight zero.
 _COARSE_WEIGHTS = _RADIUS[:10, :10] ** 1.5
 _FINE_BAND = (_RADIUS >= 6) & (_RADIUS < 16)
 _SPLIT = _COARSE_WEIGHTS.size
 
 
 def spectrum(luma: np.ndarray) -> np.ndarray:
-  """What is compared of an image.
+  """Computes the part of an image that is compared.
 
   Args:
     luma: (H, W) uint8.
 
   Returns:
-    (N,) float32, coarse structure and then fine, each of unit length, so that a
-    product of two is a correlation; zero, which is like nothing, where the
-    image is flat.
+    (N,) float32: coarse, then fine structure, each of unit length, so that a
+    product of two is a correlation. Zero, which resembles nothing, for a flat
+    image.
   """
   samples = Image.fromarray(luma).resize((4 * _SIDE,) * 2, Image.Resampling.BOX)
   cells = np.asarray(samples, np.float64).reshape(_SIDE, 4, _SIDE, 4)
@@ -70,14 +71,11 @@ def spectrum(luma: np.ndarray) -> np.ndarray:
 
 
 def same_scene(spectra: np.ndarray, others: np.ndarray) -> np.ndarray:
-  """Whether images show the same scenes.
+  """Returns whether images show the same scenes, (...) bool.
 
   Args:
-    spectra: (..., N), as `spectrum` gives them.
-    others: the same.
-
-  Returns:
-    (...) bool.
+    spectra: (..., N), results of `spectrum`.
+    others: (..., N), those to compare with.
   """
   product = spectra * others
   coarse = product[..., :_SPLIT].sum(-1)
@@ -87,11 +85,11 @@ def same_scene(spectra: np.ndarray, others: np.ndarray) -> np.ndarray:
 def group(spectra: np.ndarray) -> np.ndarray:
   """Numbers the scenes that images show.
 
-  Compares all with all: two seconds for 20,000 images, and time grows with the
-  square. What is alike through a third image is one scene too.
+  It compares all with all: two seconds for 20,000 images, growing with the
+  square. Images that are linked through others are one scene, too.
 
   Args:
-    spectra: (M, N), as `spectrum` gives them.
+    spectra: (M, N), results of `spectrum`.
 
   Returns:
     (M,) integers, equal for images of one scene.
@@ -107,7 +105,7 @@ def group(spectra: np.ndarray) -> np.ndarray:
 
 
 def components(links: np.ndarray, count: int) -> np.ndarray:
-  """Numbers the groups of `count` things that links (2, L) hold together.
+  """Numbers the groups of `count` things that links (2, L) connect.
 
   Returns:
     (count,) integers, equal within a group.
@@ -117,7 +115,7 @@ def components(links: np.ndarray, count: int) -> np.ndarray:
 
 
 def _hashes(spectra: np.ndarray) -> np.ndarray:
-  """(N,) uint64: the signs of the lowest coefficients but the mean."""
+  """Returns the signs of the lowest coefficients as bits: (N,) uint64."""
   low = spectra[:, :_SPLIT].reshape(-1, 10, 10)[:, :_HASHED, :_HASHED]
   signs = low.reshape(-1, _HASHED * _HASHED) > 0
   return np.packbits(signs, axis=1).view(np.uint64)[:, 0]

@@ -1,8 +1,8 @@
-"""What all data sets share: how pairs are checked, stored and read back.
+"""The base of all data sets: pairs are checked and stored for training.
 
 A data set is prepared once: every image is checked, and the files' own bytes
-are written to array_record files, which give random access. A data set's own
-file only says how its pairs are found.
+are written to array_record files, which give random access. The file of a data
+set only says how its pairs are found.
 """
 
 import abc
@@ -23,20 +23,20 @@ from mixdtp_jax.runtime.console import progress
 class PairsBuilder(
   tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
 ):
-  """Base of all data sets; features name, height, width and the sides.
+  """Base of all data sets, with features name, height, width and the sides.
 
   The prepared copy records its source folder and its smallest training side,
-  so that it is not taken for another one.
+  so that it is not mistaken for another copy.
 
   Attributes:
-    sides: what the set has, of 'rainy' and 'clean'.
-    counts: the numbers of pairs of published versions, by split.
-    reads_source: whether there is a folder of files that it is made from.
+    sides: the images that the set has, of 'rainy' and 'clean'.
+    counts: numbers of pairs of published versions, by split.
+    reads_source: whether the set is made from a folder of files.
   """
 
   VERSION = tfds.core.Version('1.0.0')
-  # TFDS looks beside the code for checksums of downloads, of which there are
-  # none, and the look-up needs a package that TFDS does not bring.
+  # Keeps TFDS from looking for checksums of downloads beside the code, which
+  # needs a package that TFDS does not bring.
   code_path = None
 
   sides: tuple[str, ...] = ('rainy', 'clean')
@@ -52,13 +52,13 @@ class PairsBuilder(
     partial: bool = False,
     exclude: str = '',
   ):
-    """Writes and reads nothing but what TFDS finds already prepared.
+    """Reads what TFDS finds already prepared; writes nothing.
 
     Args:
-      source: the folder of the files as published.
-      data_dir: where prepared copies are, each in a folder of its name.
-      crop: side that every training image must have at least, in pixels.
-      partial: take what is there of a published set, not only all of it.
+      source: the folder of the published files.
+      data_dir: the folder of prepared copies, one folder for each set.
+      crop: smallest side that every training image must have, in pixels.
+      partial: accept an incomplete copy of a published set.
       exclude: JSON file of an audit, whose findings are left out.
     """
     self._source = source
@@ -70,7 +70,7 @@ class PairsBuilder(
 
   @abc.abstractmethod
   def find_pairs(self, source: Path) -> dict[str, Sequence[PairFiles]]:
-    """The pairs of each split, by the files' names: no image is opened.
+    """Finds the pairs of each split by file names, without opening images.
 
     Raises:
       FileNotFoundError, ValueError: `source` is not laid out as expected.
@@ -85,7 +85,7 @@ class PairsBuilder(
         {'name': tfds.features.Text(), 'height': tf.int32, 'width': tf.int32}
         | images
       ),
-      # Evaluation lists images in the published order; training has its own.
+      # Evaluation needs the published order; training makes its own.
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(),
     )
@@ -99,7 +99,7 @@ class PairsBuilder(
     if not self._partial and (differing := self.unlike_published(sizes)):
       raise ValueError(
         f'{self._source} is not {self.name} as published: {differing}; '
-        'complete it, or prepare what is there by python -m mixdtp_jax prepare '
+        'complete it, or prepare what is there by mixdtp prepare '
         f'{self.name} --source {self._source} --data_dir '
         f'{self._data_dir_given} --partial'
       )
@@ -112,7 +112,7 @@ class PairsBuilder(
     }
 
   def unlike_published(self, sizes: dict[str, int]) -> str:
-    """How numbers of pairs differ from the published ones; '' if they do not.
+    """Describes how numbers of pairs differ from the published ones, or ''.
 
     Args:
       sizes: number of pairs by split.
@@ -131,8 +131,8 @@ class PairsBuilder(
       side = min(example['height'], example['width'])
       if split == 'train':
         self._note_training_side(pair, side)
-      # TFDS sorts by key in a thousand parts of the range of 128 bits, each in
-      # memory: from 0 on, all would be in one part.
+      # TFDS sorts by 128-bit key in a thousand parts, each in memory: keys from
+      # 0 on would all be in one part.
       yield (number << 128) // len(pairs), example
       report(number + 1)
 
@@ -148,35 +148,35 @@ class PairsBuilder(
 
 
 class PublishedPairs(PairsBuilder, skip_registration=True):
-  """Base of the data sets that are found by the layouts of their files."""
+  """Base of data sets that are found by the layouts of their files."""
 
   SPLITS: dict[str, layouts.Split]
 
   def __init_subclass__(cls, **kwargs):
-    """Takes the counts from the splits."""
+    """Sets the counts from the splits."""
     super().__init_subclass__(**kwargs)
     cls.counts = {name: split.counts for name, split in cls.SPLITS.items()}
 
   def find_pairs(self, source: Path) -> dict[str, Sequence[PairFiles]]:
     """See the base class."""
     wanted = self.SPLITS
-    if self._partial:  # with nothing there, the error says what is expected
+    if self._partial:  # with no split at all, the error says what is expected
       wanted = {n: s for n, s in wanted.items() if s.places(source)} or wanted
     return {n: layouts.find_pairs(source, s) for n, s in wanted.items()}
 
 
 def source_id(source: str) -> str:
-  """How a prepared copy remembers its source folder."""
+  """Returns the record of a source folder in a prepared copy."""
   return os.path.realpath(source) if source else ''
 
 
 def audit_id(path: str) -> str:
-  """How a prepared copy remembers the audit's file; '' where there is none."""
+  """Returns the record of an audit's file in a prepared copy; '' for none."""
   return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''
 
 
 def _checked(pair: PairFiles) -> dict:
-  """The example of a pair whose images were decoded in full."""
+  """Decodes the images of a pair, and returns its example."""
   sides = {s: getattr(pair, s) for s in ('rainy', 'clean')}
   sides = {side: image for side, image in sides.items() if image is not None}
   encoded = {side: images_lib.encoded(image) for side, image in sides.items()}
@@ -190,6 +190,6 @@ def _checked(pair: PairFiles) -> dict:
 
 
 def _label(pair: PairFiles, side: str) -> str:
-  """What to call an image in an error: its file, where it is one."""
+  """Returns the name of an image for errors: its file, if it has one."""
   image = getattr(pair, side)
   return str(image) if isinstance(image, Path) else f'{pair.name} ({side})'

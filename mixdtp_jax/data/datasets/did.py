@@ -1,8 +1,8 @@
 """DID-Data, also Rain1200: three densities of drawn rain.
 
 Zhang and Patel, Density-aware Single Image De-raining using a Multi-stream
-Dense Network, CVPR 2018. The training pairs are published in a folder for each
-density, in which the same names come again; many copies have one folder.
+Dense Network, CVPR 2018. The training pairs are published in one folder for
+each density, all with the same file names; many copies have a single folder.
 """
 
 from pathlib import Path
@@ -15,14 +15,14 @@ ONE_FILE = SideBySide('{i}', rainy='left')
 
 
 class Densities:
-  """The training pairs as published; a `layouts.Layout`."""
+  """The published layout of the training pairs, one folder per density."""
 
   FOLDERS = tuple(
     f'Rain_{density}/train2018new' for density in ('Heavy', 'Medium', 'Light')
   )
 
   def __str__(self) -> str:
-    """As errors show it."""
+    """Returns the text for errors."""
     return f'{", ".join(self.FOLDERS)}, each with {ONE_FILE}'
 
   def patterns(self) -> tuple[str, ...]:

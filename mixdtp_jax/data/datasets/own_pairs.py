@@ -1,4 +1,4 @@
-"""A folder of one's own pairs."""
+"""Your own pairs."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from mixdtp_jax.data.datasets.builder import PairsBuilder
 
 
 class OwnPairs(PairsBuilder, skip_registration=True):
-  """SOURCE/{train,test}/{rainy,clean}, files of equal stems."""
+  """Files of equal stems in SOURCE/{train,test}/{rainy,clean}."""
 
   name = 'pairs'
 
   def find_pairs(self, source: Path) -> dict[str, list[pairs.PairFiles]]:
-    """See the base class; `folders.find_pairs` says what is accepted."""
+    """See the base class and `matching.find_pairs`."""
     splits = ('train', 'test')
     if not all((source / split).is_dir() for split in splits):
       raise FileNotFoundError(

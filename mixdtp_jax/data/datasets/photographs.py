@@ -1,7 +1,7 @@
-"""Rain drawn on the photographs that scikit-image ships: needs no files.
+"""Photographs that scikit-image ships, with drawn rain: needs no download.
 
-Five scenes are no benchmark. They are enough to see a network learn, and to
-try every command before a data set is at hand.
+Five scenes are no benchmark, but enough to see a network learn and to try every
+command.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from mixdtp_jax.data.datasets.builder import PairsBuilder
 from mixdtp_jax.data.rain import draw
 from mixdtp_jax.recipe.rain_ranges import PRESETS
 
-# Read as files of the package: skimage.data may download what it lacks.
+# Read as files of the package, because skimage.data may download.
 TRAIN = ('astronaut.png', 'motorcycle_left.png', 'rocket.jpg')
 TEST = ('chelsea.png', 'coffee.png')
 TRAIN_VERSIONS = 16  # rainy versions of each photograph

@@ -1,4 +1,4 @@
-"""The prepared copy of a data set, read back."""
+"""Reading of prepared data sets."""
 
 from mixdtp_jax.data import images as images_lib
 from mixdtp_jax.data.datasets.builder import PairsBuilder
@@ -6,10 +6,10 @@ from mixdtp_jax.data.tf import tfds
 
 
 class PreparedPairs:
-  """One split of a prepared data set; a `folders.Pairs`.
+  """The pairs of one split of a prepared data set.
 
   Attributes:
-    name: of the data set, or 'part of' it where pairs of the split are missing.
+    name: name of the data set, after 'part of ' if the split is incomplete.
   """
 
   def __init__(self, builder: PairsBuilder, split: str):
@@ -32,17 +32,17 @@ class PreparedPairs:
     )
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Returns the number of pairs."""
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict:
-    """The decoded pair, or the side that there is; see `folders.Pairs`."""
+    """Returns the decoded pair, or its only side; see `Pairs`."""
     record = self._records[index]
     name = record['name'].decode()
     images = {s: images_lib.read_image(record[s], name) for s in self._sides}
     return {'name': name} | images
 
   def shape(self, index: int) -> tuple[int, int]:
-    """(H, W), as stored beside the image."""
+    """Returns (H, W), which is stored with the image."""
     record = self._records[index]
     return int(record['height']), int(record['width'])

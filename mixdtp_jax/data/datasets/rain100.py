@@ -1,12 +1,12 @@
 """Rain100L and Rain100H: light and heavy rain, 100 test pairs each.
 
 Yang et al., Deep Joint Rain Detection and Removal from a Single Image, CVPR
-2017. The training files carry an x2 in their names in the published archive.
-Copies in PReNet's layout have the clean files flat, beside a folder rainy/ or
-beside the rainy files.
+2017. In the published archive, names of training files end in x2. In copies
+with PReNet's layout, the clean files lie beside a folder rainy/ or beside the
+rainy files.
 
-546 backgrounds of Rain100H's 1800 training pairs are in its test set, as
-PReNet's authors found (Ren et al., CVPR 2019); 1254 are left without them.
+546 backgrounds of Rain100H's 1800 training pairs are also in its test set, as
+PReNet's authors found (Ren et al., CVPR 2019); 1254 pairs remain without them.
 """
 
 from mixdtp_jax.data.datasets.builder import PublishedPairs

@@ -1,7 +1,7 @@
 """Rain200L and Rain200H: 1800 training and 200 test pairs each.
 
 Yang et al., Deep Joint Rain Detection and Removal from a Single Image, CVPR
-2017: what its authors published later in place of Rain100L and Rain100H.
+2017. Its authors published these sets later, to replace Rain100L and Rain100H.
 Rain200L's test images are the training images of Rain100L.
 """
 
@@ -10,7 +10,7 @@ from mixdtp_jax.data.layouts import Split, TwoFiles
 
 
 def _splits(rainy: str) -> dict[str, Split]:
-  """Those of the set whose rainy folder is named `rainy`, or just rain."""
+  """Returns the splits of a set with a rainy folder `rainy`, or rain."""
   layouts = [TwoFiles('input/{name}', 'target/{name}')]
   for folder in (rainy, f'{rainy}/X2', 'rain', 'rain/X2'):
     layouts += [

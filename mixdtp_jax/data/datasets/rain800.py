@@ -1,4 +1,4 @@
-"""Rain800: drawn rain on 800 photographs, a pair in one JPEG.
+"""Rain800: drawn rain on 800 photographs, each pair in one JPEG.
 
 Zhang et al., Image De-raining Using a Conditional Generative Adversarial
 Network, arXiv:1701.05957. Its 100 test pairs are the Test100 of Rain13K.

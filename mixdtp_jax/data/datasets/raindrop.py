@@ -1,8 +1,8 @@
-"""RainDrop: drops on a glass before the lens, photographed.
+"""RainDrop: photographs through drops on a glass before the lens.
 
 Qian et al., Attentive Generative Adversarial Network for Raindrop Removal from
-a Single Image, CVPR 2018. It has two test sets: test_a, well aligned, on which
-papers compare and which is 'test' here, and test_b.
+a Single Image, CVPR 2018. It has two test sets: the well aligned test_a, which
+papers use and which is 'test' here, and test_b.
 """
 
 from mixdtp_jax.data.datasets.builder import PublishedPairs

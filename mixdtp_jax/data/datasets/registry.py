@@ -1,4 +1,4 @@
-"""The data sets by name, and how they are prepared and opened."""
+"""The data sets by name; preparing and opening them."""
 
 import contextlib
 import io
@@ -47,22 +47,21 @@ def prepare(
   partial: bool = False,
   exclude: str = '',
 ) -> PairsBuilder:
-  """Checks a data set and writes DATA_DIR/NAME/1.0.0, unless it is there.
+  """Checks a data set and writes DATA_DIR/NAME/1.0.0, unless it exists.
 
   Args:
     name: a key of DATASETS.
-    source: the folder of the files as published; '' takes the prepared copy
-      whatever it was made from.
+    source: the folder of the published files; '' accepts a prepared copy from
+      any source.
     data_dir: the folder of prepared copies.
-    crop: side that every training image must have at least, in pixels.
-    partial: take what is there of a published set, not only all of it.
+    crop: smallest side that every training image must have, in pixels.
+    partial: accept an incomplete copy of a published set.
     exclude: JSON file of an audit, whose findings are left out; '' leaves out
-      nothing, but takes a prepared copy whatever was left out.
+      nothing, but accepts a prepared copy of any audit.
 
   Raises:
-    ValueError: an unknown name, files that do not fit, or a prepared copy
-      that was made from another source or by another audit, or has images
-      smaller than `crop`.
+    ValueError: the name is unknown, files do not fit, or the prepared copy has
+      another source or audit, or images smaller than `crop`.
     FileNotFoundError: `source` lacks files, or is '' without a prepared copy.
   """
   if name not in DATASETS:
@@ -84,11 +83,11 @@ def prepare(
   if not builder.data_path.exists():
     if builder.reads_source and not source:
       raise FileNotFoundError(
-        f'{data_dir} has no prepared {name}: python -m mixdtp_jax prepare '
-        f'{name} --source FOLDER --data_dir {data_dir} makes it'
+        f'{data_dir} has no prepared {name}: mixdtp prepare {name} --source '
+        f'FOLDER --data_dir {data_dir} makes it'
       )
     _write(builder)
-    # Written by another process or by this one, it is read the same way.
+    # Another process may have written it: it is read in the same way.
     builder = make_builder()
   _check_prepared(builder, source, crop, exclude)
   return builder
@@ -97,20 +96,26 @@ def prepare(
 def open_split(
   name: str, *, source: str, data_dir: str, split: str, crop: int = 0
 ) -> PreparedPairs:
-  """The pairs of 'train' or 'test', prepared first where they are not.
+  """Opens the pairs of a split, and prepares the set first if necessary.
 
-  Arguments and errors as `prepare`'s.
+  Args:
+    name: see `prepare`.
+    source: see `prepare`.
+    data_dir: see `prepare`.
+    split: 'train', 'test', or another split of the set.
+    crop: see `prepare`.
 
   Raises:
-    ValueError: also, the set has no such split, or not both sides.
+    FileNotFoundError, ValueError: see `prepare`.
+    ValueError: the set has no such split, or lacks rainy or clean images.
   """
   builder = prepare(name, source=source, data_dir=data_dir, crop=crop)
-  # Training draws rain where there are clean images alone.
+  # Training draws rain on sets that have only clean images.
   for side in ('clean',) if split == 'train' else ('rainy', 'clean'):
     if side not in builder.sides:
       raise ValueError(
-        f'{name} has no {side} images: it is no set of pairs to train on or to '
-        'score'
+        f'{name} has no {side} images, which training and scores need: choose '
+        'another data set'
       )
   return PreparedPairs(builder, split)
 
@@ -123,13 +128,13 @@ def _write(builder: PairsBuilder) -> None:
       left,
     )
   try:
-    # TFDS prints that it downloads, which it does not.
+    # TFDS prints that it downloads, although it does not.
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
       )
   except OSError:
-    # Another host that shares the folder finished first and its copy stays.
+    # Another host with the same folder finished first, and its copy stays.
     if not builder.data_path.exists():
       raise
 

@@ -1,8 +1,8 @@
-"""SPA-Data: real rain; the clean images are made from videos.
+"""SPA-Data: real rain, with clean images made from videos.
 
 Wang et al., Spatial Attentive Single-Image Deraining with a High Quality Real
-Rain Dataset, CVPR 2019. Its training pairs are crops of 256 pixels, listed in
-a file of lines 'rainy clean'.
+Rain Dataset, CVPR 2019. Its training pairs are crops of 256 pixels, listed in a
+file with lines 'rainy clean'.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from mixdtp_jax.data.pairs import PairFiles
 
 
 class Listed(Sequence):
-  """The pairs of a list of two paths a line, made when they are asked for.
+  """The pairs of a list with two paths per line, made when they are read.
 
-  The list is 80 MB in memory; 638,492 pairs of Path objects are 390 MB or more.
+  The list takes 80 MB of memory; 638,492 pairs of Path objects take 390 MB.
   """
 
   def __init__(self, file: Path):
-    """Reads the list; paths are relative to its folder.
+    """Reads the list, whose paths are relative to its folder.
 
     Raises:
-      ValueError: a line has not two paths.
+      ValueError: a line does not have two paths.
     """
     self._folder = file.parent
     self._lines = file.read_text().splitlines()
@@ -35,11 +35,11 @@ class Listed(Sequence):
         )
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Returns the number of pairs."""
     return len(self._lines)
 
   def __getitem__(self, index: int) -> PairFiles:
-    """The pair of a line."""
+    """Returns the pair of a line."""
     # The published list has a slash before each path.
     rainy, clean = (p.lstrip('/') for p in self._lines[index].split())
     name = str(Path(rainy).with_suffix(''))
@@ -47,10 +47,10 @@ class Listed(Sequence):
 
 
 class ListFile:
-  """The published layout of the training pairs; a `layouts.Layout`."""
+  """The published layout of the training pairs."""
 
   def __str__(self) -> str:
-    """As errors show it."""
+    """Returns the text for errors."""
     return 'real_world.txt with lines of a rainy and a clean path beside it'
 
   def patterns(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""One's own clean photographs, for rain that is drawn while training."""
+"""Your own clean photographs, for rain that is drawn while training."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from mixdtp_jax.data.datasets.builder import PairsBuilder
 
 
 class Synthetic(PairsBuilder, skip_registration=True):
-  """SOURCE/*.png or .jpg, clean photographs, all for training."""
+  """Clean photographs in SOURCE, all for training."""
 
   name = 'synthetic'
   sides = ('clean',)

@@ -1,11 +1,11 @@
 """Rain drawn on clean photographs, in the order in which light meets it.
 
-The scene is seen through the haze of far rain, then through falling drops,
-then through drops on the lens, by a sensor with noise, and saved as JPEG.
-rain_ranges.py has the numbers and their units.
+The scene is seen through the haze of far rain, falling drops, and drops on the
+lens, by a sensor with noise, and saved as JPEG. recipe/rain_ranges.py has the
+numbers and their units.
 
-TensorFlow with stateless random numbers of a named algorithm: the same
-eagerly, in a tf.function and in tf.data.
+Random numbers are TensorFlow's stateless ones of a named algorithm: they are
+the same eagerly, in a tf.function and in tf.data.
 """
 
 import itertools
@@ -15,10 +15,12 @@ from mixdtp_jax.data.tf import tf
 from mixdtp_jax.recipe.rain_ranges import RainRanges
 
 _LAYERS = 3  # of falling drops
-_SHARPEST = 0.5  # pixels: a pixel's own blur, as a standard deviation
-_OPAQUE = 8.0  # pixels: thickness from which a drop on the lens hides the scene
+_SHARPEST = 0.5  # standard deviation of a pixel's own blur, in pixels
+_OPAQUE = (
+  8.0  # thickness at which a drop on the lens hides the scene, in pixels
+)
 
-# What is one number for the whole image; of these the first are never below 0.
+# Values of the whole image; strengths are never below 0.
 _STRENGTHS = ('streaks', 'veil', 'drops', 'noise', 'jpeg')
 _OTHERS = ('angle', 'spread', 'width', 'occlusion', 'airlight', 'shrink')
 
@@ -30,14 +32,14 @@ def add_rain(
 
   Args:
     clean: (H, W, 3) float32 in [0, 1].
-    seed: (2,) integers; equal seeds draw equal rain.
-    ranges: the kind of rain.
+    seed: (2,) integers; equal seeds give equal rain.
+    ranges: strength and kind of the rain.
 
   Returns:
     (H, W, 3) float32 in [0, 1].
   """
   image = tf.convert_to_tensor(clean, tf.float32)
-  # One type: a seed's numbers split differently as int32 and as int64.
+  # int64, because int32 seeds give other numbers.
   seed = tf.cast(seed, tf.int64)
   seeds = tf.unstack(tf.random.split(seed, 3 + _LAYERS, 'philox'))
   drawn = _draw(ranges, seeds[0])
@@ -49,7 +51,7 @@ def add_rain(
 
 
 def _draw(ranges, seed):
-  """The numbers of the whole image, by name."""
+  """Draws the values of the whole image, by name."""
   drawn = {}
   seeds = tf.random.split(seed, len(_STRENGTHS + _OTHERS), 'philox')
   for name, own in zip(_STRENGTHS + _OTHERS, tf.unstack(seeds), strict=True):
@@ -59,24 +61,25 @@ def _draw(ranges, seed):
 
 
 def _veil(image, drawn):
-  """I t + A (1 - t), t = exp(-optical depth) (Koschmieder 1924).
+  """Adds haze: I t + A (1 - t) with t = exp(-optical depth).
 
-  The optical depth grows with the number of drops in the air, and is one for
-  the whole image: a photograph does not tell distances.
+  The formula is Koschmieder's (1924). The optical depth grows with the number
+  of drops in the air. It is one number for the whole image, because a
+  photograph does not show distances.
   """
   seen = tf.exp(-drawn['veil'] * drawn['streaks'])
   return image * seen + drawn['airlight'] * (1 - seen)
 
 
 def _fall(image, drawn, ranges, layer, seed):
-  """Draws the drops that fall at one depth, from 0 for the nearest layer.
+  """Draws the falling drops of one layer; layer 0 is the nearest.
 
-  While the shutter is open a drop moves a long way and covers each pixel of
-  its line for a moment: it adds light and hides some of the background (Garg
-  and Nayar, "Vision and Rain", IJCV 2007). Light that is only added is the
-  model of Rain100L's authors (Yang et al., CVPR 2017), full occlusion is the
-  screen rule 1 - (1 - I)(1 - S). A camera sees a line of depth d 1 / d as long
-  and wide, and d^2 as many of them; one thinner than a pixel is fainter.
+  While the shutter is open, a drop covers each pixel of its line for a moment:
+  it adds light and hides some of the background (Garg and Nayar, "Vision and
+  Rain", IJCV 2007). Occlusion 0, with light only added, is the model of
+  Rain100L's authors (Yang et al., CVPR 2017); full occlusion is the screen rule
+  1 - (1 - I)(1 - S). At depth d, lines are 1 / d as long and wide, and d^2
+  times as many. Lines thinner than a pixel are fainter.
   """
   near, far = ranges.depth
   depths = [near + (far - near) * i / _LAYERS for i in range(_LAYERS + 1)]
@@ -90,20 +93,20 @@ def _fall(image, drawn, ranges, layer, seed):
 
 
 def _lines(image, drawn, ranges, density, depth, nearest, seed):
-  """The lines of a layer whose depth is at least `nearest`: (H, W)."""
+  """Draws the lines of a layer at depth `nearest` or more: (H, W)."""
   longest = ranges.length[1] / nearest
   radius = math.ceil(3 * max(ranges.width[1] / nearest, _SHARPEST))
-  # Lines whose centre lies outside the image still reach into it.
+  # Lines with their centre outside the image can still reach into it.
   margin = math.ceil(longest / 2) + radius
   seeds = tf.unstack(tf.random.split(seed, 4, 'philox'))
   centre = _scatter(density, tf.shape(image)[:2] + 2 * margin, seeds[0])
-  centre -= margin - radius  # counted from what the blur needs of them
+  centre -= margin - radius  # relative to the image with the blur's border
   column = (tf.shape(centre)[0], 1)  # a number for each line
   length = _uniform(column, seeds[1], ranges.length) / depth
   brightness = _uniform(column, seeds[2], ranges.brightness)
   turn = tf.random.stateless_normal(column, seeds[3], alg='philox')
   radians = (math.pi / 180) * (drawn['angle'] + drawn['spread'] * turn)
-  # Points no more than a pixel apart along each line, from -1/2 to 1/2.
+  # Points at most a pixel apart along each line, from -1/2 to 1/2.
   along = tf.linspace(-0.5, 0.5, math.ceil(longest) + 1)[None]
   points = tf.stack(
     [
@@ -114,7 +117,7 @@ def _lines(image, drawn, ranges, density, depth, nearest, seed):
   )  # (lines, points, 2): row, column
   width = drawn['width'] / depth
   sigma = tf.maximum(width, _SHARPEST)
-  # A line that is blurred across has its peak at 1 / (sqrt(2 pi) sigma).
+  # The peak of a blurred line is 1 / (sqrt(2 pi) sigma).
   peak = brightness * tf.minimum(width / _SHARPEST, 1.0)
   peak *= length / (along.shape[1] - 1) * math.sqrt(2 * math.pi) * sigma
   weights = peak * tf.cos(math.pi * along)
@@ -125,10 +128,10 @@ def _lines(image, drawn, ranges, density, depth, nearest, seed):
 def _wet_lens(image, drawn, ranges, seed):
   """Shows the scene upside down in drops on the lens.
 
-  A drop is a small strong lens: the point p shows what lies at
-  c - shrink (p - c), c the drop's centre, and out of focus. With heights
-  h = (r^2 - |p - c|^2) / 2 that is p + (1 + shrink) grad h, and for drops that
-  touch h is the larger one.
+  A drop is a small, strong lens: point p shows the scene at c - shrink (p - c),
+  where c is the drop's centre, out of focus. With heights
+  h = (r^2 - |p - c|^2) / 2, that is p + (1 + shrink) grad h. Where drops touch,
+  h is the larger one.
   """
   height = _drops(image, drawn['drops'], ranges.radius, seed)
   slope = tf.stack(
@@ -141,7 +144,7 @@ def _wet_lens(image, drawn, ranges, seed):
   shift = tf.cast(tf.round((1 + drawn['shrink']) * slope), tf.int32)
   shape = tf.shape(image)[:2]
   grid = tf.meshgrid(tf.range(shape[0]), tf.range(shape[1]), indexing='ij')
-  # The scene goes on, mirrored, where a drop looks beyond the border.
+  # Beyond the border, a drop shows the scene mirrored.
   place = tf.math.floormod(tf.stack(grid, axis=-1) + shift, 2 * shape)
   place = tf.minimum(place, 2 * shape - 1 - place)
   blur = math.ceil(ranges.shrink[1])
@@ -152,7 +155,7 @@ def _wet_lens(image, drawn, ranges, seed):
 
 
 def _drops(image, density, radius, seed):
-  """Heights of drops, 0 beside them, with a border of 1: (H + 2, W + 2)."""
+  """Computes heights of drops with a border of 1: (H + 2, W + 2)."""
   margin = math.ceil(radius[1]) + 1
   size = tf.shape(image)[:2] + 2 * margin
   seeds = tf.unstack(tf.random.split(seed, 2, 'philox'))
@@ -172,7 +175,7 @@ def _drops(image, density, radius, seed):
 
 
 def _record(image, drawn, seed):
-  """Sensor noise, then JPEG."""
+  """Adds sensor noise, then the loss of JPEG."""
   noise = tf.random.stateless_normal(tf.shape(image), seed, alg='philox')
   image = tf.clip_by_value(image + drawn['noise'] * noise, 0.0, 1.0)
   loss = tf.cast(tf.round(drawn['jpeg']), tf.int32)
@@ -184,17 +187,17 @@ def _record(image, drawn, seed):
 
 
 def _scatter(density, size, seed):
-  """(N, 2) float32 points within (H, W), `density` for each 10,000 pixels."""
+  """Draws points in (H, W), `density` per 10,000 pixels: (N, 2) float32."""
   seeds = tf.unstack(tf.random.split(seed, 2, 'philox'))
   sides = tf.cast(size, tf.float32)
   expected = density * 1e-4 * tf.reduce_prod(sides)
-  # Up or down by chance: rounding would lose rare drops in small images.
+  # Rounded up or down by chance, to keep rare drops in small images.
   count = tf.cast(expected + _uniform((), seeds[0], (0, 1)), tf.int32)
   return _uniform((count, 2), seeds[1], (0, 1)) * sides
 
 
 def _splat(points, weights, size):
-  """Adds each point to its four pixels, in bilinear shares: (H, W)."""
+  """Adds each point to its four pixels with bilinear weights: (H, W)."""
   floor = tf.floor(points)
   corner = tf.cast(floor, tf.int32)
   inside = tf.reduce_all((corner >= 0) & (corner < size - 1), axis=-1)
@@ -212,7 +215,7 @@ def _splat(points, weights, size):
 
 
 def _blur(image, sigma, radius):
-  """Gaussian blur, which uses up a border of `radius` pixels."""
+  """Blurs with a Gaussian, which removes a border of `radius` pixels."""
   offset = tf.range(-radius, radius + 1, dtype=tf.float32)
   kernel = tf.exp(-0.5 * tf.square(offset / sigma))
   kernel /= tf.reduce_sum(kernel)
@@ -223,7 +226,7 @@ def _blur(image, sigma, radius):
 
 
 def _uniform(shape, seed, bounds):
-  """Numbers between the two bounds."""
+  """Draws numbers between two bounds."""
   low, high = bounds
   return tf.random.stateless_uniform(
     shape, seed, float(low), float(high), alg='philox'
