@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL.ImageFile import ImageFile as OpenFile
 
 from mixdtp_jax.runtime.files import replacing
 
@@ -97,7 +98,7 @@ def read_image(image: ImageFile, label: str = '') -> np.ndarray:
 @contextlib.contextmanager
 def opened(
   image: Path | bytes, label: str = '', max_pixels: int = MAX_PIXELS
-) -> Iterator[Image.Image]:
+) -> Iterator[OpenFile]:
   """Opens an image; it is decoded, and its frames are read, in the body.
 
   Args:
@@ -163,7 +164,7 @@ def orientation(file: Image.Image) -> int:
   return value if value in _TURNS else 1
 
 
-def upright_size(file: Image.Image) -> tuple[int, int]:
+def upright_size(file: OpenFile) -> tuple[int, int]:
   """Returns (H, W) of the image as it is meant to be seen."""
   # Pillow would decode every PNG to look for EXIF behind its pixels.
   plain = file.format == 'PNG' and not _has_metadata(file.fp)
@@ -178,19 +179,19 @@ def turned(pixels: np.ndarray, how: int) -> np.ndarray:
   return np.ascontiguousarray(pixels.swapaxes(0, 1) if swapped else pixels)
 
 
-def raw_mode(file: Image.Image) -> str:
+def raw_mode(file: OpenFile) -> str:
   """Returns how an opened file stores samples, as Pillow names it, or ''."""
   arguments = file.tile[0][3] if file.tile else ''
   first = arguments[0] if isinstance(arguments, tuple) else arguments
   return first if isinstance(first, str) else ''
 
 
-def is_wide(file: Image.Image) -> bool:
+def is_wide(file: OpenFile) -> bool:
   """Returns whether an opened file has more than 8 bits for each sample."""
   return ';16' in raw_mode(file) or file.mode.startswith(('I', 'F'))
 
 
-def is_animated(file: Image.Image) -> bool:
+def is_animated(file: OpenFile) -> bool:
   """Returns whether a file has several frames or pages.
 
   The further images of an MPO, such as the other eye's, do not count.
@@ -254,7 +255,7 @@ def _half_width(path: Path, width: int) -> int:
   return width // 2
 
 
-def _check_rgb(file: Image.Image, name: str) -> None:
+def _check_rgb(file: OpenFile, name: str) -> None:
   if is_wide(file):
     raise ImageError(
       f'{name} has more than 8 bits for each sample, and data sets hold 8: '

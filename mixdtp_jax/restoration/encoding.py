@@ -147,7 +147,8 @@ def _options(
 
 
 def _timing(picture, frames, format) -> dict[str, Any]:
-  timing = {'duration': [round(frame.duration) for frame in frames]}
+  durations = [round(frame.duration) for frame in frames]
+  timing: dict[str, Any] = {'duration': durations}
   if 'loop' in picture.stored and format != 'AVIF':
     timing['loop'] = picture.stored['loop']
   elif format == 'WEBP' or (format == 'PNG' and picture.format == 'GIF'):
@@ -156,7 +157,7 @@ def _timing(picture, frames, format) -> dict[str, Any]:
     timing['disposal'] = 2  # else earlier frames show through later ones
   if format == 'PNG' and picture.stored.get('default_image'):
     timing['default_image'] = True
-    del timing['duration'][0]
+    del durations[0]
   return timing
 
 

@@ -192,7 +192,7 @@ def _dpi(found: Any) -> tuple[float, float] | None:
   return (right, down) if sound else None
 
 
-def _png_colours(info: dict[str, Any]) -> bytes:
+def _png_colours(info: dict) -> bytes:
   """Returns the chunks of a PNG that define its colours without a profile."""
   chunks = b''
   if 'srgb' in info:

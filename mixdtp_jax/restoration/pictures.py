@@ -3,19 +3,18 @@
 import dataclasses
 import io
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, JpegImagePlugin
+from PIL.ImageFile import ImageFile as OpenFile
 
 from mixdtp_jax.data import images
 from mixdtp_jax.data.images import ImageError
 from mixdtp_jax.restoration.metadata import Metadata, read_metadata
 from mixdtp_jax.restoration.sixteen_bits import read_wide
-
-# The modes of Pillow that stay as they are, by channels.
-MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 
 
 class Frame(NamedTuple):
@@ -84,10 +83,10 @@ class Picture:
       file.load()
       return read_metadata(file, self.height, self.width)
 
-  def _opened(self):
+  def _opened(self) -> AbstractContextManager[OpenFile]:
     return images.opened(self.source, self.name, self.max_pixels)
 
-  def _decoded(self, file: Image.Image) -> Frame:
+  def _decoded(self, file: OpenFile) -> Frame:
     if images.is_wide(file):
       if self.count > 1:
         raise ImageError(
@@ -130,8 +129,8 @@ def open_picture(
     )
 
 
-def _stored(file: Image.Image, source: Path | bytes) -> dict[str, Any]:
-  info, stored = file.info, {}
+def _stored(file: OpenFile, source: Path | bytes) -> dict[str, Any]:
+  info, stored = file.info, dict[str, Any]()
   if file.format in ('JPEG', 'MPO'):
     stored['progressive'] = bool(info.get('progressive'))
     tables = file.quantization

@@ -9,7 +9,7 @@ import sys
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL.ImageFile import ImageFile as OpenFile
 
 from mixdtp_jax.data.images import ImageError, raw_mode
 
@@ -19,7 +19,7 @@ _PLANAR, _PHOTOMETRIC = 284, 262  # TIFF's tags
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by channels
 
 
-def read_wide(first: Image.Image, second: Image.Image, name: str) -> np.ndarray:
+def read_wide(first: OpenFile, second: OpenFile, name: str) -> np.ndarray:
   """Decodes all bits of a PNG or TIFF of 16 bits.
 
   Args:
@@ -58,16 +58,15 @@ def read_wide(first: Image.Image, second: Image.Image, name: str) -> np.ndarray:
   return pixels
 
 
-def _unpacked(file: Image.Image, mode: str, raw: str) -> np.ndarray:
+def _unpacked(file: OpenFile, mode: str, raw: str) -> np.ndarray:
   """Decodes a file as if its samples were stored as `raw`."""
   file._mode = mode
-  tiles = []
-  for codec, box, offset, arguments in file.tile:
-    if isinstance(arguments, tuple):
-      tiles.append((codec, box, offset, (raw, *arguments[1:])))
-    else:
-      tiles.append((codec, box, offset, raw))
-  file.tile = [type(file.tile[0])(*tile) for tile in tiles]
+  file.tile = [
+    tile._replace(
+      args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
+    )
+    for tile in file.tile
+  ]
   return np.asarray(file)
 
 
@@ -92,7 +91,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     [
       b'\x89PNG\r\n\x1a\n',
       png_chunk(b'IHDR', header),
-      png_chunk(b'IDAT', zlib.compress(lines, 3)),
+      png_chunk(b'IDAT', zlib.compress(lines.tobytes(), 3)),
       png_chunk(b'IEND', b''),
     ]
   )
