@@ -1,1 +1,1 @@
-"""The recipes: one file each, all of them changes to default.py."""
+"""The recipes, one file each; all of them are changes to default.py."""

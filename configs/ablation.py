@@ -1,20 +1,20 @@
-"""One idea of the network or of its loss changed at a time, on Rain100L.
+"""Ablations on Rain100L: one change to the network or its loss.
 
---config=configs/ablation.py:NAME is the recipe of configs/rain100l.py with one
-change, --config=configs/ablation.py:small/NAME the same change on the network
-and recipe of configs/rain100l_small.py. ABLATIONS has the names.
+--config=ablation:NAME is the recipe rain100l with one change, and
+--config=ablation:small/NAME is rain100l_small with that change. ABLATIONS lists
+the names.
 """
 
 import ml_collections
 
 from mixdtp_jax.configs import rain100l, rain100l_small
 
-# Name: the options that it sets.
+# Names, each with the options that it sets.
 ABLATIONS = {
   'full': {},
   'without_detail_dilation': {'model.detail_dilation': False},
   'without_coupling': {'model.coupling': False},
-  # The coarse image is the final one then: its loss is to count once.
+  # The coarse image is then the final one, so its loss must count once.
   'without_refinement': {'model.steps': 0, 'loss.coarse_weight': 0.0},
   **{f'steps{steps}': {'model.steps': steps} for steps in range(1, 7)},
   'loss_l1': {'loss.final': 'l1'},
@@ -24,7 +24,7 @@ ABLATIONS = {
   'loss_as_published': {'loss.coarse': 'ssim_as_published'},
 }
 
-# What stands before the name: the recipe that it changes.
+# Prefixes of names, each with the recipe that is changed.
 _RECIPES = {'': rain100l, 'small/': rain100l_small}
 
 

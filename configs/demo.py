@@ -1,8 +1,8 @@
-"""A small network on rain drawn over photographs: minutes, no download.
+"""A demonstration: a small network, drawn rain, no download.
 
-Trains on three of the photographs that scikit-image ships and tests on two
-others. It shows the whole way from rain to a restored image on two CPU cores
-in under five minutes; its numbers compare with nothing but themselves.
+It trains on three photographs that scikit-image ships and tests on two others,
+in under five minutes on two CPU cores. Its scores cannot be compared with
+others.
 """
 
 import ml_collections

@@ -1,10 +1,10 @@
-"""The network for real photographs: several kinds of rain, real and drawn.
+"""The network for real photographs, trained on published and drawn rain.
 
-Pairs of Rain100L, Rain800 and DDN-Data, rain drawn on their clean halves (as
-'synthetic'), and pairs that are clean on both sides (as 'pairs'), so that what
-needs no change gets none. Scenes are held out across all sets; the test split
-of 'pairs' is the part of rain100l/train to choose on. The rate stays constant
-until schedule.boundaries, which a continued run may set.
+It trains on pairs of Rain100L, Rain800 and DDN-Data, on rain drawn on their
+clean halves (data set 'synthetic'), and on pairs of two clean images (data set
+'pairs'), so that clean images stay unchanged. Scenes are held out across all
+sets; the test split of 'pairs' is the part of rain100l/train for choices. The
+rate is constant until schedule.boundaries, which a continued run may set.
 """
 
 import ml_collections
@@ -12,8 +12,8 @@ import ml_collections
 from mixdtp_jax.configs.demo import get_config as get_demo_config
 from mixdtp_jax.recipe import rain_ranges
 
-# `mixed`, widened: from a few lines to `heavy`, drops on the lens in a third
-# of the images.
+# A wider `mixed`: from a few lines to `heavy`; a third of the images have drops
+# on the lens.
 RAIN = rain_ranges.RainRanges(
   streaks=(-10.0, 180.0),
   angle=(-40.0, 40.0),

@@ -1,28 +1,28 @@
-"""The recipe of the MixDTPNet repository, switch for switch.
+"""The recipe of the MixDTPNet repository, which differs from the paper's.
 
-It is here to reproduce what that code does, beside the recipe of the paper,
-configs/rain100l.py. What its training does, and the switch for it:
+It reproduces what the original code does; rain100l is the paper's recipe. Its
+properties, each with its options here:
 
-- An image that is not higher than wide is transposed, then always the second
-  cell of a grid of 96 pixels is taken, with no flip and no turn: each image
-  shows one crop for the whole training. data.transpose_landscape, data.crops.
-- The loss is -SSIM(final) + 0.5 SSIM(coarse), which pushes the coarse image
-  away from the clean one; the paper has + 0.5 MSE(coarse). loss.coarse.
-- Adam at 1e-4 in batches of 3 for 300 epochs; the rate is multiplied by 0.2 at
-  the epochs 10, 50 and 80. But its scheduler is told the number of the epoch
-  that has just ended, so each rate begins one epoch late, counted from 0 in
-  the epochs 11, 51 and 81. schedule.boundaries.
-- Both images are cut to multiples of 32 before they are scored, under protocol
-  rgb. eval_crop_multiple.
-- Resuming loads the weights alone: Adam's moments start from zero, the rate is
-  that of the epoch. The same command continues a run here with its optimizer;
-  a new run that starts from the weights of another has a fresh one: init_from.
+- data.transpose_landscape, data.crops: an image that is not higher than wide is
+  transposed; then the second cell of a grid of 96 pixels is taken, without
+  mirroring or turning. So each image gives one crop for the whole training.
+- loss.coarse: the loss is -SSIM(final) + 0.5 SSIM(coarse), which pushes the
+  coarse image away from the clean one; the paper has + 0.5 MSE(coarse).
+- schedule.boundaries: Adam at 1e-4, in batches of 3 for 300 epochs; the rate is
+  multiplied by 0.2 at epochs 10, 50 and 80. But the scheduler gets the number
+  of the epoch that has just ended, so each rate begins one epoch late: in
+  epochs 11, 51 and 81, counted from 0.
+- eval_crop_multiple: images are cut to multiples of 32 before they are scored
+  under protocol rgb.
+- init_from: the original resumes with the weights alone; Adam's moments start
+  from zero, and the rate is that of the epoch. Here, the same command continues
+  a run with its optimizer, and init_from starts a new run with a fresh one.
 
-Two things are not copied. Its loader ends each epoch with the batch that is
-left over (2 images of 200); here every batch is full, and an epoch's last one
-is filled up with images of the next. Its branch for several GPUs is never
-reached, since it makes a single one visible first; here all devices share a
-batch, so a batch of 3 is for 1 or 3 of them.
+Two properties are not copied. The original's epochs end with a smaller batch (2
+of 200 images); here every batch is full, and the last one of an epoch takes
+images of the next. The original's code for several GPUs never runs, because it
+makes only one visible; here all devices share a batch, so a batch of 3 is for 1
+or 3 devices.
 
 docs/fidelity.md has the commands that compare this recipe with the paper's.
 """
@@ -33,7 +33,7 @@ import ml_collections
 
 from mixdtp_jax.configs.default import get_config as get_default_config
 
-# For another data set change its name below and this; Rain200L has 1800.
+# For another data set, change its name below and this number (Rain200L: 1800).
 PAIRS = 200
 BATCH_SIZE = 3
 UPDATES_PER_EPOCH = math.ceil(PAIRS / BATCH_SIZE)

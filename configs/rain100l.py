@@ -1,10 +1,9 @@
-"""Rain100L with the paper's network and recipe, for a GPU box or a TPU pod.
+"""Rain100L with the paper's network, loss and schedule.
 
-The paper's loss and schedule. Its epoch is the 15 cells of 96 pixels of each
-of 200 images, in batches of 4; 100 of them are 75,000 updates, and the rate
-falls at epochs 30, 50 and 80. The crops here are random, with flips and turns.
-The published figure is 40.91 dB / 0.991: protocol rgb, each image cropped to
-multiples of 32.
+An epoch is 15 cells of 96 pixels from each of 200 images, in batches of 4. 100
+epochs are 75,000 updates, and the rate falls at epochs 30, 50 and 80. Here,
+crops are random, mirrored and turned. Published: 40.91 dB / 0.991, protocol
+rgb, images cropped to multiples of 32.
 """
 
 import ml_collections

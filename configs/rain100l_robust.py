@@ -1,8 +1,8 @@
-"""The recipe of configs/rain100l.py, guarded against a collapse of SSIM.
+"""The recipe rain100l, guarded against a collapse of SSIM.
 
-The -SSIM loss has no gradient where SSIM is 0, so a run that is thrown far off
-never comes back. Here gradients are clipped, the rate grows over 1,000 updates
-first, and the loss is 0.84 (-SSIM) + 0.16 l1, of which the l1 part pulls back.
+The -SSIM loss has no gradient where SSIM is 0, so a run that lands there never
+recovers. Here, gradients are clipped, the rate first grows over 1,000 updates,
+and the loss is 0.84 (-SSIM) + 0.16 l1, whose l1 part pulls images back.
 """
 
 import ml_collections

@@ -1,8 +1,7 @@
-"""Rain100L with the demo's network of 0.8 M parameters, for two CPU cores.
+"""Rain100L with a network of 0.8 M parameters, for two CPU cores.
 
-The paper's loss; small crops, a warm-up and a cosine instead of its schedule,
-because half an hour on a CPU is a few thousand updates. README.md has the
-numbers that it reached.
+The paper's loss, with small crops, a warm-up and a cosine schedule, because
+half an hour on a CPU is a few thousand updates.
 """
 
 import ml_collections

@@ -1,14 +1,14 @@
 """Three data sets in the proportions of Rain13K, tested on Rain100H.
 
 Rain13K, on which MPRNet, Restormer and others train, has 13,712 pairs: 11,200
-of DDN-Data, 1,800 of Rain100H, 700 of Rain800, and Rain12, which is left out
-here. A round of 137 crops has each set in that proportion, and all of
-DDN-Data's 12,600 training pairs take part. Prepare all three in one data_dir
-first. 546 of Rain100H's 1800 backgrounds are in its test set, and so in
-Rain100L's; take the 1254 where the result is to stand.
+from DDN-Data, 1,800 from Rain100H, 700 from Rain800, and Rain12, which is left
+out here. A round of 137 crops has these proportions; all 12,600 training pairs
+of DDN-Data are used. Prepare all three sets in one data_dir first. 546 of
+Rain100H's 1800 backgrounds are also in its test set, which is Rain100L's too:
+use the copy with 1254 pairs for results to publish.
 
-To compare with on Rain100H, Y channel without a stated variant: 30.41 dB /
-0.890 (MPRNet), 31.64 / 0.904 (Restormer).
+Published on Rain100H, Y channel without a stated variant: 30.41 dB / 0.890
+(MPRNet), 31.64 / 0.904 (Restormer).
 """
 
 import ml_collections

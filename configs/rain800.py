@@ -1,8 +1,8 @@
-"""Rain800 with the paper's network, its loss and the shape of its schedule.
+"""Rain800 with the paper's network, loss and shape of schedule.
 
-The rate falls at 30, 50 and 80 % of 105,000 updates, which are 40 epochs of 15
-crops of 96 pixels of each of 700 images. published.csv has no figure of it; as
-Test100 its test pairs are scored after training on Rain13K.
+The rate falls at 30, 50 and 80 % of 105,000 updates: 40 epochs of 15 crops of
+96 pixels from each of 700 images. published.csv has no score for it: papers use
+its test pairs as Test100, after training on Rain13K.
 """
 
 import ml_collections

@@ -1,9 +1,9 @@
-"""RainDrop with the paper's network, its loss and the shape of its schedule.
+"""RainDrop with the paper's network, loss and shape of schedule.
 
-The rate falls at 30, 50 and 80 % of 300,000 updates. Crops of 128 pixels: a
-drop hides more than a streak, and what is behind it has to come from around
-it. Tested on test_a; published.csv has no figure of it. eval.py scores test_b
-with --split=test_b.
+The rate falls at 30, 50 and 80 % of 300,000 updates. Crops have 128 pixels,
+because a drop hides more than a streak and must be filled from its
+surroundings. It is tested on test_a; mixdtp eval scores test_b with
+--split=test_b. published.csv has no score for it.
 """
 
 import ml_collections

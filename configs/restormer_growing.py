@@ -1,13 +1,13 @@
-"""configs/restormer_rain100l.py with Restormer's growing crops.
+"""The recipe restormer_rain100l with Restormer's growing crops.
 
-As published (arXiv:2111.09881): crops of 128, 160, 192, 256, 320 and 384 pixels
-with 64, 40, 32, 16, 8 and 8 images an update, which take 92, 64, 48, 36, 36 and
-24 of every 300 updates. Rain100L's images have 321 rows: there is no room for
-the 384, whose updates the 320 have. The rate falls by one cosine from the
-start; as published it is constant during the first stage.
+As published (arXiv:2111.09881), crops have 128, 160, 192, 256, 320 and 384
+pixels, with 64, 40, 32, 16, 8 and 8 images per update, for 92, 64, 48, 36, 36
+and 24 of every 300 updates. Rain100L's images have only 321 rows, so crops of
+320 replace those of 384. The rate follows one cosine from the start; the
+published one is constant in the first stage.
 
-For 1, 2, 4 or 8 devices; where one lacks the memory, accumulate_steps=8 on one
-device, 4 on two, and so on.
+It runs on 1, 2, 4 or 8 devices. If memory is short, set accumulate_steps to 8
+on one device, 4 on two, and so on.
 """
 
 import ml_collections

@@ -1,9 +1,10 @@
 """Restormer on Rain100L, after its published recipe (arXiv:2111.09881).
 
-L1, AdamW from 3e-4 to 1e-6, weight decay 1e-4 and gradients clipped to a norm
-of 0.01, as published for deraining; there 300,000 updates on Rain13K with
-crops that grow from 128 to 384 pixels, here a quarter of them on Rain100L with
-crops of 128. No figure was published for this training set.
+L1, AdamW from 3e-4 to 1e-6, weight decay 1e-4, and gradients clipped to a norm
+of 0.01, as published for deraining. The published run makes 300,000 updates on
+Rain13K with crops that grow from 128 to 384 pixels; this one makes a quarter of
+them on Rain100L with crops of 128. No score was published for this training
+set.
 """
 
 import ml_collections
@@ -21,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_train_steps = 75_000
 
   config.loss.final = 'l1'
-  config.loss.coarse_weight = 0.0  # its coarse image is the final one
+  config.loss.coarse_weight = 0.0  # the coarse image is the final one
 
   config.optimizer.name = 'adamw'
   config.optimizer.weight_decay = 1e-4

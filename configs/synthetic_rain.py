@@ -1,8 +1,8 @@
-"""The small network of rain100l_small.py, trained on drawn rain alone.
+"""The network of rain100l_small, trained only on drawn rain.
 
-Light rain over clean photographs, drawn anew on every crop, and no rainy
-photograph; tested on Rain100L's real pairs. Prepare the photographs (as
-'synthetic') and Rain100L in one data_dir first. README.md has the results.
+Light rain is drawn on clean photographs, a new one on every crop; Rain100L's
+pairs are only for the test. Prepare the photographs (data set 'synthetic') and
+Rain100L in one data_dir first.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""Every file of configs/: it fits the code and is what it says."""
+"""Every recipe in configs/: it fits the code and does what it says."""
 
 import importlib.util
 import math
@@ -20,6 +20,7 @@ from mixdtp_jax.data.datasets.registry import DATASETS
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params, make_network
 from mixdtp_jax.models.mixdtp import Outputs
+from mixdtp_jax.recipe.config_file import flat_config
 from mixdtp_jax.recipe.losses import make_loss
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.recipe.schedules import make_schedule
@@ -51,9 +52,9 @@ def test_every_configuration_fits_the_code(path):
   assert {config.data.name, *dict(config.data.mixture)} <= set(DATASETS)
   assert config.data.crop % network.multiple == 0
   assert config.data.crops in CROPS
-  # A misspelt knob would be a new one.
+  # A misspelt option would be a new one.
   base = default.get_config()
-  base.model = config.model  # of another network, whose fields were checked
+  base.model = config.model  # make_model_config has checked its fields
   assert _structure(config) == _structure(base)
 
 
@@ -66,18 +67,10 @@ def test_the_small_network_is_small():
   assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) <= 2e6
 
 
-def _flat(config):
-  flat = {}
-  for name, value in config.to_dict().items():
-    parts = value.items() if isinstance(value, dict) else [('', value)]
-    flat |= {f'{name}.{part}'.strip('.'): x for part, x in parts}
-  return flat
-
-
 def _difference(config, base):
-  """The knobs of `config` whose values are not those of `base`."""
-  base = _flat(base)
-  return {k: v for k, v in _flat(config).items() if v != base[k]}
+  """Returns the options of `config` with other values than in `base`."""
+  base = flat_config(base)
+  return {k: v for k, v in flat_config(config).items() if v != base[k]}
 
 
 _ABLATIONS = {
@@ -108,8 +101,8 @@ def test_every_ablation_is_known_here():
 def test_an_ablation_changes_what_it_names(prefix, name):
   recipe = (rain100l_small if prefix else rain100l).get_config()
   config = ablation.get_config(prefix + name)
-  # A recipe that has the ablation's value already is itself the ablation.
-  already = _flat(recipe)
+  # A recipe that already has the ablation's value is itself the ablation.
+  already = flat_config(recipe)
   changes = {k: v for k, v in _ABLATIONS[name].items() if v != already[k]}
   assert _difference(config, recipe) == changes
   assert bool(changes) or name in ('full', f'steps{recipe.model.steps}')
@@ -118,12 +111,12 @@ def test_an_ablation_changes_what_it_names(prefix, name):
   make_optimizer(config)
 
 
-@pytest.mark.parametrize('box', ['detail_dilation', 'progressive'])
-def test_an_ablated_box_has_no_parameters(box):
-  name = {'progressive': 'refinement'}.get(box, box)
+@pytest.mark.parametrize('module', ['detail_dilation', 'progressive'])
+def test_an_ablated_module_has_no_parameters(module):
+  name = {'progressive': 'refinement'}.get(module, module)
   config = ablation.get_config(f'small/without_{name}')
-  assert box in _params(rain100l_small.get_config())
-  assert box not in _params(config)
+  assert module in _params(rain100l_small.get_config())
+  assert module not in _params(config)
 
 
 def test_the_losses_of_the_ablations_differ():
@@ -164,7 +157,7 @@ def test_published_differs_from_the_paper_in_its_switches_alone():
     'batch_size': 3,
     'num_train_steps': 300 * 67,
     'loss.coarse': 'ssim_as_published',
-    'schedule.boundaries': (11 * 67, 51 * 67, 81 * 67),
+    'schedule.boundaries': [11 * 67, 51 * 67, 81 * 67],
     'eval_crop_multiple': 32,
   }
 
@@ -173,7 +166,7 @@ def test_published_rates_begin_one_epoch_late():
   schedule = make_schedule(published.get_config())
 
   def rates(epoch):
-    """Of the first and the last update of an epoch of 67."""
+    """Returns the rates of the first and last update of an epoch of 67."""
     return [float(schedule(epoch * 67)), float(schedule(epoch * 67 + 66))]
 
   for epoch, rate in (
