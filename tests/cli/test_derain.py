@@ -425,6 +425,38 @@ def test_a_folder_as_a_user_runs_it(process, tmp_path, tiny_weights):
       assert (line['width'], line['height']) == after.size
 
 
+# A laptop: no /proc, no fcntl, no compiler.
+BARE = """
+import builtins, io, os, sys
+for name in ('fcntl', 'resource'):
+  sys.modules[name] = None
+opened = builtins.open
+def no_proc(file, *args, **options):
+  if str(file).startswith('/proc'):
+    raise FileNotFoundError(2, 'No such file or directory', str(file))
+  return opened(file, *args, **options)
+builtins.open = io.open = no_proc
+os.environ |= {'PATH': '', 'CXX': '/absent/c++'}
+"""
+
+
+def test_it_runs_on_a_bare_machine(process, tmp_path, tiny_weights):
+  (tmp_path / 'a.png').write_bytes(hostile.sound('png'))
+  words = ('a.png', '--json', '--weights', str(tiny_weights))
+  process['env']['XDG_CACHE_HOME'] = str(tmp_path / 'cache')
+  run = subprocess.run(
+    [sys.executable, '-c', BARE + PROGRAM, *words],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    **process,
+  )
+  assert run.returncode == 0, run.stderr
+  line = json.loads(run.stdout)
+  assert (line['status'], line['peak_memory']) == ('restored', None)
+  assert (tmp_path / 'a_derained.png').exists()
+
+
 @pytest.mark.skipif(os.name == 'nt', reason='signals are different there')
 @pytest.mark.parametrize(
   ('sign', 'status'), [('SIGINT', 130), ('SIGTERM', 143)]
