@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     make_restore(final_image(cfg), params, multiple=make_network(cfg).multiple),
     eval_batches(pairs, batch_size=args.batch_size or jax.device_count()),
     protocols,
-    save=first.add if args.out and hosts.is_first() else None,
+    save=first.add if hosts.is_first() else None,
     progress=console.progress('Evaluating', len(pairs)),
   )
   if hosts.is_first():

@@ -25,12 +25,20 @@ _live: Live | None = None
 class _Lines(standard_logging.Handler):
   """Prints messages without a prefix; warnings and errors say so."""
 
+  def filter(self, record: standard_logging.LogRecord) -> bool:
+    """Keeps what this package says, and warnings of other libraries."""
+    ours = record.pathname.startswith(_PACKAGE)
+    return ours or record.levelno >= standard_logging.WARNING
+
   def emit(self, record: standard_logging.LogRecord) -> None:
     """Prints a message above the live line."""
     text = self.format(record)
     if record.levelno >= standard_logging.WARNING:
       text = f'{record.levelname.lower()}: {text}'
     _console.print(Text(text), soft_wrap=True)
+
+
+_LINES = _Lines()
 
 
 def set_up_logging(first: bool = True) -> None:
@@ -40,17 +48,8 @@ def set_up_logging(first: bool = True) -> None:
     first: whether this is the first of the hosts. The others show only
       warnings and errors.
   """
-  lines = _Lines()
-  lines.addFilter(_is_shown)
-  standard_logging.basicConfig(
-    format='%(message)s', handlers=[lines], force=True
-  )
+  standard_logging.getLogger().addHandler(_LINES)
   logging.set_verbosity(logging.INFO if first else logging.WARNING)
-
-
-def _is_shown(record: standard_logging.LogRecord) -> bool:
-  ours = record.pathname.startswith(_PACKAGE)
-  return ours or record.levelno >= standard_logging.WARNING
 
 
 def show(text: str) -> None:

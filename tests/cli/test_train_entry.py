@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.checkpoints import restoring, saving
+from mixdtp_jax.cli import main
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from tests.helpers import tiny
 
@@ -42,6 +43,25 @@ def _kill_after_a_checkpoint(command, environment, folder):
     process.communicate()
 
 
+def _check_messages(lines, start):
+  """A line for the first, each fourth and the last update; no chatter."""
+  updates = [line for line in lines if line.startswith('update ')]
+  steps = sorted({start + 1, *range(start + 4 - start % 4, 21, 4)})
+  for line, step in zip(updates, steps, strict=True):
+    text = rf'update {step} of 20  loss -?0\.\d+  PSNR \d+\.\d\d dB'
+    assert re.match(text, line)
+  assert re.search(r' dB  \d+\.\d images/s  0 s left$', updates[-1])
+  others = [line for line in lines if line not in updates]
+  told = (
+    'Continuing ',
+    'Compiling ',
+    'Saving checkpoint ',
+    'Evaluated update ',
+  )
+  assert all(line.startswith(told) for line in others), others
+  assert 'Saving checkpoint 20' in others
+
+
 def test_a_killed_run_continues_as_if_it_had_not_been(
   tiny_run, environment, tmp_path
 ):
@@ -62,6 +82,7 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
   message = r'Continuing from the checkpoint of step (\d+)'
   (step,) = re.findall(message, result.stderr)
   assert 4 <= int(step) < 20
+  _check_messages(result.stderr.splitlines(), int(step))
   # All that a run tells on stdout is its scores.
   assert re.search(r'^y +\d+\.\d+ / ', result.stdout, re.MULTILINE)
   assert 'mean over 3 images' in result.stdout
@@ -113,17 +134,53 @@ def test_sigterm_saves_and_is_a_good_end(tiny_run, environment, tmp_path):
   assert 'Traceback' not in text
 
 
-def test_an_unknown_key_is_refused(tmp_path):
-  workdir = tmp_path / 'run'
+def test_an_unknown_option_is_one_line(tmp_path):
   result = subprocess.run(
-    _command(f'--workdir={workdir}', '--config.nonsense=1'),
+    _command('--workdir=run', '--config.data.nam', 'x'),
+    cwd=tmp_path,
     capture_output=True,
     text=True,
     timeout=300,
   )
-  assert result.returncode
-  assert 'nonsense' in result.stderr
-  assert not workdir.exists()
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('error: --config.data.nam is an unknown option; did')
+  assert not result.stdout
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['--config.batch_size=x'], '--config.batch_size=x: needs a value like 8'),
+    (['--config.batch_size=9'], 'batch_size'),  # of eight devices
+    (['--config.model.steps=-1'], 'model.steps = -1'),
+    (['--config.data.source=/nowhere'], '/nowhere'),
+    (['--config.init_from=/nowhere'], '/nowhere'),
+    (['--process_id=1'], '--coordinator'),
+  ],
+)
+def test_errors_are_one_line(tiny_pairs, tmp_path, capsys, words, message):
+  config = f'--config={_TESTS / "tiny.py"}'
+  source = f'--config.data.source={tiny_pairs}'
+  workdir = f'--workdir={tmp_path / "run"}'
+  assert main.run_command(['train', config, workdir, source, *words]) == 1
+  output = capsys.readouterr()
+  line = output.err.splitlines()[-1]
+  assert line.startswith('error: ')
+  assert message in line
+  assert 'Traceback' not in output.err
+  assert not output.out
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+  def interrupt(args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(main.COMMANDS['train'], 'run', interrupt)
+  words = ['train', '--config=demo', '--workdir=run']
+  assert main.run_command(words) == 130
+  assert capsys.readouterr().err == 'stopped by Ctrl-C\n'
 
 
 def test_the_demo_needs_no_files(environment, tmp_path):
