@@ -86,7 +86,7 @@ def make_plan(
   found = list(dict.fromkeys(_find(inputs, into.folder)))
   ours = set() if into.folder or into.file else _results(found)
   kept = [i for i in found if (i.path.parent, i.path.stem) not in ours]
-  jobs = [into.job(each) for each in kept]
+  jobs = list(dict.fromkeys(map(into.job, kept)))
   _check_collisions(jobs)
   for folder in {job.target.parent for job in jobs}:
     _check_writable(folder)
@@ -109,8 +109,11 @@ class _Output:
     if output is None:
       return
     path = Path(output).expanduser()
-    single = len(inputs) == 1 and not _is_wild(inputs[0])
-    single = single and not Path(inputs[0]).expanduser().is_dir()
+    single = (
+      len(inputs) == 1
+      and not _is_wild(inputs[0])
+      and not Path(inputs[0]).expanduser().is_dir()
+    )
     as_folder = path.is_dir() or output.endswith(('/', os.sep))
     if as_folder or (not path.suffix and not path.exists()):
       self.folder = path

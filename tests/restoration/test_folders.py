@@ -57,6 +57,12 @@ def test_patterns_keep_what_is_below_their_fixed_part(here):
   }
 
 
+def test_an_input_that_is_given_twice_is_restored_once(here):
+  here('in/x/a.png')
+  inputs = ['in', 'in/x', 'in/x/a.png', './in/x/a.png']
+  assert len(make_plan(inputs).jobs) == 1
+
+
 def test_signs_of_patterns_in_names(here):
   here('a[1].png', 'a1.png', 'what?.png')
   assert pairs(make_plan(['a[1].png', 'what?.png'], 'out')) == {
