@@ -41,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Plans the training; the exit status is 1 if it does not fit."""
-  from mixdtp_jax.tools.plan.report import plan
+  from mixdtp_jax.tools.plan.run import plan
 
   if plan(**options.settings(args)):
     return 0

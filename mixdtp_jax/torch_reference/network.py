@@ -1,7 +1,7 @@
 """The networks in PyTorch, to compare with and to train side by side.
 
-Their modules bear the published names, so that the state dict of
-`torch_weights.to_torch` loads into them as it is. Tensors are NCHW.
+Their modules have the published names, so that they load what
+`weights.state_dict.to_torch` returns. Tensors are NCHW.
 """
 
 from collections import OrderedDict
@@ -141,22 +141,48 @@ def _add_resizing(network: nn.Module, cfg: UNetConfig) -> None:
     network.add_module(f'up{i + 1}_{i}', up)
 
 
+def _add_reducing(
+  network: nn.Module, cfg: UNetConfig, levels: tuple[int, ...]
+) -> None:
+  for level in levels:
+    width = cfg.level_width(level - 1)
+    conv = _conv1x1(2 * width, width)
+    network.add_module(f'reduce_chan_level{level}', conv)
+
+
 def _plain_embedding(width: int) -> nn.Sequential:
   return nn.Sequential(OrderedDict(proj=_conv3x3(3, width)))
 
 
-def _check(rainy: torch.Tensor, multiple: int) -> None:
-  shape = tuple(rainy.shape)
-  misfits = any(side % multiple for side in shape[2:])
-  if len(shape) != 4 or shape[1] != 3 or misfits:
-    raise ValueError(
-      f'images of shape {shape}: needs (B, 3, H, W), H and W multiples of '
-      f'{multiple}; pad others and crop the result'
-    )
+class _Network(nn.Module):
+  """A network that restores images."""
+
+  multiple = 1  # that divides the sides of the images
+
+  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Restores rainy images (B, 3, H, W) float in [0, 1].
+
+    Returns:
+      (final, coarse), of the input's shape and dtype, not clamped; one tensor
+      twice if the network has no separate refinement.
+
+    Raises:
+      ValueError: the shape does not fit.
+    """
+    shape = tuple(rainy.shape)
+    misfits = any(side % self.multiple for side in shape[2:])
+    if len(shape) != 4 or shape[1] != 3 or misfits:
+      raise ValueError(
+        f'images of shape {shape}: needs (B, 3, H, W), H and W multiples of '
+        f'{self.multiple}; pad others and crop the result'
+      )
+    return self._restore(rainy)
 
 
-class TorchPReNet(nn.Module):
-  """`mixdtp_jax.models.restormer.PReNet` as a PyTorch module."""
+class TorchPReNet(_Network):
+  """The counterpart of `models.prenet.PReNet`."""
+
+  multiple = PReNet.multiple
 
   def __init__(self, cfg: PReNetConfig | MixDTPConfig):
     """Builds the recurrent part, which MixDTPNet has under the same names."""
@@ -173,16 +199,7 @@ class TorchPReNet(nn.Module):
       self.add_module(f'conv_{gate}', nn.Sequential(conv, activation))
     self.conv = nn.Sequential(nn.Conv2d(r, 3, 3, padding=1))
 
-  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Restores rainy images (B, 3, H, W) float in [0, 1].
-
-    Returns:
-      The restored images, twice, as the networks have (final, coarse).
-
-    Raises:
-      ValueError: the shape is another one.
-    """
-    _check(rainy, PReNet.multiple)
+  def _restore(self, rainy):
     final = self._refine(rainy, rainy)
     return final, final
 
@@ -201,12 +218,13 @@ class TorchPReNet(nn.Module):
 
 
 class TorchMixDTP(TorchPReNet):
-  """`mixdtp_jax.models.mixdtp.MixDTP` as a PyTorch module.
+  """The counterpart of `models.mixdtp.MixDTP`.
 
-  The fields of `config.EXECUTION` have no meaning here. A new network is
-  initialised by PyTorch's defaults, from which the published training started
-  too.
+  The fields of `models.config.EXECUTION` have no meaning here. A new network
+  has PyTorch's initial weights, from which the published training started too.
   """
+
+  multiple = MixDTP.multiple
 
   def __init__(self, cfg: MixDTPConfig):
     """Builds the modules that the switches of `cfg` ask for."""
@@ -220,9 +238,7 @@ class TorchMixDTP(TorchPReNet):
     else:
       self.patch_embed = _plain_embedding(cfg.width)
     _add_resizing(self, cfg)
-    for i in (1, 2, 3):
-      width = cfg.level_width(i - 1)
-      self.add_module(f'reduce_chan_level{i}', _conv1x1(2 * width, width))
+    _add_reducing(self, cfg, (1, 2, 3))
     self.conv1_2, self.conv2_3, self.conv3_4, self.conv4_L = (
       _stage(cfg, level, n) for level, n in enumerate(cfg.encoder_blocks)
     )
@@ -232,17 +248,7 @@ class TorchMixDTP(TorchPReNet):
     self.outc = _stage(cfg, 0, cfg.refinement_blocks)
     self.conv_final = _conv3x3(cfg.width, 3)
 
-  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Restores rainy images (B, 3, H, W) float in [0, 1].
-
-    Returns:
-      (final, coarse), of the input's shape and dtype, not clamped; one tensor
-      twice where the refinement is off.
-
-    Raises:
-      ValueError: the shape is another one, or a side is no multiple of 8.
-    """
-    _check(rainy, MixDTP.multiple)
+  def _restore(self, rainy):
     coarse = self._coarse(rainy)
     return (self._refine(rainy, coarse) if self.cfg.steps else coarse), coarse
 
@@ -265,38 +271,29 @@ class TorchMixDTP(TorchPReNet):
     return y + up(coupled) if self.cfg.coupling else y
 
 
-class TorchRestormer(nn.Module):
-  """`mixdtp_jax.models.restormer.Restormer` as a PyTorch module."""
+class TorchRestormer(_Network):
+  """The counterpart of `models.restormer.Restormer`."""
+
+  multiple = Restormer.multiple
 
   def __init__(self, cfg: RestormerConfig):
     """Builds the encoder, the decoder and the refinement."""
     super().__init__()
     self.patch_embed = _plain_embedding(cfg.width)
     _add_resizing(self, cfg)
+    _add_reducing(self, cfg, (2, 3))
     *levels, latent = enumerate(cfg.encoder_blocks)
     for level, blocks in levels:
       self.add_module(f'encoder_level{level + 1}', _stage(cfg, level, blocks))
     self.latent = _stage(cfg, *latent)
-    for i in (2, 3):
-      width = cfg.level_width(i - 1)
-      self.add_module(f'reduce_chan_level{i}', _conv1x1(2 * width, width))
-      stage = _stage(cfg, i - 1, cfg.decoder_blocks[i - 1])
-      self.add_module(f'decoder_level{i}', stage)
     doubled = 2 * cfg.width  # the finest level keeps all the channels
-    self.decoder_level1 = _stage(cfg, 0, cfg.decoder_blocks[0], doubled)
+    for level, blocks in enumerate(cfg.decoder_blocks):
+      stage = _stage(cfg, level, blocks, None if level else doubled)
+      self.add_module(f'decoder_level{level + 1}', stage)
     self.refinement = _stage(cfg, 0, cfg.refinement_blocks, doubled)
     self.output = _conv3x3(doubled, 3)
 
-  def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Restores rainy images (B, 3, H, W) float in [0, 1].
-
-    Returns:
-      The restored images, twice, as the networks have (final, coarse).
-
-    Raises:
-      ValueError: the shape is another one, or a side is no multiple of 8.
-    """
-    _check(rainy, Restormer.multiple)
+  def _restore(self, rainy):
     e1 = self.encoder_level1(self.patch_embed(rainy))
     e2 = self.encoder_level2(self.down1_2(e1))
     e3 = self.encoder_level3(self.down2_3(e2))
@@ -318,5 +315,5 @@ _NETWORKS = {
 
 
 def make_torch_network(cfg: AnyConfig) -> nn.Module:
-  """The PyTorch network of a configuration, with PyTorch's initial weights."""
+  """Returns a network in PyTorch, with PyTorch's initial weights."""
   return _NETWORKS[type(cfg)](cfg)

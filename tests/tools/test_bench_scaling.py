@@ -84,7 +84,7 @@ def test_what_is_linear_meets_the_largest():
 @pytest.mark.parametrize(
   'change, message',
   [
-    ({'sizes': '64,'}, '--sizes 64,: needs numbers of at least 1'),
+    ({'sizes': '64,'}, '--sizes : needs a number of at least 1'),
     ({'batches': '0'}, '--batches 0'),
     ({'devices': 'two'}, '--devices two'),
     ({'config': str(_TESTS / 'tiny.py'), 'crop': 9}, '--crop 9'),

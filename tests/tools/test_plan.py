@@ -1,4 +1,4 @@
-"""python -m mixdtp_jax plan as a user runs it."""
+"""mixdtp plan."""
 
 import dataclasses
 import json
@@ -7,12 +7,14 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import jax
 import pytest
 
+from mixdtp_jax.cli import main
 from mixdtp_jax.runtime.mesh import make_mesh
-from mixdtp_jax.tools.plan import report
+from mixdtp_jax.tools.plan import run
 from mixdtp_jax.tools.plan.step import abstract_state
 from mixdtp_jax.training.step import abstract_batch, make_train_step
 from tests.helpers import tiny
@@ -48,8 +50,8 @@ def prenet(tmp_path_factory):
 def _plan(*arguments, environment=None):
   return subprocess.run(
     [sys.executable, '-m', 'mixdtp_jax', 'plan', *arguments],
-    cwd=_TESTS.parent,
-    env=environment,
+    cwd=tempfile.gettempdir(),
+    env=(environment or os.environ) | {'PYTHONPATH': str(_TESTS.parents[1])},
     capture_output=True,
     text=True,
     timeout=600,
@@ -176,7 +178,7 @@ def test_a_tpu_gets_the_general_depthwise_convolution():
 
 
 def test_each_stage_of_growth_is_planned(prenet, capsys, quick_compiler):
-  assert report.plan(
+  assert run.plan(
     config=str(prenet),
     topology=None,
     utilisation=0.3,
@@ -192,14 +194,14 @@ def test_each_stage_of_growth_is_planned(prenet, capsys, quick_compiler):
 def test_searches_the_largest_batch(
   prenet, monkeypatch, tmp_path, capsys, quick_compiler
 ):
-  real = report.this_machine
+  real = run.this_machine
 
   def small(dtype):
     return dataclasses.replace(real(dtype), memory=4 * 2**20)
 
-  monkeypatch.setattr(report, 'this_machine', small)
+  monkeypatch.setattr(run, 'this_machine', small)
   out = tmp_path / 'plan.json'
-  report.plan(
+  run.plan(
     config=str(prenet),
     topology=None,
     utilisation=0.3,
@@ -214,40 +216,28 @@ def test_searches_the_largest_batch(
     best, tried = found['best'], found['tried']
     assert best['needed'] <= 4 * 2**20
     assert any(plan['needed'] > 4 * 2**20 for plan in tried)
-    assert f'{best["batch_size"]:>8}' in printed
+    assert f' {best["batch_size"]} ' in printed
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'status', 'message'),
+  ('words', 'status', 'message'),
   [
-    (['--config=gone.py'], 1, 'gone.py'),
+    (['--config=gone.py'], 1, '--config=gone.py: there is no such file'),
     (['--utilisation=2'], 1, '--utilisation 2.0: needs more than 0, up to 1'),
     (['--topology=v1:2'], 1, '--topology v1:2: choose one of'),
-    (['--config.model.depth=2'], 1, 'has no knob model.depth'),
+    (['--config.model.depth=2'], 1, '--config.model.depth is an unknown opt'),
     (['--config.batch_size=12'], 1, 'batch_size = 12 is not a multiple of'),
     (['--search', 'full'], 1, '--search full: choose from none, blocks'),
-    (['--unknown=2'], 2, 'unrecognized arguments: --unknown=2'),
+    (['--unknown=2'], 2, 'unknown option --unknown'),
     ([], 2, 'the following arguments are required: --config'),
   ],
 )
-def test_bad_input_is_one_line(prenet, arguments, status, message):
-  if arguments and not arguments[0].startswith('--config='):
-    arguments = [f'--config={prenet}', *arguments]
-  result = _plan(*arguments)
-  assert result.returncode == status
-  assert message in result.stderr.splitlines()[-1]
-
-
-def test_no_other_command_takes_knobs():
-  result = subprocess.run(
-    [
-      *(sys.executable, '-m', 'mixdtp_jax', 'bench', 'data'),
-      *('--config=configs/demo.py', '--config.seed=2'),
-    ],
-    cwd=_TESTS.parent,
-    capture_output=True,
-    text=True,
-    timeout=100,
-  )
-  assert result.returncode == 2
-  assert 'unrecognized arguments: --config.seed=2' in result.stderr
+def test_bad_input_is_one_line(prenet, words, status, message, capsys):
+  if words and not words[0].startswith('--config='):
+    words = [f'--config={prenet}', *words]
+  try:
+    found = main.run_command(['plan', *words])
+  except SystemExit as stopped:
+    found = stopped.code
+  assert found == status
+  assert message in capsys.readouterr().err.splitlines()[-1]

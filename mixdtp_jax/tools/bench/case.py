@@ -105,20 +105,17 @@ def parse_numbers(option: str, text: str) -> list[int]:
   Raises:
     ValueError: one of them is no number, or 0.
   """
-  numbers = text.split(',')
-  if not all(number.isdecimal() and int(number) for number in numbers):
-    raise ValueError(f'--{option} {text}: needs numbers of at least 1')
-  return sorted({int(number) for number in numbers})
+  return sorted({parse_number(option, number) for number in text.split(',')})
 
 
-def parse_batch(text: str) -> int:
-  """Returns a number of images.
+def parse_number(option: str, text: str) -> int:
+  """Returns the number that an option gives.
 
   Raises:
     ValueError: it is no number, or 0.
   """
   if not text.isdecimal() or not int(text):
-    raise ValueError(f'--batch {text}: needs a number of at least 1')
+    raise ValueError(f'--{option} {text}: needs a number of at least 1')
   return int(text)
 
 

@@ -1,5 +1,6 @@
 """bench inference: restoring images, beside variants in PyTorch."""
 
+import functools
 from collections.abc import Sequence
 
 from mixdtp_jax.measure import timed
@@ -30,7 +31,7 @@ def bench_inference(
   names = torch_variants.parse(against)
   recipe, cfg = case.load_recipe(config, overrides)
   width, height = case.parse_size(size)
-  count = case.parse_batch(batch)
+  count = case.parse_number('batch', batch)
   mesh = case.make_shared_mesh(devices, count, names)
   torch = torch_variants.describe(names)
   machine = case.announce(
@@ -40,9 +41,16 @@ def bench_inference(
   rainy = case.draw_batch(count, height, width, recipe.seed)['rainy']
   rainy = whole_image.pad(rainy, make_network(cfg).multiple, devices)
   with torch_variants.same_precision(names, cfg):
-    ours = timed.make_inference(cfg, params, rainy, mesh)
-    variants = torch_variants.inference(names, cfg, params, rainy)
-    found = comparison.compare(ours, variants, repeats)
+    found = comparison.compare(
+      timed.make_inference(cfg, params, rainy, mesh),
+      {
+        name: functools.partial(
+          torch_variants.make_inference, name, cfg, params, rainy
+        )
+        for name in names
+      },
+      repeats,
+    )
   show(comparison.table(found))
   case.write(
     out,

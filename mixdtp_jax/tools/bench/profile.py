@@ -99,7 +99,7 @@ def bench_profile(
   """
   recipe, cfg = case.load_recipe(config, overrides)
   case.check_crop(cfg, crop)
-  count = case.parse_batch(batch)
+  count = case.parse_number('batch', batch)
   machine = case.announce(
     f'profile, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}'
   )

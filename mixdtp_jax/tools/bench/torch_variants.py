@@ -4,7 +4,6 @@ PyTorch is imported when a variant is asked for.
 """
 
 import contextlib
-import functools
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -40,56 +39,41 @@ def parse(text: str) -> tuple[str, ...]:
   return names
 
 
-def inference(
-  names: Sequence[str], cfg: AnyConfig, params: dict, rainy: np.ndarray
-) -> dict[str, Callable[[], Timed]]:
-  """Returns for each variant a function that prepares its inference."""
+def make_inference(
+  name: str, cfg: AnyConfig, params: dict, rainy: np.ndarray
+) -> Timed:
+  """Prepares a variant's inference; see `torch_reference.timed`."""
+  from mixdtp_jax.torch_reference import inference, timed, variants
 
-  def make(name: str) -> Timed:
-    from mixdtp_jax.torch_reference import timed, variants
-
-    variant = variants.VARIANTS[name]
-    return timed.make_inference(network(), rainy, variant, cfg.dtype)
-
-  network = _loader(cfg, params)
-  return {name: functools.partial(make, name) for name in names}
+  network = inference.load_network(cfg, params)
+  return timed.make_inference(
+    network, rainy, variants.VARIANTS[name], cfg.dtype
+  )
 
 
-def training(
-  names: Sequence[str],
+def make_training(
+  name: str,
   config: ml_collections.ConfigDict,
   cfg: AnyConfig,
   params: dict,
-) -> dict[str, Callable[[dict[str, np.ndarray]], Timed]]:
-  """Returns for each variant a function that prepares updates on a batch."""
+  batch: dict[str, np.ndarray],
+) -> Timed:
+  """Prepares a variant's updates; see `torch_reference.timed`."""
+  from mixdtp_jax.torch_reference import inference, timed, variants
 
-  def make(name: str, batch: dict[str, np.ndarray]) -> Timed:
-    from mixdtp_jax.torch_reference import timed, variants
-
-    variant = variants.VARIANTS[name]
-    return timed.make_training(config, network(), batch, variant)
-
-  network = _loader(cfg, params)
-  return {name: functools.partial(make, name) for name in names}
-
-
-def _loader(cfg: AnyConfig, params: dict) -> Callable[[], Any]:
-  # Loads on the first call, after JAX has been measured by itself.
-  @functools.cache
-  def load():
-    from mixdtp_jax.torch_reference import inference
-
-    return inference.load_network(cfg, params)
-
-  return load
+  network = inference.load_network(cfg, params)
+  return timed.make_training(config, network, batch, variants.VARIANTS[name])
 
 
 def images_per_second(
-  make: Callable[[dict[str, np.ndarray]], Timed],
-  batch: dict[str, np.ndarray],
-  repeats: int,
+  make: Callable[[], Timed], images: int, repeats: int
 ) -> float:
-  """Returns a variant's median rate of training, and frees its memory.
+  """Returns the median rate of a variant's updates, and frees its memory.
+
+  Args:
+    make: prepares it.
+    images: of one update.
+    repeats: timed runs.
 
   Raises:
     MemoryError: PyTorch has too little memory.
@@ -97,7 +81,7 @@ def images_per_second(
   from mixdtp_jax.torch_reference import inference
 
   try:
-    run = make(batch).run
+    run = make().run
     times = [seconds(run)[0] for _ in range(repeats)]
   except RuntimeError as error:
     if inference.lacks_memory(error):
@@ -106,7 +90,7 @@ def images_per_second(
   finally:
     run = None
     inference.release_memory()
-  return len(batch['rainy']) / float(np.median(times))
+  return images / float(np.median(times))
 
 
 def describe(names: Sequence[str]) -> dict[str, Any] | None:

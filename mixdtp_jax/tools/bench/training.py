@@ -1,10 +1,9 @@
 """bench training: one update, beside variants in PyTorch."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.measure import timed
@@ -17,8 +16,6 @@ from mixdtp_jax.tools.bench import (
   torch_variants,
 )
 from mixdtp_jax.tools.bench.batch_search import Search, fastest_batch
-
-Batch = dict[str, np.ndarray]
 
 
 def bench_training(
@@ -51,21 +48,44 @@ def bench_training(
     f'training, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}', torch
   )
   params = case.draw_params(cfg, recipe.seed)
-  options = {'config': config, 'crop': crop, 'repeats': repeats}
-  batches = _Batches(recipe, crop, batch, most, options, overrides)
-  makers = torch_variants.training(names, recipe, cfg, params)
+  searches: dict[str, Search] = {}
+
+  def draw(size: int) -> dict[str, np.ndarray]:
+    return case.draw_batch(size, crop, crop, recipe.seed)
+
+  def find_size(name: str, rate: Callable[[int], float]) -> int:
+    if batch != 'best':
+      return case.parse_number('batch', batch)
+    searches[name] = fastest_batch(rate, most)
+    return searches[name].best
+
+  def jax_rate(size: int) -> float:
+    # In a process of its own, which gives a GPU's memory back.
+    options = {'crop': crop, 'batch': size, 'repeats': repeats}
+    options['config'] = config
+    found = subprocesses.bench('training', options, overrides)
+    return size / found['jax']['seconds']
+
+  def make_jax() -> Timed:
+    size = find_size('jax', jax_rate)
+    mesh = case.make_shared_mesh(devices, size, names)
+    return timed.make_training(recipe, params, draw(size), mesh)
+
+  def make_torch(name: str) -> Timed:
+    def make(size):
+      return torch_variants.make_training(name, recipe, cfg, params, draw(size))
+
+    def rate(size):
+      return torch_variants.images_per_second(lambda: make(size), size, repeats)
+
+    return make(find_size(name, rate))
+
   with torch_variants.same_precision(names, cfg):
-    images = batches.for_jax()
-    mesh = case.make_shared_mesh(devices, len(images['rainy']), names)
     found = comparison.compare(
-      timed.make_training(recipe, params, images, mesh),
-      {
-        name: lambda name=name, make=make: make(batches.for_torch(name, make))
-        for name, make in makers.items()
-      },
+      make_jax(),
+      {name: functools.partial(make_torch, name) for name in names},
       repeats,
     )
-  searches = batches.searches
   show(comparison.table(found), *map(_table, searches, searches.values()))
   case.write(
     out,
@@ -78,58 +98,6 @@ def bench_training(
     searches={k: dataclasses.asdict(v) for k, v in searches.items()},
     **comparison.content(found),
   )
-
-
-@dataclasses.dataclass
-class _Batches:
-  """Batches of the size that is asked for, or of the fastest one.
-
-  Attributes:
-    recipe: gives the seed.
-    crop: side in pixels.
-    size: a number, or 'best'.
-    most: largest batch to try.
-    options: of the processes that measure JAX.
-    overrides: of the same.
-    searches: what was tried, by name.
-  """
-
-  recipe: ml_collections.ConfigDict
-  crop: int
-  size: str
-  most: int
-  options: dict[str, Any]
-  overrides: Sequence[str]
-  searches: dict[str, Search] = dataclasses.field(default_factory=dict)
-
-  def for_jax(self) -> Batch:
-    """Searches in processes of their own, which give a GPU's memory back."""
-
-    def rate(size):
-      options = self.options | {'batch': size}
-      found = subprocesses.bench('training', options, self.overrides)
-      return size / found['jax']['seconds']
-
-    return self._draw('jax', rate)
-
-  def for_torch(self, name: str, make: Callable[[Batch], Timed]) -> Batch:
-    """Searches in this process."""
-    repeats = self.options['repeats']
-    return self._draw(
-      name,
-      lambda size: torch_variants.images_per_second(
-        make, self._images(size), repeats
-      ),
-    )
-
-  def _draw(self, name: str, rate: Callable[[int], float]) -> Batch:
-    if self.size != 'best':
-      return self._images(case.parse_batch(self.size))
-    self.searches[name] = fastest_batch(rate, self.most)
-    return self._images(self.searches[name].best)
-
-  def _images(self, size: int) -> Batch:
-    return case.draw_batch(size, self.crop, self.crop, self.recipe.seed)
 
 
 def _table(name: str, search: Search) -> Table:

@@ -1,4 +1,4 @@
-"""A box of GPUs to plan for, which need not be there."""
+"""GPUs of one machine to plan for, which need not be there."""
 
 import dataclasses
 import importlib.util
@@ -8,12 +8,12 @@ from jax.experimental import topologies
 
 from mixdtp_jax.tools.plan.targets import Target
 
-# What JAX takes of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says
-# otherwise.
+# Part of a GPU's memory that JAX takes by default; see
+# XLA_PYTHON_CLIENT_MEM_FRACTION.
 _PART = 0.75
-_MOST = 8  # that NVLink joins in a box
-# XLA chooses kernels for products by timing them. Without a GPU to time them
-# on it may choose one that it cannot make; those of a library it can always.
+_MOST = 8  # joined by NVLink in one machine
+# XLA chooses kernels for products by timing them. Without a GPU it may choose
+# one that it cannot compile; a library's kernels need no compiling.
 _OPTIONS = {'xla_gpu_enable_triton_gemm': False}
 
 
@@ -22,15 +22,15 @@ class Gpu:
   """Public figures of a GPU: NVIDIA's data sheets and CUDA's technical tables.
 
   Attributes:
-    name: as the driver gives it.
-    capability: of CUDA, major and minor.
-    processors: streaming multiprocessors.
-    lanes: float32 units of each.
-    shared: bytes of shared memory of each; a block gets 1 KiB less.
-    clock: GHz, at most.
-    cache: bytes of the second level.
-    memory: bytes.
-    peak: operations a second in bfloat16, of dense matrices.
+    name: that the driver gives it.
+    capability: version of CUDA's compute capability, major and minor.
+    processors: number of streaming multiprocessors.
+    lanes: float32 units of a multiprocessor.
+    shared: bytes of a multiprocessor's shared memory; a block gets 1 KiB less.
+    clock: highest clock in GHz.
+    cache: bytes of the second-level cache.
+    memory: bytes of its memory.
+    peak: operations a second in bfloat16, for dense matrices.
     bandwidth: bytes a second from and to memory.
     links: bytes a second that it sends to others over NVLink.
   """
@@ -85,24 +85,24 @@ GPUS = {
 
 
 def gpu_box(topology: str) -> Target:
-  """GPUs that NVLink joins, which need not be there.
+  """Returns GPUs joined by NVLink, which need not be there.
 
-  Call it before JAX computes anything: it keeps JAX off this machine's
-  accelerators.
+  Must be called before JAX computes anything, because it keeps JAX off this
+  machine's accelerators.
 
   Args:
-    topology: one of GPUS and how many, such as h100:8.
+    topology: one of GPUS and their number, such as h100:8.
 
   Raises:
     ImportError: JAX's plugin for CUDA, which compiles for GPUs, is not
       installed.
-    ValueError: it is not so many GPUs.
+    ValueError: the number of GPUs does not fit.
   """
   kind, _, number = topology.partition(':')
   if not number.isdecimal() or not 1 <= int(number) <= _MOST:
     raise ValueError(
-      f'--topology {topology}: say how many GPUs of a box, 1 to {_MOST}, such '
-      f'as {kind}:{_MOST}'
+      f'--topology {topology}: needs the number of GPUs of one machine, 1 to '
+      f'{_MOST}, such as {kind}:{_MOST}'
     )
   if importlib.util.find_spec('jax_cuda13_plugin') is None:
     raise ImportError(
@@ -135,7 +135,7 @@ def _devices(gpu: Gpu, number: int) -> tuple[jax.Device, ...]:
 
 
 def _description(gpu: Gpu) -> str:
-  """The GPU as XLA's GpuTargetConfigProto, as text."""
+  """Returns the GPU as the text of XLA's GpuTargetConfigProto."""
   major, minor = gpu.capability
   return f"""
     platform_name: "CUDA"

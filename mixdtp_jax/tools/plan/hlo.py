@@ -1,7 +1,7 @@
 """Reads the text of a program that XLA has compiled, `compiled.as_text()`.
 
-It is what one device runs, computation by computation, each before those that
-call it.
+It is the program of one device. Each computation comes before those that call
+it.
 """
 
 import dataclasses
@@ -10,8 +10,13 @@ import re
 from collections.abc import Mapping
 
 _HEADER = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{$')
+# Types have no word before a bracket, so the first one is the operation.
+_INSTRUCTION = re.compile(
+  r'\s*(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)'
+)
 _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
 _TILE = re.compile(r'T\(([\d,]+)\)')
+_NAME = re.compile(r'%([\w.\-]+)')
 _CALLED = re.compile(
   r'(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)'
 )
@@ -26,7 +31,7 @@ class Array:
   Attributes:
     dtype: as XLA names it, such as bf16.
     dims: its shape.
-    layout: how it lies, such as 1,0:T(8,128)S(1); '' where none is stated.
+    layout: how it lies in memory, such as 1,0:T(8,128)S(1); '' if not stated.
   """
 
   dtype: str
@@ -35,27 +40,26 @@ class Array:
 
   @property
   def bytes(self) -> int:
-    """Of the values alone."""
+    """Size of the values alone."""
     return math.prod(self.dims) * _bits(self.dtype) // 8
 
   @property
   def stored_bytes(self) -> int:
-    """With the filling of tiles: a TPU's arrays come in tiles as of 8x128."""
+    """Size with the padding of tiles; a TPU stores tiles such as 8x128."""
     order, _, rest = self.layout.partition(':')
     tile = _TILE.match(rest)
     if not tile or not self.dims:
       return self.bytes
     dims = [self.dims[int(axis)] for axis in order.split(',')]  # minor first
     tiles = [int(size) for size in tile[1].split(',')][::-1]
-    if len(tiles) > len(dims):
-      dims += [1] * (len(tiles) - len(dims))
+    dims += [1] * (len(tiles) - len(dims))
     for axis, size in enumerate(tiles):
-      dims[axis] = -(-dims[axis] // size) * size
+      dims[axis] = math.ceil(dims[axis] / size) * size
     return math.prod(dims) * _bits(self.dtype) // 8
 
   @property
   def in_main_memory(self) -> bool:
-    """Not in a memory beside the compute units, which S(1) and so on name."""
+    """Whether it is not in a memory beside the compute units, such as S(1)."""
     return 'S(' not in self.layout
 
 
@@ -68,7 +72,8 @@ class Instruction:
     results: the arrays that it makes; several of a tuple.
     kind: the operation, such as all-reduce-start.
     operands: names of instructions, in order.
-    attributes: the rest of the line.
+    attributes: the line after its operands; of a parameter or a constant with
+      its number.
     root: whether its results are those of its computation.
   """
 
@@ -81,7 +86,7 @@ class Instruction:
 
   @property
   def called(self) -> list[str]:
-    """Names of the computations that it runs, without a loop's condition."""
+    """Names of the computations that it runs, except a loop's condition."""
     names = _CALLED.findall(self.attributes)
     for listed in _BRANCHES.findall(self.attributes):
       names += re.findall(r'[\w.\-]+', listed)
@@ -92,7 +97,7 @@ Computation = Mapping[str, Instruction]  # by name, in order
 
 
 def read(text: str) -> tuple[dict[str, Computation], str]:
-  """Computations by name in the order of the text, and the entry's name.
+  """Returns computations by name, in the order of the text, and the entry's.
 
   Raises:
     ValueError: it is not such a text.
@@ -105,24 +110,43 @@ def read(text: str) -> tuple[dict[str, Computation], str]:
         entry = header[2]
     elif line.startswith('}'):
       current = None
-    elif current is not None and ' = ' in line:
-      instruction = _parse(line)
+    elif current is not None and (match := _INSTRUCTION.match(line)):
+      instruction = _parse(*match.groups())
       current[instruction.name] = instruction
   if entry is None:
     raise ValueError('not the text of a compiled program: it has no ENTRY')
   return computations, entry
 
 
-def trips(loop: Instruction, computations) -> int | None:
-  """How often a loop runs: as XLA states, or as its condition says.
+def _parse(root, name, results, kind, rest) -> Instruction:
+  operands, _, attributes = rest.partition(')')
+  if kind in ('parameter', 'constant'):
+    operands, attributes = '', rest
+  return Instruction(
+    name,
+    tuple(
+      Array(dtype, tuple(int(n) for n in dims.split(',') if n), layout)
+      for dtype, dims, layout in _ARRAY.findall(results)
+    ),
+    kind,
+    tuple(_NAME.findall(operands)),
+    attributes,
+    root is not None,
+  )
 
-  The loops that JAX makes of a scan count from 0 to below a constant.
+
+def trips(
+  loop: Instruction, computations: Mapping[str, Computation]
+) -> int | None:
+  """Returns how often a loop runs; None if unknown.
+
+  Either XLA states it, or the loop's condition compares with a constant: the
+  loops that JAX makes of a scan count from 0 to below it.
   """
   if known := _TRIPS.search(loop.attributes):
     return int(known[1])
-  condition = computations[
-    re.search(r'condition=%?([\w.\-]+)', loop.attributes)[1]
-  ]
+  (name,) = re.findall(r'condition=%?([\w.\-]+)', loop.attributes)
+  condition = computations[name]
   (root,) = (i for i in condition.values() if i.root)
   limit = condition.get(root.operands[1]) if len(root.operands) == 2 else None
   if root.kind != 'compare' or 'direction=LT' not in root.attributes:
@@ -132,46 +156,8 @@ def trips(loop: Instruction, computations) -> int | None:
   return int(limit.attributes.partition(')')[0])
 
 
-def _parse(line: str) -> Instruction:
-  name, _, rest = line.strip().partition(' = ')
-  root, name = name.startswith('ROOT '), name.removeprefix('ROOT ')
-  end = _closing(rest, 0) + 1 if rest.startswith('(') else rest.index(' ')
-  results, rest = rest[:end], rest[end:].lstrip()
-  start = rest.index('(')
-  kind, end = rest[:start], _closing(rest, start)
-  operands = rest[start + 1 : end]
-  # These have a number where others have operands.
-  numbered = kind in ('parameter', 'constant')
-  attributes = rest[start + 1 :] if numbered else rest[end + 1 :]
-  return Instruction(
-    name.removeprefix('%'),
-    _arrays(results),
-    kind,
-    tuple(re.findall(r'%([\w.\-]+)', operands)),
-    attributes,
-    root,
-  )
-
-
-def _arrays(text: str) -> tuple[Array, ...]:
-  return tuple(
-    Array(dtype, tuple(int(n) for n in dims.split(',') if n), layout)
-    for dtype, dims, layout in _ARRAY.findall(text)
-  )
-
-
-def _closing(text: str, start: int) -> int:
-  """Where the bracket that opens at `start` closes."""
-  depth = 0
-  for match in re.finditer(r'[()]', text[start:]):
-    depth += 1 if match[0] == '(' else -1
-    if not depth:
-      return start + match.start()
-  raise ValueError(f'a bracket that is not closed: {text[:80]}')
-
-
 def _bits(dtype: str) -> int:
-  """Of one value: bf16 has 16, f8e4m3fn 8; a token none."""
+  """Returns the bits of one value: bf16 has 16, f8e4m3fn 8, a token none."""
   if dtype == 'pred':
     return 8
   number = re.match(r'[a-z]+(\d+)', dtype)

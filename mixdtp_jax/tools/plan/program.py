@@ -1,4 +1,4 @@
-"""What a compiled program says of itself: its exchanges and its traffic."""
+"""The exchanges and the memory traffic of a compiled program."""
 
 import dataclasses
 import math
@@ -16,8 +16,8 @@ _COLLECTIVES = (
   'collective-permute',
   'collective-broadcast',
 )
-
-# Instructions that only name what is there, or that end what began before.
+_LOOPS_AND_CALLS = ('while', 'conditional', 'call')
+# Instructions that name something, or end what began before.
 _FREE = (
   'parameter',
   'constant',
@@ -27,9 +27,7 @@ _FREE = (
   'after-all',
   'partition-id',
   'replica-id',
-  'while',
-  'conditional',
-  'call',
+  *_LOOPS_AND_CALLS,
 )
 
 
@@ -41,8 +39,8 @@ class Collective:
     kind: such as all-reduce.
     dtypes: of what is exchanged, as XLA names them.
     bytes: of what a device puts in, each time.
-    devices: that exchange with one another.
-    times: a step.
+    devices: number of devices that exchange with one another.
+    times: how often in a step.
   """
 
   kind: str
@@ -66,14 +64,18 @@ class Collective:
 
 
 class Program:
-  """A compiled program, read."""
+  """A compiled program.
+
+  Attributes:
+    unknown_loops: number of loops of unknown length, which count once.
+  """
 
   def __init__(self, text: str, devices: int):
-    """Reads it.
+    """Reads the program.
 
     Args:
       text: `compiled.as_text()`.
-      devices: that run it.
+      devices: number of devices that run it.
 
     Raises:
       ValueError: it is not such a text.
@@ -82,8 +84,8 @@ class Program:
     self._computations, entry = hlo.read(text)
     self._times = dict.fromkeys(self._computations, 0)
     self._times[entry] = 1
-    self.unknown_loops = 0  # those whose length is not stated: they count once
-    self._inside = set()  # what is a part of an instruction, such as a fusion
+    self.unknown_loops = 0
+    self._inside = set()  # computations that are parts of an instruction
     # Each is written before what calls it.
     for name in reversed(self._computations):
       for instruction in self._computations[name].values():
@@ -96,106 +98,97 @@ class Program:
       times *= 1 if trips is None else trips
     for called in instruction.called:
       self._times[called] += times
-    if instruction.kind not in ('while', 'conditional', 'call'):
+    if instruction.kind not in _LOOPS_AND_CALLS:
       self._inside.update(instruction.called)
 
   def collectives(self) -> list[Collective]:
-    """The exchanges of one step, in the order of the text."""
+    """Returns the exchanges of one step, in the order of the text."""
     found = []
     for name, computation in self._computations.items():
       for instruction in computation.values():
         kind = instruction.kind.removesuffix('-start')
-        if kind not in _COLLECTIVES or not self._times[name]:
-          continue
-        put_in = [array for _, array in _operands(instruction, computation)]
-        found.append(
-          Collective(
-            kind,
-            tuple(sorted({array.dtype for array in put_in})),
-            sum(array.bytes for array in put_in),
-            _group_size(instruction.attributes, self._devices),
-            self._times[name],
+        if kind in _COLLECTIVES and self._times[name]:
+          put_in = [array for _, array in _operands(instruction, computation)]
+          found.append(
+            Collective(
+              kind,
+              tuple(sorted({array.dtype for array in put_in})),
+              sum(array.bytes for array in put_in),
+              _group_size(instruction.attributes, self._devices),
+              self._times[name],
+            )
           )
-        )
     return found
 
   def memory_traffic(self) -> int:
-    """Bytes that a step moves between a device's main memory and its kernels.
+    """Returns the bytes between a device's main memory and its kernels.
 
-    What each kernel reads and writes, with the filling of tiles, and without
-    what stays in a memory beside the compute units where the program says so
-    (on a TPU). Of an array that is read or replaced by slices, the slices
-    count. Of a library's call on a GPU (cuBLAS, cuDNN) the room that it has to
-    work in does not count. A CPU and a GPU have caches, which serve some of it.
+    Counts what each kernel of a step reads and writes, with the padding of
+    tiles, except what the program places in a memory beside the compute units
+    (on a TPU). If an array is read or updated in slices, the slices count. The
+    workspace of a library's call on a GPU (cuBLAS, cuDNN) does not count. The
+    caches of a CPU or a GPU serve some of it.
     """
     return sum(
-      self._times[name]
-      * sum(
-        _traffic(instruction, computation, self._computations)
-        for instruction in computation.values()
-      )
+      self._times[name] * self._traffic(instruction, computation)
       for name, computation in self._computations.items()
       if name not in self._inside
+      for instruction in computation.values()
     )
 
-
-def _traffic(instruction, computation, computations) -> int:
-  kind = instruction.kind
-  if kind in _FREE or kind.endswith(('-done', '-update')):
-    return 0
-  if re.search(
-    r'custom_call_target="(AllocateBuffer|ConcatBitcast)"',
-    instruction.attributes,
-  ):
-    return 0  # room, or names for what is there
-  if kind in ('copy-start', 'slice-start'):
-    # Its results name the source too: (new, source) of a copy, else reversed.
-    arrived = instruction.results[kind == 'slice-start']
-    ((_, source),) = _operands(instruction, computation)
-    places = source.in_main_memory + arrived.in_main_memory
-    return places * arrived.stored_bytes
-  body = (
-    computations[instruction.called[0]] if kind == 'fusion' else computation
-  )
-  written = _written(instruction, body, computation)
-  return written + sum(
-    _read_of(instruction, index, array, body, computation)
-    for index, array in _operands(instruction, computation)
-    if array.in_main_memory
-  )
+  def _traffic(
+    self, instruction: hlo.Instruction, computation: hlo.Computation
+  ) -> int:
+    kind = instruction.kind
+    if kind in _FREE or kind.endswith(('-done', '-update')):
+      return 0
+    # These reserve memory, or give it another name.
+    reserved = r'custom_call_target="(AllocateBuffer|ConcatBitcast)"'
+    if re.search(reserved, instruction.attributes):
+      return 0
+    operands = list(_operands(instruction, computation))
+    if kind in ('copy-start', 'slice-start'):
+      # A copy's results are (new, source), a slice's (source, new).
+      arrived = instruction.results[kind == 'slice-start']
+      ((_, source),) = operands
+      places = source.in_main_memory + arrived.in_main_memory
+      return places * arrived.stored_bytes
+    body = None
+    if kind == 'fusion':
+      body = self._computations[instruction.called[0]]
+    read = sum(
+      _read(instruction, index, array, body)
+      for index, array in operands
+      if array.in_main_memory
+    )
+    return read + _written(instruction, body or computation)
 
 
 def _operands(instruction, computation) -> Iterator[tuple[int, hlo.Array]]:
-  """Each array of each operand, and the operand's number."""
+  """Yields each array of each operand, with the operand's number."""
   for index, name in enumerate(instruction.operands):
     if name in computation:
       for array in computation[name].results:
         yield index, array
 
 
-def _read_of(instruction, index, array, body, computation) -> int:
-  """Bytes of an operand that are read: all, or those of slices."""
-  if instruction.kind == 'fusion':
+def _read(instruction, index, array, body) -> int:
+  """Returns the bytes of an operand that are read: all, or those of slices."""
+  uses = [(instruction.operands[index], instruction)]
+  if body is not None:
     uses = _uses(body, index)
-    if uses and all(
-      use.kind in ('slice', 'dynamic-slice') and use.operands[0] == name
-      for name, use in uses
-    ):
-      return sum(use.results[0].stored_bytes for _, use in uses)
-    if uses and all(
-      use.kind == 'dynamic-update-slice' and use.operands[0] == name
-      for name, use in uses
-    ):
-      return 0  # what is not replaced stays where it is
-  elif instruction.kind in ('slice', 'dynamic-slice') and index == 0:
-    return instruction.results[0].stored_bytes
-  elif instruction.kind == 'dynamic-update-slice' and index == 0:
-    return 0
+  kinds = {
+    use.kind if use.operands[0] == name else 'other' for name, use in uses
+  }
+  if kinds and kinds <= {'slice', 'dynamic-slice'}:
+    return sum(use.results[0].stored_bytes for _, use in uses)
+  if kinds == {'dynamic-update-slice'}:
+    return 0  # what is not replaced stays where it is
   return array.stored_bytes
 
 
-def _uses(body, index):
-  """(name that is used, instruction) of a fusion's parameter."""
+def _uses(body, index) -> list[tuple[str, hlo.Instruction]]:
+  """Returns (name, user) for each use of a fusion's parameter."""
   (name,) = (
     i.name
     for i in body.values()
@@ -212,35 +205,33 @@ def _uses(body, index):
   return found
 
 
-def _written(instruction, body, computation) -> int:
-  """Bytes of the results; of an array that is updated, the update's."""
-  if 'custom_call_target="__cu' in instruction.attributes:
-    # The last of several is room to work in.
-    return _stored(instruction.results[:-1] or instruction.results)
+def _written(instruction, body) -> int:
+  """Returns the bytes written: all results, or the slice of an update.
+
+  Args:
+    instruction: a kernel.
+    body: of a fusion, else the computation that contains the instruction.
+  """
+  results = instruction.results
   makers = [instruction]
-  if instruction.kind == 'fusion':
+  if 'custom_call_target="__cu' in instruction.attributes:
+    results = results[:-1] or results  # the last of several is workspace
+  elif instruction.kind == 'fusion':
     (root,) = (i for i in body.values() if i.root)
     makers = [root]
     if root.kind == 'tuple':
       makers = [body[name] for name in root.operands]
-  if len(makers) != len(instruction.results):
-    return _stored(instruction.results)
   total = 0
-  for maker, array in zip(makers, instruction.results, strict=True):
-    while maker.kind == 'bitcast' and maker.operands[0] in body:
-      maker = body[maker.operands[0]]
+  for number, array in enumerate(results):
     if not array.in_main_memory:
       continue
-    where = body if instruction.kind == 'fusion' else computation
-    if maker.kind == 'dynamic-update-slice' and maker.operands[1] in where:
-      total += where[maker.operands[1]].results[0].stored_bytes
-    else:
-      total += array.stored_bytes
+    maker = makers[number] if len(makers) == len(results) else instruction
+    while maker.kind == 'bitcast' and maker.operands[0] in body:
+      maker = body[maker.operands[0]]
+    if maker.kind == 'dynamic-update-slice' and maker.operands[1] in body:
+      array = body[maker.operands[1]].results[0]
+    total += array.stored_bytes
   return total
-
-
-def _stored(arrays) -> int:
-  return sum(a.stored_bytes for a in arrays if a.in_main_memory)
 
 
 def _group_size(attributes: str, devices: int) -> int:

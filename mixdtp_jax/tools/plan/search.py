@@ -1,9 +1,22 @@
-"""The largest batch that fits, found with few compilations."""
+"""Finds the largest batch that fits, with few compilations."""
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from mixdtp_jax.tools.plan.step import StepPlan
+
+
+class Search(NamedTuple):
+  """What a search found.
+
+  Attributes:
+    best: the plan of the largest batch that fits; None if none does.
+    tried: all plans, from the smallest batch to the largest.
+  """
+
+  best: StepPlan | None
+  tried: list[StepPlan]
 
 
 def largest_batch(
@@ -13,23 +26,19 @@ def largest_batch(
   known: StepPlan | None = None,
   start: int = 1,
   compiles: int = 6,
-) -> tuple[StepPlan | None, list[StepPlan]]:
-  """Looks for the largest batch whose step fits.
+) -> Search:
+  """Searches the largest batch whose step fits.
 
-  Memory grows with the batch nearly along a line: what the line through two
+  Memory grows with the batch nearly along a line. What the line through two
   plans predicts is compiled and gives the next line, until the answer is known
   to one unit or to a sixteenth.
 
   Args:
-    plan: of a batch size.
-    unit: what the batch has to be a multiple of.
-    known: a plan that is there already; None where there is none.
-    start: the batch, in units, to begin with where there is none.
-    compiles: how many more are made at most; the answer may then be too small.
-
-  Returns:
-    The plan of the largest batch that was found to fit, None where none does;
-    and all plans, from the smallest batch to the largest.
+    plan: returns the plan of a batch size.
+    unit: number that divides the batch size.
+    known: a plan to start from, if there is one.
+    start: the first batch otherwise, in units.
+    compiles: largest number of new plans; the answer may then be too small.
   """
   plans = {} if known is None else {known.batch_size // unit: known}
   for _ in range(compiles):
@@ -37,16 +46,16 @@ def largest_batch(
     if units is None:
       break
     plans[units] = plan(units * unit)
-  ordered = [plans[units] for units in sorted(plans)]
-  fitting = [found for found in ordered if found.fits]
-  return (fitting[-1] if fitting else None), ordered
+  tried = [plans[units] for units in sorted(plans)]
+  fitting = [found for found in tried if found.fits]
+  return Search(fitting[-1] if fitting else None, tried)
 
 
 def next_to_try(plans: Mapping[int, StepPlan]) -> int | None:
-  """The batch, in units, whose plan says most; None where enough is known.
+  """Returns the batch to plan next, in units; None if enough is known.
 
   Args:
-    plans: at least one, by their batches in units.
+    plans: at least one, by batch in units.
   """
   low = max((n for n, found in plans.items() if found.fits), default=0)
   high = min((n for n, found in plans.items() if not found.fits), default=None)
@@ -61,14 +70,14 @@ def next_to_try(plans: Mapping[int, StepPlan]) -> int | None:
 
 
 def _crossing(plans: Mapping[int, StepPlan]) -> int | None:
-  """The last batch below the limit, on a line through the nearest two plans."""
+  """Returns the last batch that fits, by a line through the nearest plans."""
   excess = {
     n: found.needed - found.available
     for n, found in plans.items()
     if found.needed is not None
   }
   if len(excess) == 1:
-    # The state alone is what no images would need.
+    # No images would need the state alone.
     for found in plans.values():
       if found.memory is not None:
         excess[0] = -found.available + found.memory.total

@@ -28,12 +28,12 @@ from mixdtp_jax.training.step import abstract_batch, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes of one device while it makes a step, as XLA states them.
+  """Bytes of one device during a step, as XLA states them.
 
   Attributes:
     arguments: the state, which the step replaces in place, and the batch.
-    temporaries: what is kept for the gradient, and everything in between.
-    other: results that take no argument's place, and the program itself.
+    temporaries: values for the gradient, and all other intermediate ones.
+    other: results that replace no argument, and the program itself.
   """
 
   arguments: int
@@ -42,7 +42,7 @@ class Memory:
 
   @property
   def total(self) -> int:
-    """All of it."""
+    """Sum of the three."""
     return self.arguments + self.temporaries + self.other
 
 
@@ -50,22 +50,23 @@ class Memory:
 class StepPlan:
   """What a step needs.
 
+  If the compiler gave up for want of memory, `memory` is None, and so is all
+  that follows it.
+
   Attributes:
     batch_size: images, over all devices.
-    crop: pixels of each side.
-    remat: what the gradient computes anew, model.remat.
-    compile_seconds: tracing and compiling took this.
-    needed: bytes of one device, and of those `available`; where the compiler
-      gave up for want of memory, what it named, which may be a part alone.
-      None where it named nothing.
-    available: as of the target.
-    memory: parts of those needed; None where the compiler gave up, as is all
-      that follows but flops.
-    flops: operations a step and device; see `flops.count_flops`.
+    crop: side of the crops in pixels.
+    remat: the option model.remat.
+    compile_seconds: time of tracing and compiling.
+    needed: bytes of one device. If the compiler gave up, what it named, which
+      may be only a part; None if it named nothing.
+    available: bytes of one device that a program may use.
+    flops: operations of a step and device; see `count_flops`.
+    memory: parts of those needed.
     collectives: exchanges between devices.
-    traffic: bytes a step between a device and its memory; see
+    traffic: bytes of a step from and to a device's memory; see
       `Program.memory_traffic`.
-    unknown_loops: of the program, whose bodies count once in those two.
+    unknown_loops: loops of unknown length, which count once in those two.
     xla_bytes: 'bytes accessed' of XLA's cost_analysis(), which counts each
       loop's body once, and memory beside the compute units too.
   """
@@ -85,12 +86,12 @@ class StepPlan:
 
   @property
   def fits(self) -> bool:
-    """Whether it was compiled and finds room."""
+    """Whether it was compiled and has room."""
     return self.memory is not None and self.needed <= self.available
 
   @property
   def sent_bytes(self) -> float:
-    """What a device sends to others in a step, on a ring."""
+    """Bytes that a device sends to others in a step, on a ring."""
     return sum(collective.sent_bytes for collective in self.collectives)
 
 
@@ -100,9 +101,9 @@ def plan_step(
   """Compiles the training step of a stage; nothing is computed.
 
   Args:
-    config: of the run.
-    stage: says the shape of its batches.
-    target: what to compile for.
+    config: the recipe.
+    stage: gives the shape of the batches.
+    target: devices to compile for.
 
   Raises:
     ValueError: the configuration contradicts itself, the devices cannot share
@@ -155,7 +156,7 @@ def plan_step(
 def abstract_state(
   config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
 ) -> TrainState:
-  """Shapes and dtypes of the state that a run starts from."""
+  """Returns shapes and dtypes of the state that a run starts from."""
   init = functools.partial(
     init_state,
     config.seed,
@@ -179,7 +180,7 @@ def _compile(
   here: bool,
   options: Mapping[str, bool],
 ) -> jax.stages.Compiled | jax.errors.JaxRuntimeError:
-  """The program, or the error that says that memory does not suffice."""
+  """Returns the program, or the error that says that memory is too small."""
   try:
     with _tracing(here):
       return step.lower(*arguments).compile(dict(options))

@@ -1,6 +1,6 @@
-"""What a step is planned for: a TPU slice that need not exist, or this machine.
+"""Devices to plan for: a TPU slice that need not be there, or this machine.
 
-A device is what JAX calls one: a chip, but of v3 one of its two cores.
+A device is what JAX calls one: a chip, but on v3 one of a chip's two cores.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from mixdtp_jax.measure.timing import seconds
+from mixdtp_jax.measure.roofline import product_rates
 
 _GIB = 2**30
 
@@ -27,9 +27,9 @@ class Chip:
     peak: operations a second in bfloat16.
     bandwidth: bytes a second from and to HBM.
     links: bytes a second that it sends to its neighbours over all its ports:
-      half of the 'bidirectional' interconnect bandwidth; of v3 and v4, which
-      have no such figure, a pod's all-reduce bandwidth for each chip.
-    ports: to neighbours, two for each axis of the torus.
+      half of the 'bidirectional' interconnect bandwidth; for v3 and v4, which
+      have no such figure, a pod's all-reduce bandwidth divided by its chips.
+    ports: number of links to neighbours, two for each axis of the torus.
   """
 
   memory: int
@@ -51,19 +51,18 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """Devices to compile for, and what each of them can do.
+  """Devices to compile for, and the figures of each of them.
 
   Attributes:
-    name: of the topology, or what this machine has.
+    name: of the topology, or a description of this machine.
     devices: to make a mesh of.
-    memory: bytes of each device that a program may use.
-    peak: operations a second of each.
-    peak_source: where that is from.
-    bandwidth: bytes a second between each and its memory; None where it is not
-      known.
-    ring: bytes a second that each sends on a ring through all of them, in both
-      of its directions; None where it is not known.
-    compiler_options: what XLA is told besides.
+    memory: bytes that a program may use.
+    peak: operations a second.
+    peak_source: how the peak is known.
+    bandwidth: bytes a second from and to memory; None if unknown.
+    ring: bytes a second that a device sends on a ring through all devices, in
+      both directions together; None if unknown.
+    compiler_options: options for XLA.
   """
 
   name: str
@@ -77,13 +76,13 @@ class Target:
 
 
 def tpu_slice(topology: str) -> Target:
-  """A TPU slice, which need not be there.
+  """Returns a TPU slice, which need not be there.
 
-  Call it before JAX computes anything: it keeps JAX off this machine's
-  accelerators.
+  Must be called before JAX computes anything, because it keeps JAX off this
+  machine's accelerators.
 
   Args:
-    topology: one of CHIPS and how many along each axis, such as v5e:4x4.
+    topology: one of CHIPS, and chips along each axis, such as v5e:4x4.
 
   Raises:
     ImportError: libtpu, which compiles for TPUs, is not installed.
@@ -111,8 +110,8 @@ def tpu_slice(topology: str) -> Target:
 
 def _devices(topology: str) -> tuple[jax.Device, ...]:
   jax.config.update('jax_platforms', 'cpu')
-  # No TPU is used, so another process may; and libtpu need not look for the
-  # TPU that this machine would be a host of.
+  # No TPU is used, so another process may use it, and libtpu need not look for
+  # the TPU of this machine.
   for name, value in (
     ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1'),
     ('TPU_SKIP_MDS_QUERY', '1'),
@@ -138,7 +137,7 @@ def _devices(topology: str) -> tuple[jax.Device, ...]:
 
 
 def _usable_memory(device: jax.Device) -> int | None:
-  """HBM less what libtpu keeps: told by the error of a program too large."""
+  """Returns HBM less libtpu's part, as the error of a large program says it."""
   terabytes = jax.ShapeDtypeStruct(
     (2**20, 2**20),
     jnp.float32,
@@ -152,7 +151,7 @@ def _usable_memory(device: jax.Device) -> int | None:
 
 
 def out_of_memory(error: jax.errors.JaxRuntimeError) -> dict[str, int]:
-  """The bytes that XLA's error names: 'needed' and 'available', if any."""
+  """Returns the bytes that an error of XLA names: 'needed' and 'available'."""
   for pattern in (
     r'\((?P<needed>[\d.]+[KMGT])\) exceeds available \w+ '
     r'\((?P<available>[\d.]+[KMGT])\)',
@@ -167,48 +166,23 @@ def out_of_memory(error: jax.errors.JaxRuntimeError) -> dict[str, int]:
 
 
 def this_machine(dtype: str) -> Target:
-  """All devices of this machine, their peak rate measured.
+  """Returns all devices of this machine, with a measured peak rate.
 
   Args:
     dtype: of the network's products.
   """
   devices = tuple(jax.devices())
-  device = devices[0]
+  kind, on_cpu = devices[0].device_kind, devices[0].platform == 'cpu'
+  memory = (devices[0].memory_stats() or {}).get('bytes_limit')
+  if memory is None:  # the devices of a CPU share its memory
+    all_pages = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    memory = all_pages // len(devices)
   return Target(
-    f'{len(devices)} x {device.device_kind} of this machine',
+    f'{len(devices)} x {kind} of this machine',
     devices,
-    _memory(device, len(devices)),
-    _measured_peak(dtype) / (len(devices) if device.platform == 'cpu' else 1),
+    memory,
+    max(product_rates(dtype)) / (len(devices) if on_cpu else 1),
     f'measured: a product of matrices in {dtype}',
     None,
     None,
   )
-
-
-def _memory(device: jax.Device, devices: int) -> int:
-  statistics = device.memory_stats() or {}
-  if limit := statistics.get('bytes_limit'):
-    return limit
-  # A CPU: its devices share the memory.
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // devices
-
-
-def _measured_peak(dtype: str) -> float:
-  """Operations a second of one device: the best of five products.
-
-  The matrices grow until a product takes 50 ms.
-  """
-  size, best = 512, 0.0
-  while size <= 16_384:
-    matrix = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda a: a @ a)
-    jax.block_until_ready(product(matrix))
-    times = [
-      seconds(lambda: jax.block_until_ready(product(matrix)))[0]  # noqa: B023
-      for _ in range(5)
-    ]
-    best = max(best, 2 * size**3 / min(times))
-    if min(times) > 0.05:
-      break
-    size *= 2
-  return best
