@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from mixdtp_jax.data.cache import PairCache
 from mixdtp_jax.data.datasets.prepared import PreparedPairs
 from mixdtp_jax.data.datasets.registry import open_split
 
@@ -16,8 +17,23 @@ class Mixture:
     weights: number of crops from each set in a round of sum(weights) crops.
   """
 
-  def __init__(self, parts: Sequence[PreparedPairs], weights: Sequence[int]):
-    """Combines opened sets, each with a weight of at least 1."""
+  def __init__(
+    self,
+    parts: Sequence[PreparedPairs],
+    weights: Sequence[int],
+    cache_mb: float = 0.0,
+  ):
+    """Combines opened sets.
+
+    Args:
+      parts: the sets.
+      weights: the weight of each, at least 1.
+      cache_mb: most MiB of decoded images to keep in memory.
+
+    Raises:
+      ValueError: `cache_mb` is negative.
+    """
+    self._cache = PairCache(cache_mb)
     self._parts = tuple(parts)
     self.sizes = tuple(map(len, parts))
     self.weights = tuple(weights)
@@ -27,7 +43,10 @@ class Mixture:
     return sum(self.sizes)
 
   def __getitem__(self, index: int) -> dict:
-    """Returns the decoded pair; see `Pairs`."""
+    """Returns the decoded pair, which is read-only; see `Pairs`."""
+    return self._cache.get(index, self._decode)
+
+  def _decode(self, index: int) -> dict:
     part, index = self._locate(index)
     return part[index]
 
@@ -52,8 +71,8 @@ def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
     crop: smallest side that every image must have, in pixels.
 
   Raises:
-    ValueError: a set comes twice, a weight is not a positive whole number, or
-      see `registry.prepare`.
+    ValueError: a set comes twice, a weight is not a positive whole number,
+      data.cache_mb is negative, or see `registry.prepare`.
     FileNotFoundError: a set other than data.name is not prepared.
   """
   named = tuple(data.mixture) or ((data.name, 1),)
@@ -79,4 +98,4 @@ def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
     )
     for name in names
   ]
-  return Mixture(parts, [weight for _, weight in named])
+  return Mixture(parts, [weight for _, weight in named], data.cache_mb)

@@ -17,7 +17,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from mixdtp_jax.data.cache import CachedPairs
 from mixdtp_jax.data.crops import check_crops, cut_crop
 from mixdtp_jax.data.mixture import Mixture, open_mixture
 from mixdtp_jax.data.rain.draw import add_rain
@@ -95,14 +94,14 @@ def local_batches(
     An iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3), float32 in
     [0, 1].
   """
-  data, cached = config.data, CachedPairs(pairs, config.data.cache_mb)
+  data = config.data
   shape = (len(rows), stage.crop, stage.crop, 3)
   draw_rain = _rain(config)
 
   def to_batch(drawn):
     rainy, clean = np.empty((2, *shape), np.float32)
     for row, (index, numbers, k) in enumerate(zip(*drawn, strict=True)):
-      pair = cached[index]
+      pair = pairs[index]
       clean[row] = cut_crop(pair['clean'], numbers, data, stage.crop)
       if 'rainy' in pair:
         rainy[row] = cut_crop(pair['rainy'], numbers, data, stage.crop)

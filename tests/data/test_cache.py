@@ -1,10 +1,13 @@
+"""The cache of decoded pairs, as a mixture of sets uses it."""
+
 import concurrent.futures
 import threading
 
 import numpy as np
 import pytest
 
-from mixdtp_jax.data.cache import CachedPairs
+from mixdtp_jax.data.cache import PairCache
+from mixdtp_jax.data.mixture import Mixture
 
 _SIZE = 300 * 400 * 3 * 2  # bytes of a pair: three fit into 2.1 MiB
 
@@ -29,9 +32,13 @@ class _Decoder:
     return 300, 400 + index
 
 
+def _cached(decoder, limit_mb):
+  return Mixture([decoder], [1], limit_mb)
+
+
 def test_gives_what_the_pairs_are():
   decoder = _Decoder(4)
-  pairs = CachedPairs(decoder, 1)
+  pairs = _cached(decoder, 1)
   assert len(pairs) == 4
   assert pairs.shape(3) == (300, 403)
   for _ in range(2):
@@ -48,7 +55,7 @@ def test_gives_what_the_pairs_are():
 )
 def test_keeps_as_many_as_fit(limit_mb, kept):
   decoder = _Decoder(5)
-  pairs = CachedPairs(decoder, limit_mb)
+  pairs = _cached(decoder, limit_mb)
   for _ in range(3):
     for index in range(5):
       pairs[index]
@@ -63,7 +70,7 @@ def test_a_smaller_pair_fills_what_is_left():
       return {s: pair[s][:rows].copy() for s in ('rainy', 'clean')}
 
   decoder = Shrinking(3)
-  pairs = CachedPairs(decoder, 1.4 * _SIZE / 2**20)
+  pairs = _cached(decoder, 1.4 * _SIZE / 2**20)
   for _ in range(2):
     for index in range(3):
       pairs[index]
@@ -72,7 +79,7 @@ def test_a_smaller_pair_fills_what_is_left():
 
 def test_threads_do_not_pass_the_limit():
   decoder = _Decoder(40)
-  pairs = CachedPairs(decoder, 10 * _SIZE / 2**20)
+  pairs = _cached(decoder, 10 * _SIZE / 2**20)
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
     list(pool.map(pairs.__getitem__, list(range(40)) * 3))
   before = list(decoder.counts)
@@ -84,4 +91,4 @@ def test_threads_do_not_pass_the_limit():
 
 def test_refuses_a_negative_limit():
   with pytest.raises(ValueError, match=r'data.cache_mb = -1: needs 0 or more'):
-    CachedPairs(_Decoder(1), -1)
+    PairCache(-1)

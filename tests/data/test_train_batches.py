@@ -13,6 +13,7 @@ from PIL import Image
 
 from mixdtp_jax.data import eval_batches, mixture, sampling, train_batches
 from mixdtp_jax.data.datasets import registry
+from mixdtp_jax.data.datasets.prepared import PreparedPairs
 from mixdtp_jax.data.rain import draw
 from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.recipe.rain_ranges import PRESETS, as_mapping
@@ -58,7 +59,7 @@ def test_batches_are_aligned_crops(data_dir):
   ],
 )
 def test_batches_stay_what_they_were(request, folder, data, digest, cache_mb):
-  """As TensorFlow alone cropped them once: runs of then can be continued."""
+  """The batches of older versions, so that their runs can continue."""
   config = make_config(cache_mb=cache_mb, **data)
   found = hashlib.sha256()
   for batch in take(config, request.getfixturevalue(folder), 6, start_step=2):
@@ -68,7 +69,7 @@ def test_batches_stay_what_they_were(request, folder, data, digest, cache_mb):
 
 
 class Decoder:
-  """Prepared pairs, and how often one was decoded."""
+  """Prepared pairs, with a count of decodings."""
 
   def __init__(self, pairs):
     self.pairs = pairs
@@ -88,7 +89,7 @@ def test_the_cache_is_alive(data_dir, cache_mb):
   config = make_config(cache_mb=cache_mb)
   batches = train_batches.local_batches(
     config,
-    mixture.Mixture([pairs], [1]),
+    mixture.Mixture([pairs], [1], cache_mb),
     *stages(config),
     start_step=0,
     rows=range(8),
@@ -97,6 +98,23 @@ def test_the_cache_is_alive(data_dir, cache_mb):
   before = pairs.count
   list(itertools.islice(batches, 50))
   assert (pairs.count == before) == bool(cache_mb)
+
+
+def test_the_cache_serves_every_stage(data_dir, monkeypatch):
+  decode, decoded = PreparedPairs.__getitem__, []
+
+  def counted(pairs, index):
+    decoded.append(index)
+    return decode(pairs, index)
+
+  monkeypatch.setattr(PreparedPairs, '__getitem__', counted)
+  monkeypatch.setattr(train_batches, 'map_in_threads', map)
+  config = make_config(data_dir=data_dir)
+  config.growth, config.num_train_steps = ((2, 24, 8),), 4
+  mesh = mesh_lib.make_mesh(jax.devices()[:1])
+  for _ in train_batches.train_batches(config, start_step=0, mesh=mesh):
+    pass
+  assert sorted(decoded) == [0, 1, 2, 3, 4]
 
 
 def test_a_restart_gives_the_same_batches(data_dir):

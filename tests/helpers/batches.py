@@ -47,7 +47,7 @@ def open_pairs(data_dir, split='train'):
 
 def take(config, data_dir, count, start_step=0, rows=range(8)):
   (stage,) = stages(config)
-  pairs = mixture.Mixture([open_pairs(data_dir)], [1])
+  pairs = mixture.Mixture([open_pairs(data_dir)], [1], config.data.cache_mb)
   batches = train_batches.local_batches(
     config, pairs, stage, start_step=start_step, rows=rows
   )
