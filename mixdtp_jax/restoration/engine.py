@@ -4,6 +4,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -11,9 +12,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import make_network
-from mixdtp_jax.restoration import pieces, schedule, whole_image
+from mixdtp_jax.restoration import memory_plan, schedule, whole_image
 from mixdtp_jax.restoration.maps import Map
+from mixdtp_jax.restoration.pieces import Target, Windows, sweep
 from mixdtp_jax.restoration.programs import Programs
+from mixdtp_jax.restoration.shapes import Shapes
+
+# Pieces that a CPU computes at the same time, at most.
+_MOST_AT_ONCE = 8
+_COMPILERS = 4  # threads
 
 
 class Engine:
@@ -33,7 +40,7 @@ class Engine:
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
   ):
-    """Compiles nothing yet.
+    """Puts the weights on the devices, and compiles nothing yet.
 
     Args:
       cfg: of the network.
@@ -45,14 +52,28 @@ class Engine:
       devices: of one kind, that share each image; None for all.
     """
     cfg = dataclasses.replace(cfg, dtype=dtype)
+    devices = list(devices or jax.local_devices())
+    on_cpu = devices[0].platform == 'cpu'
+    self._memory, self._scratch = memory, scratch
     self._multiple = make_network(cfg).multiple
     self._steps = schedule.schedule(cfg)
-    self._cfg = cfg
-    self._programs = Programs(devices or jax.local_devices())
-    self._params = params
-    self._weights = {}
+    self._programs = Programs(devices)
+    self._shapes = Shapes(len(devices), accelerator=not on_cpu)
+    cores = min(os.cpu_count() or 1, _MOST_AT_ONCE)
+    # An accelerator computes one piece while the next one is on its way.
+    self._at_once = cores if on_cpu and len(devices) == 1 else 2
+    self._threads = futures.ThreadPoolExecutor(self._at_once)
+    self._params, self._mixing = [], []
+    everywhere = NamedSharding(self._programs.mesh, PartitionSpec())
+    placed = {}
+    for step in self._steps:
+      self._params.append(
+        jax.tree.map(
+          lambda w: _placed(w, params, everywhere, placed), step.params
+        )
+      )
+      self._mixing.append([weight.of(params) for weight in step.mixing])
     self._lock = threading.Lock()
-    self._ready = {}
 
   def __call__(
     self,
@@ -67,6 +88,10 @@ class Engine:
 
     Returns:
       (H, W, 3) float32 in [0, 1].
+
+    Raises:
+      ValueError: the image has another shape, or `memory` is too small for it.
+      OSError: a scratch file cannot be made.
     """
     image = np.asarray(image, np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -78,111 +103,124 @@ class Engine:
     height, width, _ = image.shape
     padded = whole_image.pad(image[None], self._multiple, 1)[0]
     size = padded.shape[:2]
-    maps = {schedule.RAINY: Map(padded)}
-    sums = None
-    for number, step in enumerate(self._steps):
-      sums = self._take(step, maps, size, sums)
-      for spec in step.frees:
-        if spec in maps:
-          maps.pop(spec).close()
-      progress((number + 1) / len(self._steps))
-    final = maps[schedule.FINAL].array[:height, :width]
-    return np.clip(final, 0, 1)
+    grids = [self._grid(number, size) for number in range(len(self._steps))]
+    programs = self._compiled(grids)
+    final = Map(np.empty((height, width, 3), np.float32))
+    with memory_plan.MapRoom(2**60, self._scratch) as room:
+      maps = {schedule.RAINY: Map(padded), schedule.FINAL: final}
+      mix = ()
+      for number, step in enumerate(self._steps):
+        for spec in step.targets:
+          if spec not in maps:
+            shape = *(side >> spec.level for side in size), spec.channels
+            maps[spec] = room.new(shape, spec.dtype)
+        run = _with(programs[number], [self._params[number], *mix])
+        mix = self._take(number, grids[number], run, maps)
+        for spec in step.frees:
+          if spec in maps and spec is not schedule.RAINY:
+            room.drop(maps.pop(spec))
+        progress((number + 1) / len(self._steps))
+    return np.clip(final.array, 0, 1, out=final.array)
 
-  def _take(self, step, maps, size, sums):
-    """Takes a step; returns the sums that it made, if any."""
-    grid = self._grid(step, size)
-    sources = [
-      pieces.Windows(maps[spec], grid, halo) for spec, halo in step.sources
-    ]
-    if step.target is not None and step.target not in maps:
-      shape = *(n >> step.target.level for n in size), step.target.channels
-      maps[step.target] = Map(np.empty(shape, step.target.dtype))
-    common = [self._placed(step.params)]
-    if sums is not None:
-      common.append(sums)
-    run = self._run(step, common, sources)
-    found = pieces.sweep(run, sources, grid, self._programs.mesh.size)
-    if step.target is None:
-      return self._mixed(step, found)
-    target = pieces.Target(maps[step.target], grid)
-    for row, column, result in found:
-      target.put(row, column, result)
-    return None
-
-  def _grid(self, step, size):
-    return pieces.Grid(tuple(n >> step.level for n in size), self.core(step))
-
-  def core(self, step):
-    return (64, 64)
-
-  def _placed(self, params):
-    everywhere = NamedSharding(self._programs.mesh, PartitionSpec())
-
-    def placed(weight):
-      if weight not in self._weights:
-        values = weight.of(self._params)
-        self._weights[weight] = jax.device_put(values, everywhere)
-      return self._weights[weight]
-
-    return jax.tree.map(placed, params)
-
-  def _run(self, step, common, sources):
-    shapes = [jax.ShapeDtypeStruct((self._programs.mesh.size, 4), np.int32)]
-    shapes += [
-      jax.ShapeDtypeStruct((self._programs.mesh.size, *s.shape), s.dtype)
-      for s in sources
-    ]
-    key = (
-      step.function,
-      step.static,
-      tuple(str(s) for s in shapes),
-      str(jax.tree.map(lambda a: a.shape, common)),
+  def _grid(self, number, size):
+    """Chooses the pieces of a step."""
+    step = self._steps[number]
+    return self._shapes.choose(
+      step,
+      tuple(side >> step.level for side in size),
+      lambda grid: self._programs.has(*self._program(number, grid)),
     )
-    if key not in self._ready:
-      self._ready[key] = self._programs.get(
-        step.function, dict(step.static), common, shapes
-      )
-    program = self._ready[key]
-    return lambda *pieces: program(common, list(pieces))
 
-  def _mixed(self, step, found):
-    total = None
-    for *_, parts in found:
-      parts = [np.asarray(part, np.float64) for part in parts]
-      total = parts if total is None else [t + p for t, p in zip(total, parts)]
-    temperature, projection = (w.of(self._params) for w in step.mixing)
-    return mixing_matrix(*total, temperature, projection)
+  def _program(self, number, grid):
+    """Returns the function of a step, and shapes of its arguments."""
+    step, devices = self._steps[number], self._programs.mesh.size
+    pieces = [jax.ShapeDtypeStruct((devices, 4), np.int32)]
+    for spec, halo in step.sources:
+      scale = 1 << step.level - spec.level
+      sides = (scale * side + 2 * halo for side in grid.core)
+      shape = devices, *sides, spec.channels
+      pieces.append(jax.ShapeDtypeStruct(shape, spec.dtype))
+    common = [jax.tree.map(_shape, self._params[number])]
+    if step.mixes:
+      channels = step.sources[0][0].channels
+      common.append(jax.ShapeDtypeStruct((channels, channels), np.float32))
+    return step.function, step.static, common, pieces
+
+  def _compiled(self, grids):
+    """Returns the program of each step."""
+    wanted = [self._program(*each) for each in enumerate(grids)]
+    with futures.ThreadPoolExecutor(_COMPILERS) as pool:
+      return list(pool.map(lambda args: self._programs.get(*args), wanted))
+
+  def _take(self, number, grid, run, maps):
+    """Takes a step; returns what the next one takes of it, if anything."""
+    step = self._steps[number]
+    sources = [Windows(maps[spec], grid, halo) for spec, halo in step.sources]
+    found = sweep(
+      run, sources, grid, self._programs.mesh.size, self._threads, self._at_once
+    )
+    if not step.targets:
+      return [_mixing_matrix(_total(found), *self._mixing[number])]
+    targets = [Target(maps[spec], grid) for spec in step.targets]
+    for row, column, results in found:
+      for target, result in zip(targets, results, strict=True):
+        target.put(row, column, result)
+    return ()
 
 
-def mixing_matrix(
-  gram: np.ndarray,
-  squares_q: np.ndarray,
-  squares_k: np.ndarray,
-  temperature: np.ndarray,
-  projection: np.ndarray,
+def _placed(weight, params, sharding, placed):
+  """Returns a weight on the devices, once for all steps that share it."""
+  if weight not in placed:
+    placed[weight] = jax.device_put(weight.of(params), sharding)
+  return placed[weight]
+
+
+def _shape(array):
+  return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def _with(program, common):
+  """Returns a function of pieces alone, which waits for the results."""
+
+  def run(*pieces):
+    return [np.asarray(found) for found in program(common, list(pieces))]
+
+  return run
+
+
+def _total(found):
+  """Adds up what was found of each piece, in float64."""
+  total = 0
+  for *_, results in found:
+    total = total + np.concatenate([r.ravel() for r in results], dtype=float)
+  return total
+
+
+def _mixing_matrix(
+  sums: np.ndarray, temperature: np.ndarray, projection: np.ndarray
 ) -> np.ndarray:
   """Makes attention and projection one matrix, as `ChannelAttention` does.
 
   Args:
-    gram: (C, C), products of the channels of q and k, summed over the image.
-    squares_q: (C,), of q.
-    squares_k: (C,), of k.
+    sums: of the whole image: the C x C products of the channels of q and k,
+      the C squares of q, the C squares of k.
     temperature: (heads,).
     projection: (C, C).
 
   Returns:
     (C, C) float32.
   """
-  heads = len(temperature)
-  channels = len(gram) // heads
-  blocks = gram.reshape(heads, channels, heads, channels)
-  similarity = blocks[np.arange(heads), :, np.arange(heads)]
-  for squares, shape in ((squares_q, (-1, 1)), (squares_k, (1, -1))):
-    norm = np.sqrt(np.maximum(squares, 1e-24))
-    similarity = similarity / norm.reshape(heads, *shape)
-  similarity *= temperature[:, None, None].astype(np.float64)
+  channels, heads = len(projection), len(temperature)
+  gram, *squares = np.split(sums, [channels**2, channels**2 + channels])
+  each = channels // heads
+  gram = gram.reshape(heads, each, heads, each)
+  similarity = gram[np.arange(heads), :, np.arange(heads)]
+  norm_q, norm_k = (
+    np.sqrt(np.maximum(square, 1e-24)).reshape(heads, -1) for square in squares
+  )
+  similarity /= norm_q[:, :, None] * norm_k[:, None, :]
+  similarity *= temperature[:, None, None]
   attention = np.exp(similarity - similarity.max(-1, keepdims=True))
   attention /= attention.sum(-1, keepdims=True)
-  projected = attention.swapaxes(1, 2) @ projection.reshape(heads, channels, -1)
-  return projected.reshape(len(gram), -1).astype(np.float32)
+  projected = attention.swapaxes(1, 2) @ projection.reshape(heads, each, -1)
+  return projected.reshape(channels, channels).astype(np.float32)

@@ -12,6 +12,7 @@ class Map:
     """Takes the array (H, W, C)."""
     self.array = array
     self.shape, self.dtype = array.shape, array.dtype
+    self.bytes_in_memory = array.nbytes
 
   def rows(self, first: int, end: int) -> np.ndarray:
     """Returns the rows first..end, as they are."""
@@ -26,11 +27,13 @@ class Map:
 
   def close(self) -> None:
     """Gives the memory back."""
-    self.array = None
+    del self.array
 
 
 class FileMap(Map):
   """A feature map in a file, of which only a few rows are in memory."""
+
+  bytes_in_memory = 0
 
   def __init__(self, shape: tuple[int, ...], dtype: np.dtype, folder: str):
     """Creates the file.

@@ -25,7 +25,8 @@ BLOCK_HALO = 2
 CONV_HALO = 1
 DOWN_HALO = 2  # of an even number of pixels: they become half as many
 DETAIL_HALO = 8  # 6 are needed, in multiples of 4
-STEP_HALO = 13  # of one step of the refinement
+STEP_HALO = 13  # of one step of the refinement; less for its state:
+C_MARGIN, H_MARGIN = 2, 1
 
 
 def exists(bounds: jax.Array, x: jax.Array, trim: int = 0) -> jax.Array:
@@ -176,32 +177,44 @@ def refine(
   bounds: jax.Array,
   rainy: jax.Array,
   image: jax.Array,
+  c: jax.Array | None = None,
+  h: jax.Array | None = None,
   *,
   steps: int,
+  last: bool,
   dtype: str,
-) -> jax.Array:
-  """Refines an image in `steps` steps, as `models.refinement` does.
+) -> tuple[jax.Array, ...]:
+  """Takes some steps of the refinement, as `models.refinement` does.
 
   Args:
     params: of a step.
-    bounds: of the windows.
+    bounds: of the rainy image's window.
     rainy: (1, h + 2n, w + 2n, 3) with n = `STEP_HALO` * steps.
     image: the same.
+    c: state of the last step, (1, h + 2m, w + 2m, R) with m = n -
+      `C_MARGIN`; None before the first step.
+    h: the same with m = n - `H_MARGIN`.
     steps: at least 1.
+    last: there are no steps after these.
     dtype: of the convolutions.
 
   Returns:
-    (1, h, w, 3).
+    The image, and unless these are the last steps c and h, each (1, h, w, ...).
   """
-  state = None
   for step in range(steps):
     trim = STEP_HALO * step
     images = _trimmed(rainy, trim), image
-    image, state = _step(params, bounds, trim, *images, state, dtype)
-  return image
+    image, new_c, new_h = _step(params, bounds, trim, *images, c, h, dtype)
+    # What the next step takes of its surroundings.
+    c = _trimmed(new_c, STEP_HALO)
+    h = _trimmed(new_h, STEP_HALO - C_MARGIN + H_MARGIN)
+  if last:
+    return (image,)
+  new_c, new_h = (_trimmed(x, STEP_HALO - C_MARGIN) for x in (new_c, new_h))
+  return image, new_c, new_h
 
 
-def _step(params, bounds, trim, rainy, image, state, dtype):
+def _step(params, bounds, trim, rainy, image, c, h, dtype):
   """One step; images have `trim` pixels less than the window on each side."""
 
   def conv(name, x):
@@ -214,14 +227,11 @@ def _step(params, bounds, trim, rainy, image, state, dtype):
 
   x = to_compute(jnp.concatenate([rainy, image], axis=-1), dtype)
   x = inside(jax.nn.relu(conv('conv_in', inside(x, 0))), 1)
-  if state is not None:
-    c, h = _trimmed(state[0], STEP_HALO), _trimmed(state[1], STEP_HALO - 1)
-    x = jnp.concatenate([x, h], axis=-1)
   # Without a state its half of the kernel would multiply zeros.
-  gates = dense.at_least_float32(conv('gates', x))
-  i, f, g, o = jnp.split(gates, 4, axis=-1)
+  gates = conv('gates', x if h is None else jnp.concatenate([x, h], axis=-1))
+  i, f, g, o = jnp.split(dense.at_least_float32(gates), 4, axis=-1)
   new = jax.nn.sigmoid(i) * jnp.tanh(g)
-  c = new if state is None else jax.nn.sigmoid(f) * c + new
+  c = new if c is None else jax.nn.sigmoid(f) * c + new
   h = inside(to_compute(jax.nn.sigmoid(o) * jnp.tanh(c), dtype), 2)
   x = h
   for number in range(1, RESIDUAL_BLOCKS + 1):
@@ -230,7 +240,7 @@ def _step(params, bounds, trim, rainy, image, state, dtype):
     y = jax.nn.relu(conv(f'residual{number}_2', y))
     x = inside(jax.nn.relu(y + _trimmed(x, 2)), less + 1)
   image = conv('conv_out', dense.at_least_float32(x))
-  return image + _trimmed(rainy, STEP_HALO), (c, h)
+  return image + _trimmed(rainy, STEP_HALO), c, h
 
 
 def _trimmed(x, less):

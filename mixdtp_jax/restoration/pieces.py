@@ -4,15 +4,14 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
-import jax
 import numpy as np
 
 from mixdtp_jax.restoration.maps import Map
 
-# Groups of pieces: one is computed while the next is cut.
-_AT_ONCE = 2
+_ALIGNMENT = 64  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,33 +112,51 @@ def sweep(
   sources: Sequence[Windows],
   grid: Grid,
   devices: int,
+  threads: futures.Executor,
+  at_once: int,
 ) -> Iterator[tuple[int, int, Any]]:
   """Runs a program on all pieces, in turn on as many as there are devices.
 
   Args:
-    run: (bounds (N, 4), windows (N, h, w, C)...) -> a tree of arrays (N, ...),
-      N the number of devices, that need not be there yet.
+    run: (bounds (N, 4), windows (N, h, w, C)...) -> a tuple of arrays (N, ...)
+      with N the number of devices.
     sources: the maps that are read.
     grid: the pieces.
     devices: how many there are.
+    threads: `run` is called in them.
+    at_once: calls of `run` that may be under way.
 
   Yields:
-    Row and column on the grid of each piece, in order, and its result.
+    Row and column on the grid of each piece, in order, and its results.
   """
   pending = collections.deque()
-  for places in _groups(grid, devices):
-    if len(pending) == _AT_ONCE:
+  try:
+    for places in _groups(grid, devices):
+      if len(pending) == at_once:
+        yield from _results(*pending.popleft())
+      windows = [_aligned((devices, *s.shape), s.dtype) for s in sources]
+      bounds = np.zeros((devices, 4), np.int32)
+      for number, (row, column) in enumerate(places):
+        for source, window in zip(sources, windows, strict=True):
+          source.go_to(row)
+          source.cut(column, window[number])
+        bounds[number] = sources[0].bounds(column)
+      for window in windows:
+        window[len(places) :] = 0
+      pending.append((places, threads.submit(run, bounds, *windows)))
+    while pending:
       yield from _results(*pending.popleft())
-    bounds = np.zeros((devices, 4), np.int32)
-    windows = [np.zeros((devices, *s.shape), s.dtype) for s in sources]
-    for number, (row, column) in enumerate(places):
-      for source, window in zip(sources, windows, strict=True):
-        source.go_to(row)
-        source.cut(column, window[number])
-      bounds[number] = sources[0].bounds(column)
-    pending.append((places, run(bounds, *windows)))
-  while pending:
-    yield from _results(*pending.popleft())
+  finally:
+    # After an error, too, nothing goes on in the background.
+    futures.wait([future for _, future in pending])
+
+
+def _aligned(shape, dtype):
+  """Returns an array that JAX on a CPU uses as it is, without a copy."""
+  size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+  memory = np.empty(size + _ALIGNMENT, np.uint8)
+  start = -memory.ctypes.data % _ALIGNMENT
+  return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _groups(grid: Grid, size: int) -> Iterator[tuple[tuple[int, int], ...]]:
@@ -149,7 +166,7 @@ def _groups(grid: Grid, size: int) -> Iterator[tuple[tuple[int, int], ...]]:
   return iter(lambda: tuple(itertools.islice(places, size)), ())
 
 
-def _results(places, results):
-  results = jax.tree.map(np.asarray, results)
+def _results(places, future):
+  results = future.result()
   for number, place in enumerate(places):
-    yield *place, jax.tree.map(lambda a, n=number: a[n], results)
+    yield *place, tuple(result[number] for result in results)

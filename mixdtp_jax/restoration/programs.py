@@ -1,10 +1,10 @@
 """Compiled functions of phases.py, kept in the user's cache folder."""
 
-import functools
 import hashlib
 import os
 import pathlib
 import pickle
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +21,10 @@ from mixdtp_jax.runtime.files import replacing
 # Of all programs together, in bytes; the least recently used go first.
 LIMIT = 256 * 2**20
 
+_DIGEST = hashlib.sha256().digest_size
+
 Program = Callable[..., Any]
+Static = tuple[tuple[str, Any], ...]
 
 
 class Programs:
@@ -46,39 +49,46 @@ class Programs:
     """
     self.mesh = Mesh(np.array(devices), 'piece', axis_types=(AxisType.Auto,))
     self._limit, self._folder = limit, folder or _user_folder()
+    self._environment = _environment(self.mesh)
+    self._loaded = {}
+    self._lock = threading.Lock()
     self.compiled = 0  # programs that were not on disk
 
   def get(
-    self, function: Callable, static: dict[str, Any], common: Any, pieces: Any
+    self, function: Callable, static: Static, common: Any, pieces: Any
   ) -> Program:
-    """Returns the program of a function.
+    """Returns the program of a function, compiled now or before.
 
     Args:
       function: of phases.py: (params, bounds, *common, *windows).
       static: its keyword arguments.
       common: params, and other arguments that are alike for all pieces.
-      pieces: bounds (4,) and windows (1, h, w, C) of one piece.
+      pieces: bounds (N, 4) and windows (N, h, w, C) of the N devices' pieces.
+        Shapes and dtypes of all arguments count, not their values.
     """
-    common, pieces = jax.tree.map(
-      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (common, pieces)
-    )
-    path = self._path(function, static, (common, pieces))
-    parts = _read(path)
-    if parts is not None:
-      return serialize_executable.deserialize_and_load(
-        *parts,
-        backend=self.mesh.devices[0].client,
-        execution_devices=list(self.mesh.devices),
-      )
-    program = self._compile(function, static, common, pieces)
-    self.compiled += 1
-    self._write(path, serialize_executable.serialize(program))
+    name = self._name(function, static, (common, pieces))
+    with self._lock:
+      program = self._loaded.get(name) or self._load(name)
+    if program is None:
+      program = self._compile(function, static, common, pieces)
+      self._write(name, serialize_executable.serialize(program))
+    self._loaded[name] = program
     return program
+
+  def has(
+    self, function: Callable, static: Static, common: Any, pieces: Any
+  ) -> bool:
+    """Returns whether `get` need not compile."""
+    name = self._name(function, static, (common, pieces))
+    if name in self._loaded:
+      return True
+    return self._folder is not None and (self._folder / name).exists()
 
   def _compile(self, function, static, common, pieces) -> Program:
     def one_piece(common, pieces):
       (params, *others), (bounds, *windows) = common, pieces
-      return function(params, bounds[0], *others, *windows, **static)
+      found = function(params, bounds[0], *others, *windows, **dict(static))
+      return found if isinstance(found, tuple) else (found,)
 
     shared = jax.shard_map(
       one_piece,
@@ -87,30 +97,51 @@ class Programs:
       out_specs=PartitionSpec('piece'),
       check_vma=False,
     )
+    self.compiled += 1
     return jax.jit(shared).lower(common, pieces).compile()
 
-  def _path(self, function, static, arguments) -> pathlib.Path | None:
-    if self._folder is None:
-      return None
+  def _name(self, function, static, arguments) -> str:
     leaves, tree = jax.tree.flatten(arguments)
     text = [
-      _environment(self.mesh.devices[0].device_kind),
-      str(self.mesh.devices),
+      self._environment,
       function.__name__,
-      repr(sorted(static.items())),
+      repr(static),
       repr([(leaf.shape, str(leaf.dtype)) for leaf in leaves]),
       str(tree),
     ]
-    name = hashlib.sha256('\0'.join(text).encode()).hexdigest()[:32]
-    return self._folder / name
+    return hashlib.sha256('\0'.join(text).encode()).hexdigest()[:32]
 
-  def _write(self, path, parts) -> None:
-    if path is None:
-      return
+  def _load(self, name) -> Program | None:
+    """Reads a program; None if it is not there, or not whole."""
+    if self._folder is None:
+      return None
+    path = self._folder / name
     try:
-      content = pickle.dumps(parts)
-      with replacing(path) as temporary:
-        pathlib.Path(temporary).write_bytes(_digest(content) + content)
+      whole = path.read_bytes()
+      os.utime(path)  # it was used now
+    except OSError:
+      return None
+    digest, content = whole[:_DIGEST], whole[_DIGEST:]
+    if digest != hashlib.sha256(content).digest():
+      return None
+    try:
+      return serialize_executable.deserialize_and_load(
+        *pickle.loads(content),
+        backend=self.mesh.devices[0].client,
+        execution_devices=list(self.mesh.devices),
+      )
+    except RuntimeError as error:  # of XLA; it can be compiled again
+      logging.info('%s cannot be loaded: %s', path, error)
+      return None
+
+  def _write(self, name, parts) -> None:
+    if self._folder is None:
+      return
+    content = pickle.dumps(parts)
+    try:
+      with replacing(self._folder / name) as temporary:
+        digest = hashlib.sha256(content).digest()
+        pathlib.Path(temporary).write_bytes(digest + content)
       _remove_oldest(self._folder, self._limit)
     except OSError as error:
       logging.warning('Compiled programs are not kept: %s', error)
@@ -124,23 +155,6 @@ def _user_folder() -> pathlib.Path | None:
     return None
 
 
-def _digest(content: bytes) -> bytes:
-  return hashlib.sha256(content).digest()
-
-
-def _read(path: pathlib.Path | None) -> tuple | None:
-  """Returns what `_write` wrote there; None where it is not, or not whole."""
-  try:
-    whole = path.read_bytes() if path else b''
-    digest, content = whole[:32], whole[32:]
-    if not content or digest != _digest(content):
-      return None
-    os.utime(path)  # it was used now
-  except OSError:
-    return None
-  return pickle.loads(content)
-
-
 def _remove_oldest(folder: pathlib.Path, limit: int) -> None:
   files = [(path.stat(), path) for path in folder.iterdir() if path.is_file()]
   size = sum(stat.st_size for stat, _ in files)
@@ -151,8 +165,7 @@ def _remove_oldest(folder: pathlib.Path, limit: int) -> None:
     size -= stat.st_size
 
 
-@functools.cache
-def _environment(device_kind: str) -> str:
+def _environment(mesh: Mesh) -> str:
   """Returns all that compiled code depends on but the function."""
   package = pathlib.Path(__file__).parents[1]
   sources = [
@@ -161,15 +174,15 @@ def _environment(device_kind: str) -> str:
     *(package / 'models').glob('*.py'),
     *(package / 'restoration' / name for name in ('phases.py', 'programs.py')),
   ]
-  backend = jax.extend.backend.get_backend()
-  return '\0'.join(
+  client = mesh.devices[0].client
+  text = '\0'.join(
     [
       *(path.read_text() for path in sorted(sources)),
       jax.__version__,
       jax.lib.__version__,
-      backend.platform,
-      backend.platform_version,
-      device_kind,
+      client.platform_version,
+      str(mesh.devices),
+      mesh.devices[0].device_kind,
       build.processor(),
       os.environ.get('XLA_FLAGS', ''),
       str(choice.usable(np.float32)),
@@ -178,3 +191,4 @@ def _environment(device_kind: str) -> str:
       str(jax.config.read('jax_disable_most_optimizations')),
     ]
   )
+  return hashlib.sha256(text.encode()).hexdigest()

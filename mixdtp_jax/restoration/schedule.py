@@ -70,10 +70,11 @@ class Step:
     function: of phases.py.
     params: a tree of Weights, its first argument.
     sources: the maps that it reads, each with the halo that it needs.
-    target: the map that it writes, which may be the first it reads; None for
+    targets: the maps that it writes, which may be some that it reads; none for
       sums over all pieces.
     level: of the coarsest of these maps, on which pieces are counted.
-    mixing: for sums: the Weights that make a matrix of them, for the next step.
+    mixing: of sums: the weights that make a matrix of them for the next step.
+    mixes: takes that matrix.
     static: arguments that the function is compiled for.
     frees: maps that no step reads after this one.
   """
@@ -81,9 +82,10 @@ class Step:
   function: Callable
   params: Any
   sources: tuple[tuple[MapSpec, int], ...]
-  target: MapSpec | None
+  targets: tuple[MapSpec, ...]
   level: int
-  mixing: tuple[Weight, Weight] | None = None
+  mixing: tuple[Weight, ...] = ()
+  mixes: bool = False
   static: tuple[tuple[str, Any], ...] = ()
   frees: tuple[MapSpec, ...] = ()
 
@@ -93,16 +95,22 @@ FINAL = MapSpec('final', 0, 3)
 _COARSE = MapSpec('coarse', 0, 3)
 
 
-def schedule(cfg: AnyConfig) -> list[Step]:
-  """Returns the steps from the map RAINY to the map FINAL."""
-  return list(_STEPS[type(cfg)](cfg))
+def schedule(cfg: AnyConfig, *, at_once: bool = False) -> list[Step]:
+  """Returns the steps from the map RAINY to the map FINAL.
+
+  Args:
+    cfg: of the network.
+    at_once: take all steps of the refinement at once. It needs no maps of
+      their state, but wider halos.
+  """
+  return list(_STEPS[type(cfg)](cfg, at_once))
 
 
-def _prenet(cfg: PReNetConfig) -> Iterator[Step]:
-  yield _refine(cfg, RAINY)
+def _prenet(cfg: PReNetConfig, at_once: bool) -> Iterator[Step]:
+  yield from _refine(cfg, RAINY, at_once)
 
 
-def _mixdtp(cfg: MixDTPConfig) -> Iterator[Step]:
+def _mixdtp(cfg: MixDTPConfig, at_once: bool) -> Iterator[Step]:
   if cfg.detail_dilation:
     function, halo = phases.detail_dilation, phases.DETAIL_HALO
     params = {n: _kernel('detail_dilation', n) for n in ('zoom', 'embed')}
@@ -121,18 +129,21 @@ def _mixdtp(cfg: MixDTPConfig) -> Iterator[Step]:
     if cfg.coupling:
       sources = (skip, 0), (entered, phases.CONV_HALO)
       up = _kernel('mhs', _up(level), 'conv')
-      yield Step(phases.up_add, up, sources, skip, level + 1, frees=(entered,))
+      yield Step(
+        phases.up_add, up, sources, (skip,), level + 1, frees=(entered,)
+      )
     x = skip
   yield from _stage(cfg, x, cfg.refinement_blocks, 'mhs', 'refinement')
   target = _COARSE if cfg.steps else FINAL
   sources = ((x, phases.CONV_HALO),)
   params = _kernel('mhs', 'to_image')
-  yield Step(phases.to_image, params, sources, target, 0, frees=(x,))
+  yield Step(phases.to_image, params, sources, (target,), 0, frees=(x,))
   if cfg.steps:
-    yield _refine(cfg, _COARSE)
+    yield from _refine(cfg, _COARSE, at_once)
 
 
-def _restormer(cfg: RestormerConfig) -> Iterator[Step]:
+def _restormer(cfg: RestormerConfig, at_once: bool) -> Iterator[Step]:
+  del at_once
   embed = phases.embed, _kernel('embed'), phases.CONV_HALO
   x = yield from _encode(cfg, *embed)
   for level in (2, 1, 0):
@@ -146,7 +157,7 @@ def _restormer(cfg: RestormerConfig) -> Iterator[Step]:
   yield from _stage(cfg, x, cfg.refinement_blocks, 'refinement')
   sources = (x, phases.CONV_HALO), (RAINY, 0)
   params = _kernel('to_image')
-  yield Step(phases.to_residual, params, sources, FINAL, 0, frees=(x, RAINY))
+  yield Step(phases.to_residual, params, sources, (FINAL,), 0, frees=(x, RAINY))
 
 
 _STEPS = {
@@ -173,7 +184,7 @@ def _encode(cfg, function, params, halo):
   """Yields the encoder's steps; returns the coarsest level's map."""
   x = _map(cfg, 0)
   static = (('dtype', cfg.dtype),)
-  yield Step(function, params, ((RAINY, halo),), x, 0, static=static)
+  yield Step(function, params, ((RAINY, halo),), (x,), 0, static=static)
   for level, blocks in enumerate(cfg.encoder_blocks):
     if level:
       yield _down(x, _map(cfg, level))
@@ -186,7 +197,7 @@ def _down(source, target):
   name = f'down{target.level}_{target.level + 1}'
   sources = ((source, phases.DOWN_HALO),)
   params = _kernel('mfe', name, 'conv')
-  return Step(phases.down, params, sources, target, target.level)
+  return Step(phases.down, params, sources, (target,), target.level)
 
 
 def _join(coarse, skip, target, *path):
@@ -196,7 +207,7 @@ def _join(coarse, skip, target, *path):
   sources = (skip, 0), (coarse, phases.CONV_HALO)
   frees = (coarse,) if target is skip else (coarse, skip)
   return Step(
-    phases.up_join, params, sources, target, coarse.level, frees=frees
+    phases.up_join, params, sources, (target,), coarse.level, frees=frees
   )
 
 
@@ -219,7 +230,7 @@ def _stage(cfg, x, blocks, *path):
       phases.attention_sums,
       {'norm1': norms[0], 'q': qkv(0), 'k': qkv(1)},
       ((x, phases.SUMS_HALO),),
-      None,
+      (),
       x.level,
       mixing=(
         weight('attention', 'temperature'),
@@ -233,26 +244,42 @@ def _stage(cfg, x, blocks, *path):
       phases.block,
       params | {'feed_forward': feed_forward},
       ((x, phases.BLOCK_HALO),),
-      x,
+      (x,),
       x.level,
+      mixes=True,
     )
 
 
-def _refine(cfg, image):
-  halo = phases.STEP_HALO * cfg.steps
-  step = 'progressive', 'step'
+def _refine(cfg, image, at_once):
+  """Yields the steps of the refinement, which begins with `image`."""
+  path = 'progressive', 'step'
   names = ['conv_in', 'gates', 'conv_out']
   names += [f'residual{n // 2 + 1}_{n % 2 + 1}' for n in range(10)]
   params = {
-    name: _kernel(*step, name) | {'bias': Weight((*step, name, 'bias'))}
+    name: _kernel(*path, name) | {'bias': Weight((*path, name, 'bias'))}
     for name in names
   }
-  return Step(
-    phases.refine,
-    params,
-    ((RAINY, halo), (image, halo)),
-    FINAL,
-    0,
-    static=(('steps', cfg.steps), ('dtype', cfg.dtype)),
-    frees=(RAINY, image),
+  recurrent = cfg.recurrent_width
+  state = (
+    MapSpec('c', 0, recurrent),
+    MapSpec('h', 0, recurrent, cfg.dtype),
   )
+  taken = cfg.steps if at_once else 1
+  halo = phases.STEP_HALO * taken
+  for done in range(0, cfg.steps, taken):
+    last = done + taken == cfg.steps
+    sources = [(RAINY, halo), (image, halo)]
+    if done:
+      margins = phases.C_MARGIN, phases.H_MARGIN
+      sources += [(s, halo - m) for s, m in zip(state, margins, strict=True)]
+    static = ('steps', taken), ('last', last), ('dtype', cfg.dtype)
+    yield Step(
+      phases.refine,
+      params,
+      tuple(sources),
+      (FINAL,) if last else (_COARSE, *state),
+      0,
+      static=static,
+      frees=(RAINY, _COARSE, *state) if last else (),
+    )
+    image = _COARSE
