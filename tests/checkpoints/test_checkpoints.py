@@ -27,14 +27,14 @@ def _config(**changes):
 
 
 def _init():
-  """A fresh state of two tensors; checkpoints do not look into a network."""
-  params = {'box': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.ones(4)}}
+  """Returns a fresh state of two tensors, which is enough for checkpoints."""
+  params = {'conv': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.ones(4)}}
   opt_state = make_optimizer(_config()).init(params)
   return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
 def _state(step, devices=1):
-  """A state in which no two numbers are alike."""
+  """Returns a state in which all numbers differ."""
   random = np.random.default_rng(step)
   state = jax.tree.map(
     lambda x: (100 * random.standard_normal(x.shape)).astype(x.dtype), _init()
@@ -131,7 +131,7 @@ def test_another_network_is_refused(tmp_path, changes, fields):
   assert 'batch_size' not in str(error.value)
 
 
-# None of these is worth a word.
+# A change of these is not reported.
 _EXECUTION = {
   'model.scan_unroll': 2,
   'model.dtype': 'bfloat16',
@@ -188,21 +188,21 @@ def test_the_average_comes_back_or_begins(tmp_path, saved, wanted):
     exported = restoring.restore_params(
       manager, 5, jax.eval_shape(_init).params
     )
-  # A run that had none so far begins with the weights that it has.
+  # A run without an average starts one from its weights.
   average = state.eval_params if wanted else None
   want = state.replace(ema_params=average)
   assert jax.tree.structure(found) == jax.tree.structure(want)
   jax.tree.map(np.testing.assert_array_equal, found, want)
   jax.tree.map(np.testing.assert_array_equal, exported, state.eval_params)
-  # An update consumes both: they may not share memory.
+  # An update consumes both, so they may not share memory.
   assert (
     not wanted
-    or found.ema_params['box']['bias'] is not found.params['box']['bias']
+    or found.ema_params['conv']['bias'] is not found.params['conv']['bias']
   )
 
 
 def _largest(step_folder):
-  """The file with the parameters; arrays as small as these lie in the index."""
+  """Returns the file with the parameters; such small ones are in the index."""
   files = (step_folder / 'params' / 'd').iterdir()
   return max(files, key=lambda p: p.stat().st_size)
 
@@ -261,7 +261,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(
   assert (tmp_path / 'damaged_checkpoints' / '9-2').is_dir()
 
 
-def test_when_all_are_damaged_nothing_is_moved_or_begun_anew(tmp_path):
+def test_when_all_are_damaged_nothing_is_moved_or_started(tmp_path):
   _save(tmp_path, 3, 6)
   for step in ('3', '6'):
     _flip(_largest(tmp_path / 'checkpoints' / step))
@@ -281,7 +281,7 @@ def test_another_network_is_not_taken_for_damage(tmp_path):
 
 
 def _save_as(workdir, step, **format_number):
-  """Writes a checkpoint as version 0.1 did, with no format number, or one."""
+  """Writes a checkpoint as version 0.1 did, or with a format number."""
   state = _state(step)
   items = ocp.args.Composite(
     params=ocp.args.StandardSave(state.params),

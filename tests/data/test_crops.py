@@ -1,4 +1,4 @@
-"""Which part of an image a crop is, and how it is turned."""
+"""Which part of an image a crop shows, and how it is turned."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_the_crop_is_alive_and_moves(data_dir):
 
 
 def variants(crop):
-  """{(flipped, quarter turns): image} of what a crop may become."""
+  """Returns {(mirrored, quarter turns): image} of all variants of a crop."""
   return {
     (flip, turns): np.rot90(crop[:, ::-1] if flip else crop, turns)
     for flip in (False, True)
@@ -44,7 +44,7 @@ def test_flip_and_rotate_are_alive(data_dir, flip, rotate):
 
 
 def second_cell(image, transpose):
-  """What the MixDTPNet repository takes of an image, with cells of 32."""
+  """Returns the crop that the MixDTPNet repository takes, with cells of 32."""
   height, width, _ = image.shape
   if transpose and not height > width:
     image = image.transpose(1, 0, 2)

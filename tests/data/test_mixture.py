@@ -48,7 +48,7 @@ def make_config(data_dir, **data):
 
 
 def shown(config, count, start_step=0, rows=range(4)):
-  """(set, image) of every row of `count` batches."""
+  """Returns (set, image) of every row of `count` batches."""
   (stage,) = stages(config)
   batches = train_batches.local_batches(
     config,

@@ -1,4 +1,4 @@
-"""Metrics against scikit-image, TensorFlow and plain float64 numpy."""
+"""Metrics against scikit-image, TensorFlow and float64 NumPy."""
 
 import functools
 
@@ -31,7 +31,7 @@ def _from_uint8(seed, shape):
 
 
 def _window_sums(plane, padding):
-  """The 11x11 window as a dense 2-D correlation in float64."""
+  """Applies the 11x11 window as a dense 2-D correlation in float64."""
   offsets = np.arange(-5, 6)
   window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
   sums = scipy.ndimage.correlate(
@@ -41,7 +41,7 @@ def _window_sums(plane, padding):
 
 
 def _ssim_float64(x, y, padding, peak):
-  """SSIM of single planes or (H, W, C), in the formula's own words."""
+  """Computes SSIM of planes or (H, W, C) directly by the formula."""
   x, y = np.float64(x), np.float64(y)
   if x.ndim == 3:
     planes = range(x.shape[-1])
@@ -68,7 +68,7 @@ def _matlab_luma(rgb8):
 
 
 def _matlab_shrink(plane, factor):
-  """imfilter(plane, ones(f)/f^2, 'symmetric') and (1:f:end, 1:f:end)."""
+  """Computes imfilter(plane, ones(f)/f^2, 'symmetric')(1:f:end, 1:f:end)."""
   centre = (factor + 1) // 2 - 1  # floor((f + 1) / 2), counted from 1
   padded = np.pad(plane, factor, mode='symmetric')
   height, width = plane.shape

@@ -1,4 +1,4 @@
-"""Small prepared sets, and the batches that the pipeline makes of them."""
+"""Small prepared sets, and the training batches made from them."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def make_config(**data):
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  """Five pairs a split; clean is the inverse of rainy, so pairs show."""
+  """Prepares five pairs per split; clean is the inverse of rainy."""
   folder = tmp_path_factory.mktemp('pipeline')
   random = np.random.default_rng(0)
   for split, i in itertools.product(('train', 'test'), range(5)):
@@ -72,7 +72,7 @@ SHAPES = [(101, 70), (70, 101), (97, 97), (99, 40), (40, 99)]
 
 @pytest.fixture(scope='module')
 def published_dir(tmp_path_factory):
-  """A pair of each of SHAPES, prepared."""
+  """Prepares a pair of each of SHAPES."""
   folder = tmp_path_factory.mktemp('published')
   random = np.random.default_rng(1)
   for split, (i, shape) in itertools.product(

@@ -1,6 +1,6 @@
-"""Runs in processes of their own, forked from one that has imported all.
+"""Runs in child processes, forked from one that has imported everything.
 
-The runs train the smallest PReNet, of which a restart costs little.
+They train the smallest PReNet, which starts quickly.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ UPDATES = 30
 
 
 def get_config(pairs, data_dir, **changes) -> ml_collections.ConfigDict:
-  """Saves after each update; the learning rate is never twice the same."""
+  """Returns a run that saves after each update; all learning rates differ."""
   config = tiny.get_config()
   network = PReNetConfig(recurrent_width=4, steps=1)
   config.model = ml_collections.ConfigDict(as_mapping(network))
@@ -35,7 +35,7 @@ def get_config(pairs, data_dir, **changes) -> ml_collections.ConfigDict:
 
 
 def run(config, workdir, output, compiler, devices, host, before) -> None:
-  """The child: trains like train.py; `output` gets what it prints."""
+  """Trains like train.py, in the child; `output` gets what it prints."""
   descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
@@ -66,7 +66,7 @@ class Children:
   def start(
     self, config, workdir, *, devices=1, host=(), output=None, before=_nothing
   ):
-    """A process that trains; see `run`. `before` is called in it first."""
+    """Starts a process that calls `before` and then trains; see `run`."""
     process = self._context.Process(
       target=run,
       args=(
@@ -84,7 +84,7 @@ class Children:
     return process
 
   def finish(self, *args, **kwargs):
-    """Runs one to its end, which must be a good one."""
+    """Runs a child to its end, and checks that it succeeds."""
     process = self.start(*args, **kwargs)
     process.join(300)
     assert process.exitcode == 0, self.output.read_text()[-3000:]

@@ -1,6 +1,6 @@
-"""The reference files in tests/golden: made by the original in float64.
+"""The reference files in tests/golden, which the original made in float64.
 
-The weights that they were made with are a formula of the parameter's name.
+Its weights were computed from the names of the parameters.
 """
 
 import json
@@ -14,13 +14,13 @@ SHAPES = json.loads((FOLDER / 'state_dict_shapes.json').read_text())
 
 
 def uniform(name: str, shape) -> np.ndarray:
-  """Numbers in [-1, 1) that the name decides, float64."""
+  """Returns numbers in [-1, 1) that depend on the name, float64."""
   generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
   return generator.random(shape) * 2 - 1
 
 
 def weight(name: str, shape) -> np.ndarray:
-  """The value of the parameter of this PyTorch name and shape, float64."""
+  """Returns the parameter of a PyTorch name and shape, float64."""
   u = uniform(name, shape)
   if name.endswith('temperature'):
     return 1 + 0.5 * u
@@ -32,11 +32,11 @@ def weight(name: str, shape) -> np.ndarray:
 
 
 def state_dict(dtype=np.float32) -> dict[str, np.ndarray]:
-  """All 550 parameters."""
+  """Returns all 550 parameters."""
   return {n: weight(n, shape).astype(dtype) for n, shape in SHAPES.items()}
 
 
 def load(name: str) -> dict[str, np.ndarray]:
-  """The arrays of tests/golden/`name`.npz."""
+  """Returns the arrays of tests/golden/`name`.npz."""
   with np.load(FOLDER / f'{name}.npz') as file:
     return dict(file)

@@ -1,4 +1,4 @@
-"""Programs that XLA compiles for a GPU that need not be there."""
+"""Programs that XLA compiles for an absent GPU."""
 
 import importlib.util
 
@@ -14,7 +14,7 @@ needs_cuda_plugin = pytest.mark.skipif(
 
 
 def compiled_text(function, *arguments) -> str:
-  """The program of a function of arrays like these."""
+  """Compiles a function for such arrays."""
   box = gpu_box('h100:1')
   here = jax.sharding.SingleDeviceSharding(box.devices[0])
   there = jax.tree.map(

@@ -1,4 +1,4 @@
-"""Photographs that scikit-image ships, rain on them, and pairs of both."""
+"""Photographs that scikit-image ships, with rain, and pairs of both."""
 
 import io
 from importlib import resources

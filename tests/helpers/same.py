@@ -1,4 +1,4 @@
-"""Drawn arrays, and a function against a plain one in value and gradient."""
+"""Random arrays, and comparisons of functions in value and gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def lax_depthwise(x, kernel):
 
 
 def assert_same_with_gradients(function, plain, *arguments):
-  """Equal values, and equal gradients of a random projection."""
+  """Checks for equal values, and equal gradients of a random projection."""
   value, vjp = jax.vjp(jax.jit(function), *arguments)
   expected, expected_vjp = jax.vjp(plain, *arguments)
   assert value.dtype == expected.dtype

@@ -1,6 +1,6 @@
 """The smallest useful run: a configuration, its data, and its fixtures.
 
-The file is also a --config for train.py.
+The file is also a recipe for --config.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ TEST_IMAGES = 3
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Every knob that a test of training looks at differs from its default."""
+  """Returns a recipe; all options that tests of training use are changed."""
   config = get_default_config()
   config.seed = 7
   config.model.width = 8
@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 @functools.cache
 def initial_state() -> TrainState:
-  """The state that a run of `get_config` starts from, in NumPy arrays."""
+  """Returns the state that a run of `get_config` starts from, in NumPy."""
   config = get_config()
   network = make_network(make_model_config(config.model))
   init = functools.partial(
@@ -72,7 +72,7 @@ def initial_state() -> TrainState:
 
 
 def write_pairs(folder) -> None:
-  """train/ and test/ with smooth images, and bright streaks over them."""
+  """Writes train/ and test/ with smooth images and bright streaks on them."""
   random = np.random.default_rng(0)
   rows, columns = np.mgrid[: SIZE[0], : SIZE[1]] / 10
   for split, count in (('train', 4), ('test', TEST_IMAGES)):
@@ -96,7 +96,7 @@ def tiny_pairs(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def tiny_rain100l(tiny_pairs, tmp_path_factory):
-  """A data.source for 'rain100l', laid out as published: one pair, often."""
+  """A data.source for 'rain100l' in the published layout: one pair, often."""
   folder = tmp_path_factory.mktemp('tiny_rain100l')
   names = {
     'train': ('rain/norain-{}x2.png', 'norain/norain-{}.png', 200),
@@ -114,7 +114,7 @@ def tiny_rain100l(tiny_pairs, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def compiler(tmp_path_factory):
-  """Settings: less time for slower code, and no program twice a session."""
+  """Settings that compile faster to slower code, and each program once."""
   return {
     'jax_disable_most_optimizations': True,
     'jax_persistent_cache_min_compile_time_secs': 0.0,
@@ -139,28 +139,28 @@ def _compiling(settings):
 def _configure(settings):
   for name, value in settings.items():
     jax.config.update(name, value)
-  # JAX looks at the settings once, unless it is told to look again.
+  # JAX reads the settings only once, unless the cache is reset.
   compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope='module')
 def quick_compiler(compiler):
-  """This process compiles with those settings."""
+  """Makes this process compile with these settings."""
   with _compiling(compiler):
     yield
 
 
 @pytest.fixture(scope='session')
 def environment(compiler):
-  """The environment of a process that compiles with those settings."""
+  """The environment for a process that compiles with these settings."""
   return os.environ | {name.upper(): str(v) for name, v in compiler.items()}
 
 
 @pytest.fixture(scope='session')
 def tiny_run(tiny_pairs, compiler, tmp_path_factory):
-  """One whole run of `get_config`: workdir, state, and what was passed on.
+  """One whole run of `get_config`: workdir, state, and recorded calls.
 
-  The functions that are listened to are the real ones.
+  The recorded functions are the real ones.
   """
   run = types.SimpleNamespace(
     workdir=tmp_path_factory.mktemp('tiny_run'), seeds=[], trained=[], shown=[]

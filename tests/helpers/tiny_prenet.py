@@ -1,4 +1,4 @@
-"""The smallest network, of which a start costs little: a file for --config."""
+"""A recipe with the smallest network, which starts quickly."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""PReNet and Restormer: knobs, and agreement with PyTorch."""
+"""PReNet and Restormer: their options, and agreement with PyTorch."""
 
 import dataclasses
 
@@ -106,7 +106,7 @@ def test_prenet_takes_any_size_and_restormer_multiples_of_8():
 @pytest.mark.parametrize(
   'change', [{'steps': 3}, {'recurrent_width': 5}], ids=str
 )
-def test_every_knob_of_prenet_is_alive(change):
+def test_every_option_of_prenet_is_alive(change):
   changed = dataclasses.replace(PRENET, **change)
   difference = outputs_of(changed).final - outputs_of(PRENET).final
   assert np.abs(difference).max() > 1e-3
@@ -124,7 +124,7 @@ def test_every_knob_of_prenet_is_alive(change):
   ],
   ids=str,
 )
-def test_every_knob_of_restormer_is_alive(change):
+def test_every_option_of_restormer_is_alive(change):
   def shapes(cfg):
     return jax.tree.map(lambda leaf: leaf.shape, abstract_params(cfg))
 

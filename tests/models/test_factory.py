@@ -1,4 +1,4 @@
-"""Configurations by name, and what every network answers to."""
+"""Configurations by name, and the interface of every network."""
 
 import dataclasses
 

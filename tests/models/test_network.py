@@ -1,4 +1,4 @@
-"""The network's configuration: every knob alive, every mistake refused."""
+"""The configuration: every option has an effect, mistakes are refused."""
 
 import dataclasses
 import functools
@@ -71,12 +71,12 @@ def test_the_default_network_has_the_published_number_of_parameters():
   ],
   ids=str,
 )
-def test_a_knob_changes_the_parameters(change):
+def test_a_option_changes_the_parameters(change):
   assert shapes_of(dataclasses.replace(BASE, **change)) != shapes_of(BASE)
 
 
 @pytest.mark.parametrize('change', [{'coupling': False}, {'steps': 2}], ids=str)
-def test_a_knob_changes_results_but_no_parameter(change):
+def test_a_option_changes_results_but_no_parameter(change):
   cfg = dataclasses.replace(BASE, **change)
   assert shapes_of(cfg) == shapes_of(BASE)
   assert np.abs(outputs_of(cfg).final - outputs_of(BASE).final).max() > 1e-3
@@ -90,7 +90,7 @@ def test_coupling_changes_the_coarse_image_and_steps_only_the_final_one():
   np.testing.assert_allclose(two_steps, coarse, atol=1e-5)
 
 
-def test_every_knob_is_in_one_of_these_tests():
+def test_every_option_is_in_one_of_these_tests():
   tested = {
     'width',
     'encoder_blocks',
@@ -111,7 +111,7 @@ def test_every_knob_is_in_one_of_these_tests():
 
 
 def stage_gradients(**changes):
-  """Loss and gradients of a stage of two blocks, and what is kept for them."""
+  """Returns loss and gradients of a stage of two blocks, and what they keep."""
   cfg = dataclasses.replace(BASE, **changes)
   stage = TransformerStage(cfg, 0, blocks=2)
   x = np.random.default_rng(2).normal(size=(1, 4, 6, 4)).astype(np.float32)
@@ -133,7 +133,7 @@ def test_unrolling_changes_neither_parameters_nor_results():
     jax.tree.leaves(looped), jax.tree.leaves(unrolled), strict=True
   ):
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * np.abs(x).max())
-  # Fewer blocks than the knob asks for are unrolled as far as they go.
+  # Fewer blocks than scan_unroll are all unrolled.
   jax.tree.map(
     np.testing.assert_array_equal, unrolled, stage_gradients(scan_unroll=5)
   )
@@ -143,7 +143,7 @@ def test_unrolling_changes_neither_parameters_nor_results():
 
 
 def _kept(function, *args):
-  """Numbers that the gradient of a function keeps."""
+  """Returns how many numbers a function's gradient keeps."""
   _, backward = jax.eval_shape(lambda *args: jax.vjp(function, *args), *args)
   return sum(leaf.size for leaf in jax.tree.leaves(backward))
 

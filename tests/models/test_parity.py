@@ -1,7 +1,7 @@
 """The network against the original's float64 values, and three Adam steps.
 
-The first case is computed as a single CPU device does, by native code where
-there is a compiler, the second as several do.
+The first case runs as on a single CPU device, with native code if there is a
+compiler, the second as on several devices.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def reference(case):
 
 
 def step_of(case, dtype=np.float32):
-  """Jitted params -> (loss, outputs), gradients."""
+  """Returns a jitted function of params to (loss, outputs), gradients."""
   data = {k: v.astype(dtype) for k, v in reference(case).items() if v.ndim == 4}
   network = MixDTP(MixDTPConfig(steps=CASES[case]))
   loss = losses.make_loss('negative_ssim', 'ssim_as_published', 0.5)

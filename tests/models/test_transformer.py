@@ -18,7 +18,7 @@ def params_of(attention, x):
 
 
 def plain_attention(params, x):
-  """Equation 1 of Restormer (arXiv:2111.09881), of each head by itself."""
+  """Computes equation 1 of Restormer (arXiv:2111.09881) per head."""
   b, h, w, c = x.shape
   heads = len(params['temperature'])
   qkv = lax_depthwise(
@@ -55,7 +55,7 @@ def test_attention_is_the_papers_in_value_and_gradient(cpu_form, heads):
 
 
 def test_a_black_image_has_finite_gradients():
-  # Its queries and keys have norm 0, of which the square root has none.
+  # Queries and keys have norm 0, where the square root has no gradient.
   attention = ChannelAttention(heads=2)
   black = jnp.zeros((1, 4, 4, 4))
   params = params_of(attention, black)

@@ -1,4 +1,4 @@
-"""The network's pure functions against PyTorch, JAX's own, and themselves."""
+"""Dense functions against PyTorch, JAX's own, and each other."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Depthwise convolutions in each form, beside JAX's own."""
+"""Depthwise convolutions in each form, against JAX's own."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The gated feed-forward in each form, beside a plain one."""
+"""The gated feed-forward in each form, against a plain one."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def plain_feed_forward(x, widen, between, narrow):
 
 @pytest.fixture
 def small_cache(monkeypatch):
-  """Strips of 8 rows of the images here, which exceed the cache."""
+  """Makes strips of 8 rows, by a cache smaller than the images here."""
   monkeypatch.setattr(feed_forward, '_STRIP', 1)
   monkeypatch.setattr(feed_forward, '_CACHE', 4)
 

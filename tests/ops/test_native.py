@@ -1,4 +1,4 @@
-"""Native code: how it gets there, and what it computes, beside plain forms."""
+"""Native code: its compilation, and its results against plain forms."""
 
 import os
 import pathlib
@@ -151,7 +151,7 @@ numpy.savez(sys.argv[1], *parts)
 
 
 def _results(path, prefix=(), **variables):
-  """What a process with one device computes natively."""
+  """Prints what a process with one device computes natively."""
   subprocess.run(
     [*prefix, sys.executable, '-c', _PROGRAM, str(path)],
     env=os.environ | {'XLA_FLAGS': ''} | variables,

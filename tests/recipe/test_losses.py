@@ -56,7 +56,7 @@ def test_every_loss_has_a_formula_here():
 @pytest.mark.parametrize('name', LOSSES)
 def test_is_the_formula(name):
   x, y = _images(0), _images(1)
-  y = 0.7 * x + 0.3 * y  # alike, so that SSIM is far from 0
+  y = 0.7 * x + 0.3 * y  # similar, so that SSIM is far from 0
   got = LOSSES[name](jnp.float32(x), jnp.float32(y))
   assert got.shape == ()
   assert got.dtype == jnp.float32
@@ -88,22 +88,22 @@ def test_terms_are_weighted():
   np.testing.assert_allclose(total, l1 + 0.25 * mse, rtol=1e-6)
 
 
-@pytest.mark.parametrize('knob', ['final', 'coarse'])
-def test_unknown_name_lists_the_choices(knob):
-  names = {'final': 'l1', 'coarse': 'l1', knob: 'psnr'}
-  with pytest.raises(ValueError, match=f"loss.{knob} = 'psnr'") as error:
+@pytest.mark.parametrize('option', ['final', 'coarse'])
+def test_unknown_name_lists_the_choices(option):
+  names = {'final': 'l1', 'coarse': 'l1', option: 'psnr'}
+  with pytest.raises(ValueError, match=f"loss.{option} = 'psnr'") as error:
     make_loss(**names, coarse_weight=0.5)
   assert all(name in str(error.value) for name in LOSSES)
 
 
 @pytest.mark.parametrize(
-  ('knob', 'value'),
+  ('option', 'value'),
   [('final', 'l1'), ('coarse', 'l1'), ('coarse_weight', 0.75)],
 )
-def test_every_knob_changes_the_loss(knob, value):
-  knobs = {'final': 'mse', 'coarse': 'mse', 'coarse_weight': 0.5}
+def test_every_option_changes_the_loss(option, value):
+  options = {'final': 'mse', 'coarse': 'mse', 'coarse_weight': 0.5}
   outputs = Outputs(jnp.float32(_images(0)), jnp.float32(_images(1)))
   clean = jnp.float32(_images(2))
-  before, _ = make_loss(**knobs)(outputs, clean)
-  after, _ = make_loss(**knobs | {knob: value})(outputs, clean)
+  before, _ = make_loss(**options)(outputs, clean)
+  after, _ = make_loss(**options | {option: value})(outputs, clean)
   assert before != after

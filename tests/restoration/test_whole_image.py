@@ -1,4 +1,4 @@
-"""Padding, cropping, clamping and spreading over devices."""
+"""Padding, cropping, clamping, and several devices."""
 
 import functools
 
@@ -24,7 +24,7 @@ def _identity(params, images):
 
 
 def _next_pixels(params, images):
-  """Each pixel's right and lower neighbour: shows what lies beyond."""
+  """Returns each pixel's right and lower neighbour, which shows borders."""
   del params
   return jnp.roll(images, (-1, -1), (1, 2))
 

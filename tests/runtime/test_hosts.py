@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
 def _config(pairs, workdir, **changes):
-  """A few updates, and a checkpoint at the end alone."""
+  """Returns a run of a few updates with one checkpoint, at the end."""
   usual = {'num_train_steps': 6, 'checkpoint_every_steps': 0}
   return get_config(pairs, workdir / 'data', **(usual | changes))
 
@@ -38,7 +38,7 @@ def _address():
 
 
 def _start(children, config, workdir, count, **kwargs):
-  """`count` processes; what each printed is in WORKDIR.NUMBER."""
+  """Runs `count` processes; their output is in WORKDIR.NUMBER."""
   address = _address()
   return [
     children.start(
@@ -164,7 +164,7 @@ def test_sigterm_to_one_stops_all(children, tiny_pairs, tmp_path, signalled):
 
 
 def _slow_evaluation_with_a_signal():
-  """The second process gets SIGTERM in the first batch of an evaluation."""
+  """Sends SIGTERM to the second process in an evaluation's first batch."""
   real = loop.evaluate
 
   def evaluate(restore, *args, **kwargs):

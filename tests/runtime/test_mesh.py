@@ -1,4 +1,4 @@
-"""Several devices compute what one does."""
+"""Several devices compute the same as one."""
 
 import functools
 import itertools
@@ -51,7 +51,7 @@ def _batch(step):
 
 
 def _train(devices):
-  """The program, and the states on the host after updates with scalars."""
+  """Returns the program, and states and scalars after updates."""
   mesh = make_mesh(devices)
   # A copy of its own: the step consumes what it is given.
   state = jax.device_put(
@@ -80,7 +80,7 @@ def on_eight():
 
 
 def _assert_close(tree, other, tolerance=2e-5):
-  """Equal but for rounding, which is relative to a tensor's largest value."""
+  """Checks equality up to rounding, relative to a tensor's largest value."""
 
   def compare(x, y):
     np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * np.abs(y).max())
@@ -123,8 +123,8 @@ def test_one_device_makes_the_updates_of_eight(on_eight):
   assert on_one.history[-1][0].step == _UPDATES
 
 
-class _EveryBox(nn.Module):
-  """One of each box of MixDTPNet, which compiles in a third of the time."""
+class _EveryModule(nn.Module):
+  """One of each module of MixDTPNet, which compiles in a third of the time."""
 
   cfg: MixDTPConfig
 
@@ -141,7 +141,7 @@ class _EveryBox(nn.Module):
 
 
 def _loss_and_gradients(network, devices, space):
-  """Of a batch of 8 images of 32 pixels, on the host."""
+  """Computes it for a batch of 8 images of 32 pixels, on the host."""
   mesh = make_mesh(devices, space=space)
   random = np.random.default_rng(0)
   abstract = jax.eval_shape(
@@ -171,9 +171,12 @@ def _loss_and_gradients(network, devices, space):
       PReNet(PReNetConfig(recurrent_width=4, steps=2)),
       [(2, 2), (8, 2), (8, 4), (8, 8)],
     ),
-    (_EveryBox(make_model_config(tiny.get_config().model)), [(8, 2), (8, 4)]),
+    (
+      _EveryModule(make_model_config(tiny.get_config().model)),
+      [(8, 2), (8, 4)],
+    ),
   ],
-  ids=['prenet', 'every box'],
+  ids=['prenet', 'every module'],
 )
 def test_any_split_has_the_loss_and_gradients_of_one_device(network, splits):
   # In float64: some gradients are sums that nearly cancel.

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pathlib
+import re
 import shutil
 
 import jax
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 @pytest.fixture(scope='module')
 def events(tiny_run):
-  """{tag: {step: value}} of what TensorBoard sees."""
+  """Returns {tag: {step: value}} as TensorBoard sees it."""
   found = {}
   for path in tiny_run.workdir.glob('events.out.tfevents*'):
     for record in tf.data.TFRecordDataset(str(path)):
@@ -161,7 +162,7 @@ def test_prepares_the_data_in_the_workdir(tiny_run):
 
 
 def _poisoned(params, value=math.nan):
-  """Parameters with one number that spoils the loss."""
+  """Returns parameters with one number that spoils the loss."""
   params = jax.tree.map(jnp.asarray, params)
   bias = params['progressive']['step']['conv_out']['bias']
   params['progressive']['step']['conv_out']['bias'] = bias.at[0].set(value)
@@ -169,7 +170,7 @@ def _poisoned(params, value=math.nan):
 
 
 def _poisoned_run(tiny_run, workdir):
-  """A run whose checkpoint of step 4 holds one number that is not finite."""
+  """Makes a run whose checkpoint of step 4 holds a NaN."""
   config = tiny.get_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
@@ -221,7 +222,7 @@ def test_places_the_results_among_published_ones(
   printed = capsys.readouterr().out
   results = json.loads((tmp_path / 'results' / 'results.json').read_text())
   assert set(results['published']['ranked']) == {'rgb', 'prenet'}
-  assert '2.  this run' in printed
+  assert re.search(r'^this run +2 ', printed, re.MULTILINE)
 
 
 def test_without_test_images_it_stops_before_training(

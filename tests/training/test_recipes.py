@@ -89,20 +89,20 @@ def test_devices_that_mesh_space_does_not_divide_are_refused(
     train_and_evaluate(config, str(tmp_path))
 
 
-@pytest.mark.parametrize('knob', ['', 'elsewhere'])
-def test_a_restart_finds_its_programs(make_config, tmp_path, knob):
+@pytest.mark.parametrize('option', ['', 'elsewhere'])
+def test_a_restart_finds_its_programs(make_config, tmp_path, option):
   usual = jax.config.jax_compilation_cache_dir
   jax.config.update('jax_compilation_cache_dir', None)  # as a user has it
   try:
-    knob = knob and str(tmp_path / knob)
-    config = make_config(num_train_steps=3, compilation_cache_dir=knob)
+    option = option and str(tmp_path / option)
+    config = make_config(num_train_steps=3, compilation_cache_dir=option)
     train_and_evaluate(config, str(tmp_path / 'run'))
     assert jax.config.jax_compilation_cache_dir is None
   finally:
     jax.config.update('jax_compilation_cache_dir', usual)
-  folder = tmp_path / ('elsewhere' if knob else 'run/compiled')
+  folder = tmp_path / ('elsewhere' if option else 'run/compiled')
   assert list(folder.glob('jit_train_step-*'))
-  assert bool(knob) != (tmp_path / 'run' / 'compiled').exists()
+  assert bool(option) != (tmp_path / 'run' / 'compiled').exists()
 
 
 _FAR_TOO_FAST = {

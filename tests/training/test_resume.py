@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, damaged or starved go on as if nothing was."""
+"""Runs continue exactly after kills, signals, damage and full disks."""
 
 import contextlib
 import random
@@ -33,7 +33,7 @@ def config(tiny_pairs, data_dir):
 
 
 def _end_of(workdir, config):
-  """The last state, and the batch that would be next."""
+  """Returns the last state and the next batch."""
   mesh = make_mesh(jax.devices()[:1])
   with saving.make_manager(workdir) as manager:
     state = start_state(manager, config, replicated(mesh))
@@ -46,7 +46,7 @@ def _end_of(workdir, config):
 
 @pytest.fixture(scope='module')
 def straight(children, config, tmp_path_factory):
-  """Of a run that nothing disturbed: its folder, last state and next batch."""
+  """An undisturbed run: its folder, last state and next batch."""
   workdir = tmp_path_factory.mktemp('straight')
   children.finish(config, workdir)
   return workdir, *_end_of(workdir, config)
@@ -61,7 +61,7 @@ def _half_saved(folder):
 
 
 def _kill_somewhere(process, folder, draw):
-  """SIGKILL early, inside a save, or after one; True where it was inside."""
+  """Kills early, inside a save or after it; returns True for inside."""
   before, deadline = _saved(folder), time.monotonic() + 120
   moment = draw.choice(['early', 'inside', 'inside', 'after'])
   if moment == 'early':

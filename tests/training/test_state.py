@@ -23,8 +23,8 @@ def _config(**changes):
   config.num_train_steps = _STEPS
   config.schedule.boundaries = (2, 4)
   config.schedule.learning_rate = 0.1
-  for knob, value in changes.items():
-    config.update_from_flattened_dict({knob.replace('__', '.'): value})
+  for option, value in changes.items():
+    config.update_from_flattened_dict({option.replace('__', '.'): value})
   return config
 
 
@@ -37,7 +37,7 @@ def _gradients(step):
 
 
 def _trajectory(config):
-  """The parameters after each of the updates."""
+  """Returns the parameters after each update."""
   optimizer = make_optimizer(config)
   params = jax.tree.map(jnp.float32, _PARAMS)
   state, path = optimizer.init(params), []
@@ -141,8 +141,8 @@ def test_is_pytorchs(name, clip):
 
 _ADAMW = {'optimizer__name': 'adamw', 'optimizer__weight_decay': 0.1}
 _COSINE = {'schedule__name': 'cosine'}
-# knob: (what it needs to matter, another value)
-_KNOBS = {
+# option: (what it needs to matter, another value)
+_OPTIONS = {
   'optimizer__name': (_ADAMW, 'adam'),
   'optimizer__b1': ({}, 0.5),
   'optimizer__b2': ({}, 0.9),
@@ -158,24 +158,24 @@ _KNOBS = {
 }
 
 
-def test_every_knob_has_its_test():
+def test_every_option_has_its_test():
   config = get_config()
-  assert set(_KNOBS) == {
-    f'{section}__{knob}'
+  assert set(_OPTIONS) == {
+    f'{section}__{option}'
     for section in ('optimizer', 'schedule')
-    for knob in config[section]
+    for option in config[section]
   }
 
 
-@pytest.mark.parametrize('knob', _KNOBS)
-def test_every_knob_changes_the_updates(knob):
-  needs, value = _KNOBS[knob]
+@pytest.mark.parametrize('option', _OPTIONS)
+def test_every_option_changes_the_updates(option):
+  needs, value = _OPTIONS[option]
   before = _trajectory(_config(**needs))
-  if knob == 'optimizer__name':
+  if option == 'optimizer__name':
     with pytest.raises(ValueError, match='weight_decay'):
-      make_optimizer(_config(**needs | {knob: value}))
+      make_optimizer(_config(**needs | {option: value}))
     return
-  after = _trajectory(_config(**needs | {knob: value}))
+  after = _trajectory(_config(**needs | {option: value}))
   assert any(
     np.abs(x - y).max() > 1e-6
     for x, y in zip(

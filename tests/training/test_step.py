@@ -1,4 +1,4 @@
-"""One update: parts of a batch, the average of the weights, every shape."""
+"""One update: parts of a batch, averaged weights, every shape of batch."""
 
 import functools
 
@@ -50,7 +50,7 @@ def _state(config, mesh):
 
 
 def _compiled(config, mesh):
-  """The update's program, with what to call it on."""
+  """Returns the update's program and its arguments."""
   state = _state(config, mesh)
   batch = jax.device_put(_batch(), batch_sharding(mesh))
   return (
@@ -153,6 +153,6 @@ def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
     ({'ema_decay': -0.1}, 'ema_decay = -0.1: needs'),
   ],
 )
-def test_knobs_out_of_range_are_refused(changes, message):
+def test_options_out_of_range_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     make_train_step(_config(**changes), make_mesh())

@@ -49,7 +49,7 @@ NETWORKS = (
 
 @functools.cache
 def params_of(cfg):
-  """Parameters in which no two numbers are alike."""
+  """Returns parameters in which all numbers differ."""
   random = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: random.standard_normal(x.shape, x.dtype), abstract_params(cfg)
@@ -155,7 +155,7 @@ def test_pytorch_loads_the_file(path):
 
 
 def raw(header, data=b''):
-  """A file of that header (JSON or bytes) and data."""
+  """Returns a file of a header (JSON or bytes) and data."""
   if not isinstance(header, bytes):
     header = json.dumps(header).encode()
   return struct.pack('<Q', len(header)) + header + data

@@ -34,7 +34,7 @@ _CFG = dataclasses.replace(make_model_config(tiny.get_config().model), steps=2)
 
 @functools.cache
 def _params(cfg):
-  """Parameters in which no two numbers are alike."""
+  """Returns parameters in which all numbers differ."""
   random = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: random.standard_normal(x.shape, x.dtype), abstract_params(cfg)
@@ -188,12 +188,11 @@ def test_a_damaged_description_is_named(folder, tmp_path, text):
 
 
 def _with_format(folder, target, number):
-  """A copy with another format number, or as version 0.1 wrote it."""
+  """Makes a copy with another format number."""
   copy = shutil.copytree(folder, target)
   fields = json.loads((copy / 'model.json').read_text())
   assert fields.pop('format') == 1
-  if number is not None:
-    fields['format'] = number
+  fields['format'] = number
   (copy / 'model.json').write_text(json.dumps(fields))
   return copy
 
