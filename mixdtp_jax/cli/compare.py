@@ -19,7 +19,8 @@ def add_arguments(parser: Parser) -> None:
   weights.add_argument(
     '--weights',
     metavar='PATH',
-    help="a run's workdir, a weights folder, or a .pth file",
+    help="the name of shipped weights, a run's workdir, a weights folder, a "
+    '.safetensors file, or a .pth file',
   )
   weights.add_argument(
     '--random',

@@ -32,9 +32,9 @@ def check_crops(
     height, width = pairs.shape(index)
     if (height // crop) * (width // crop) < 2:
       raise ValueError(
-        f'{pairs[index]["name"]} has {width}x{height} pixels, no room for two '
-        f"cells of data.crop = {crop}, of which data.crops = 'second_cell'"
-        " takes the second: take a smaller crop, or data.crops = 'random'"
+        f'{pairs[index]["name"]} has {width}x{height} pixels, no room for the '
+        f"two cells of data.crop = {crop} that data.crops = 'second_cell' "
+        "needs: take a smaller crop, or data.crops = 'random'"
       )
 
 

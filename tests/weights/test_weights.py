@@ -22,10 +22,7 @@ from mixdtp_jax.weights.folder import save_weights
 from mixdtp_jax.weights.load import load_params, load_weights
 from mixdtp_jax.weights.pth import write_pth
 from mixdtp_jax.weights.run import load_run_config
-from mixdtp_jax.weights.safetensors_file import (
-  read_notes,
-  write_safetensors,
-)
+from mixdtp_jax.weights.safetensors_file import write_safetensors
 from mixdtp_jax.weights.state_dict import to_torch
 from tests.helpers import tiny
 
@@ -281,12 +278,10 @@ def test_an_unknown_name_says_which_there_are(shipped_small):
 
 
 @pytest.mark.parametrize('name', shipped.names())
-def test_what_ships_loads_and_says_how_it_was_made(name):
-  _, params = load_weights(name)
-  assert jax.tree.leaves(params)
-  path = shipped.locate(name)
-  assert path.stat().st_size <= 4_000_000
-  assert set(read_notes(path)) == {'recipe', 'data', 'results', 'licence'}
+def test_shipped_weights_load_and_are_small(name):
+  cfg, params = load_weights(name)
+  jax.tree.map(lambda x, y: x.reshape(y.shape), params, abstract_params(cfg))
+  assert shipped.locate(name).stat().st_size <= 4_000_000
 
 
 @pytest.mark.parametrize('ending', ['.safetensors', '.pth', '.pt', ''])

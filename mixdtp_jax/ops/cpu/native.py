@@ -83,7 +83,7 @@ def depthwise_gate(
   Args:
     x: (B, H, W, 2C).
     kernel: (3, 3, 1, 2C).
-    inside: as of `depthwise`.
+    inside: leave out the border pixels, which lack neighbours.
 
   Returns:
     (B, H, W, C), or with `inside` (B, H - 2, W - 2, C).
@@ -107,7 +107,7 @@ def conv3x3(
   Args:
     x: (B, H, W, C).
     kernel: (3, 3, C, D).
-    inside: as of `depthwise`.
+    inside: leave out the border pixels, which lack neighbours.
 
   Returns:
     (B, H, W, D), or with `inside` (B, H - 2, W - 2, D).
