@@ -1,9 +1,9 @@
 """Floating-point operations of a function, counted from its jaxpr.
 
-Two for each multiplication with its addition in convolutions and matrix
-products; elementwise work, which is not what a peak rate is about, is not
-counted. XLA's own count, `cost_analysis()`, takes the body of a loop once, and
-the blocks of a stage are a loop.
+Convolutions and matrix products count two operations for each multiplication
+with its addition. Elementwise work, which a peak rate is not about, does not
+count. XLA's own `cost_analysis()` counts the body of a loop once, and the
+blocks of a transformer stage are a loop.
 """
 
 import math
@@ -17,11 +17,11 @@ from mixdtp_jax.ops.cpu import native
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> int:
-  """Operations of one call, on all devices together.
+  """Returns the operations of one call, on all devices together.
 
-  What the gradient computes anew counts as often as it is computed. Of a
-  function that is written differently for a CPU, the general form counts: the
-  number is a property of the network, not of the machine.
+  Values that the gradient recomputes count each time. If a function has a form
+  for CPUs, its general form counts: the number is a property of the network,
+  not of the machine.
 
   Args:
     function: to be traced; jitted or not.
@@ -34,7 +34,7 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
-  general = {}  # the general branch of what depends on the platform
+  general = {}  # the general branch of each choice by platform
   total = 0
   for eqn in jaxpr.eqns:
     name, params = eqn.primitive.name, eqn.params
@@ -76,7 +76,7 @@ def _of_product(eqn: core.JaxprEqn) -> int:
 
 
 def _of_convolution(eqn: core.JaxprEqn) -> int:
-  """Padding counts as if it were image, and so do zeros between pixels."""
+  """Counts padding, and zeros between pixels, as if they were image."""
   kernel = eqn.invars[1].aval.shape
   features = eqn.params['dimension_numbers'].rhs_spec[0]
   depth = math.prod(kernel) // kernel[features]

@@ -1,4 +1,4 @@
-"""The machine that figures are of."""
+"""A description of the machine on which something is measured."""
 
 import importlib.metadata
 import os
@@ -11,31 +11,35 @@ _CPU_INFO = pathlib.Path('/proc/cpuinfo')  # of Linux
 
 
 def cores() -> int:
-  """Cores that this process may use."""
+  """Returns the number of cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):  # not on macOS
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:
-  """For the record; to be called before anything is measured."""
+  """Returns hardware, versions and load; to be called before measuring."""
+  devices = jax.devices()
   return {
-    # Processes that wanted a core in the minute before; starts nothing.
-    'load_before': os.getloadavg()[0],
+    'load_before': os.getloadavg()[0],  # processes that wanted a core
     'cores': cores(),
     'processor': _processor(),
-    'devices': [str(device) for device in jax.devices()],
-    'device_kind': jax.devices()[0].device_kind,
+    'devices': [str(device) for device in devices],
+    'device_kind': devices[0].device_kind,
     'versions': {name: _version(name) for name in ('jax', 'jaxlib', 'torch')},
-    # XLA has no knob for its threads on a CPU: it takes all cores.
-    'jax_threads': cores(),
+    'jax_threads': cores(),  # XLA takes all; it has no option for that
   }
 
 
 def one_line(
   machine: dict[str, Any], torch: dict[str, Any] | None = None
 ) -> str:
-  """What `describe` and `opponents.describe` say, to be printed."""
+  """Returns a line of the machine and, if used, of PyTorch.
+
+  Args:
+    machine: of `describe`.
+    torch: of `torch_reference.inference.describe`.
+  """
   text = (
     f'{machine["cores"]} cores, load {machine["load_before"]:.1f} before; '
     f'JAX {machine["versions"]["jax"]} on {len(machine["devices"])} x '
@@ -52,10 +56,9 @@ def one_line(
 def _processor() -> str | None:
   if not _CPU_INFO.exists():
     return None
-  for line in _CPU_INFO.read_text().splitlines():
-    if line.startswith('model name'):
-      return line.split(':', 1)[1].strip()
-  return None
+  lines = _CPU_INFO.read_text().splitlines()
+  names = (li.split(':', 1)[1] for li in lines if li.startswith('model name'))
+  return next(names, '').strip() or None
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""How much memory a computation needs at its peak, beyond what is held."""
+"""The peak memory of a computation, beyond what is held before it."""
 
 import contextlib
 import ctypes
@@ -13,11 +13,10 @@ _STATUS = pathlib.Path('/proc/self/status')
 
 
 class Peak(NamedTuple):
-  """A peak, and what it was read from.
+  """A peak, and how it is known.
 
   Attributes:
-    bytes: the most that was held, less what was held before; None where it
-      cannot be known.
+    bytes: the most that was held, less what was held before; None if unknown.
     source: the counter, or why there is no number.
   """
 
@@ -25,22 +24,22 @@ class Peak(NamedTuple):
   source: str
 
 
-def peak_of_process(thunk: Callable[[], Any]) -> Peak:
-  """The peak of a thunk that computes in this process's own memory.
+def peak_of_process(run: Callable[[], Any]) -> Peak:
+  """Runs a function that computes in this process's own memory.
 
   Linux keeps the high-water mark of the resident memory and lets a process
   reset its own (proc_pid_clear_refs(5), the value 5).
   """
-  # What earlier work freed would otherwise serve the thunk unseen.
+  # Otherwise memory that was freed before would serve the run unseen.
   with contextlib.suppress(OSError, AttributeError):
-    ctypes.CDLL(None).malloc_trim(0)  # glibc alone has it
+    ctypes.CDLL(None).malloc_trim(0)  # only glibc has it
   try:
     _CLEAR_REFS.write_text('5')
   except OSError as error:  # not Linux, or not allowed
-    thunk()
+    run()
     return Peak(None, f'not known: {error}')
   before = _status_bytes('VmRSS')
-  thunk()
+  run()
   peak = _status_bytes('VmHWM')
   return Peak(
     max(peak - before, 0), 'high-water mark of the resident memory (VmHWM)'
@@ -48,15 +47,15 @@ def peak_of_process(thunk: Callable[[], Any]) -> Peak:
 
 
 def planned(compiled: jax.stages.Compiled) -> Peak:
-  """What XLA allocates to run a compiled function, beyond its arguments.
+  """Returns what XLA allocates to run a program, beyond its arguments.
 
-  For devices with memory of their own: JAX's counter there is the peak since
-  its start, cannot be reset, and so says little about one function.
+  It is for devices with memory of their own. JAX's counter there is the peak
+  since its start and cannot be reset, so it says little about one program.
   """
   plan = compiled.memory_analysis()
   if plan is None:
     return Peak(None, 'not known: no memory_analysis() on this device')
-  # A donated argument's memory is an output's, and was held before.
+  # A donated argument's memory becomes an output's, and was held before.
   bytes_ = (
     plan.temp_size_in_bytes
     + plan.output_size_in_bytes

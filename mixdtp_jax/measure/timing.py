@@ -1,6 +1,6 @@
-"""Times of two things that take turns, so that both meet the same machine.
+"""Times two things in turns, so that both meet the same machine.
 
-Knows no framework: a thunk does its work and returns when the work is done.
+Knows no framework: a thing is a function that returns when its work is done.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class Timing:
   a pair, and hardly their ratio.
 
   Attributes:
-    a: seconds of the first thing, one a pair.
+    a: seconds of the first thing, one for each pair.
     b: seconds of the second.
   """
 
@@ -39,30 +39,26 @@ class Timing:
   @property
   def ratio(self) -> float:
     """Median of a / b over the pairs."""
-    return float(np.median(self._ratios))
+    return float(np.median(np.divide(self.a, self.b)))
 
   @property
   def spread(self) -> tuple[float, float]:
     """First and third quartile of a / b over the pairs."""
-    low, high = np.quantile(self._ratios, (0.25, 0.75))
+    low, high = np.quantile(np.divide(self.a, self.b), (0.25, 0.75))
     return float(low), float(high)
-
-  @property
-  def _ratios(self):
-    return np.divide(self.a, self.b)
 
 
 def paired(a: Callable[[], Any], b: Callable[[], Any], repeats: int) -> Timing:
-  """Runs two thunks in the order A B B A A B ..., so that neither goes first.
+  """Runs two functions in the order A B B A A B ..., so that neither is first.
 
-  Before each timed run comes one that is not timed. What the other left behind,
-  in caches and in what the system has to do to find memory, is not its own: a
-  step that took 2.4 s after itself took 4.4 s after another's 3.6 GiB.
+  An untimed run precedes each timed one, so that a function does not pay for
+  caches or pages that the other evicted: a step that took 2.4 s after itself
+  took 4.4 s after another's 3.6 GiB.
 
   Args:
     a: returns when its work is done (not when it is queued).
-    b: the same.
-    repeats: pairs, at least one.
+    b: likewise.
+    repeats: number of pairs, at least one.
 
   Raises:
     ValueError: there are no pairs.
@@ -72,20 +68,20 @@ def paired(a: Callable[[], Any], b: Callable[[], Any], repeats: int) -> Timing:
   pairs = []
   for number in range(repeats):
     if number % 2:
-      second = _settled(b)
-      pairs.append((_settled(a), second))
+      second = _second_run(b)
+      pairs.append((_second_run(a), second))
     else:
-      pairs.append((_settled(a), _settled(b)))
+      pairs.append((_second_run(a), _second_run(b)))
   return Timing(*zip(*pairs, strict=True))
 
 
-def _settled(thunk):
-  thunk()
-  return seconds(thunk)[0]
+def _second_run(run: Callable[[], Any]) -> float:
+  run()
+  return seconds(run)[0]
 
 
-def seconds(thunk: Callable[[], Any]) -> tuple[float, Any]:
-  """Runs a thunk once: its time in seconds, and what it returned."""
+def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
+  """Runs a function once; returns its seconds, and what it returned."""
   start = time.perf_counter()
-  result = thunk()
+  result = run()
   return time.perf_counter() - start, result

@@ -62,5 +62,5 @@ def bench_inference(
     height=height,
     batch=count,
     devices=devices,
-    **comparison.content(found),
+    **found,
   )

@@ -21,40 +21,17 @@ from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench import case
-from mixdtp_jax.tools.plan import hlo
+from mixdtp_jax.tools.bench.operations import (
+  WAITING,
+  Operation,
+  find,
+  read_operations,
+)
 from mixdtp_jax.tools.plan.program import Program
 from mixdtp_jax.training.step import make_train_step
 
 # Named scopes of an update, beside the modules of the network.
 _SCOPES = ('loss', 'optimizer')
-# A fusion counts as the first of these that it contains.
-_HEAVY = (
-  'convolution', 'dot', 'sort', 'scatter', 'gather', 'reduce-window', 'reduce',
-)  # fmt: skip
-_MOVES = {
-  'broadcast', 'concatenate', 'convert', 'copy', 'dynamic-slice',
-  'dynamic-update-slice', 'pad', 'reverse', 'slice', 'transpose',
-}  # fmt: skip
-_NAMES = {
-  'bitcast', 'constant', 'get-tuple-element', 'iota', 'parameter', 'reshape',
-  'tuple',
-}  # fmt: skip
-_WAITING = {'call', 'conditional', 'while'}
-
-
-class Operation(NamedTuple):
-  """What an instruction of a compiled program does.
-
-  Attributes:
-    kind: such as convolution or elementwise; the name of a library's function;
-      of what is no instruction of the program, its own name.
-    module: path of the Flax module or named scope; '' if unknown.
-    backward: whether it computes gradients.
-  """
-
-  kind: str
-  module: str
-  backward: bool
 
 
 class Profile(NamedTuple):
@@ -160,60 +137,15 @@ def profile(
   untraced = [seconds(computation.run)[0] for _ in range(repeats)]
   runs = sorted(trace.record(computation.run, repeats))
   run = runs[len(runs) // 2]
-  waiting = {name for name, op in known.items() if op.kind in _WAITING}
+  waiting = {name for name, op in known.items() if op.kind in WAITING}
   times, counts = collections.Counter(), collections.Counter()
   for name, time in trace.shares(run.spans, waiting).items():
-    times[_find(name, known)] += time
+    times[find(name, known)] += time
   for span in run.spans:
-    counts[_find(span.name, known)] += 1
+    counts[find(span.name, known)] += 1
   operations = {op: (time, counts[op]) for op, time in times.most_common()}
   traffic = Program(text, 1).memory_traffic()
   return Profile(untraced, run.seconds, operations, flops, traffic)
-
-
-def _find(name: str, operations: dict[str, Operation]) -> Operation:
-  """Returns the operation of an instruction, or of its kernel on a GPU."""
-  instruction = re.sub(r'_(\d+)$', r'.\1', name)  # a kernel's name has no dot
-  nothing = Operation(name, '', backward=False)
-  return operations.get(name) or operations.get(instruction, nothing)
-
-
-def read_operations(text: str, scopes: Collection[str]) -> dict[str, Operation]:
-  """Returns the operation of each instruction, by its name.
-
-  Args:
-    text: of the compiled program.
-    scopes: names of modules and named scopes.
-  """
-  computations, _ = hlo.read(text)
-  operations = {}
-  for computation in computations.values():
-    for instruction in computation.values():
-      traced = re.search(r'op_name="([^"]*)"', instruction.attributes)
-      words = re.findall(r'\w+', traced[1]) if traced else []
-      operations[instruction.name] = Operation(
-        _kind(instruction, computations),
-        '/'.join(word for word in words if word in scopes),
-        traced is not None and 'transpose(' in traced[1],
-      )
-  return operations
-
-
-def _kind(instruction: hlo.Instruction, computations) -> str:
-  kinds = {instruction.kind}
-  if target := re.search(
-    r'custom_call_target="([^"]*)"', instruction.attributes
-  ):
-    return target[1]
-  if instruction.kind == 'fusion':
-    (body,) = instruction.called
-    kinds = {inner.kind for inner in computations[body].values()}
-  for kind in _HEAVY:
-    if kind in kinds:
-      return kind
-  if kinds <= _MOVES | _NAMES:
-    return 'copy'
-  return kinds.pop() if kinds <= _WAITING else 'elementwise'
 
 
 def tables(

@@ -96,7 +96,7 @@ def bench_training(
     crop=crop,
     devices=devices,
     searches={k: dataclasses.asdict(v) for k, v in searches.items()},
-    **comparison.content(found),
+    **found,
   )
 
 

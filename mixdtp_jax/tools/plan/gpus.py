@@ -1,7 +1,7 @@
 """GPUs of one machine to plan for, which need not be there."""
 
-import dataclasses
 import importlib.util
+from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -17,70 +17,62 @@ _MOST = 8  # joined by NVLink in one machine
 _OPTIONS = {'xla_gpu_enable_triton_gemm': False}
 
 
-@dataclasses.dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
   """Public figures of a GPU: NVIDIA's data sheets and CUDA's technical tables.
 
   Attributes:
     name: that the driver gives it.
-    capability: version of CUDA's compute capability, major and minor.
-    processors: number of streaming multiprocessors.
-    lanes: float32 units of a multiprocessor.
-    shared: bytes of a multiprocessor's shared memory; a block gets 1 KiB less.
-    clock: highest clock in GHz.
-    cache: bytes of the second-level cache.
     memory: bytes of its memory.
     peak: operations a second in bfloat16, for dense matrices.
     bandwidth: bytes a second from and to memory.
     links: bytes a second that it sends to others over NVLink.
+    chip: fields of XLA's GpuDeviceInfoProto.
   """
 
   name: str
-  capability: tuple[int, int]
-  processors: int
-  lanes: int
-  shared: int
-  clock: float
-  cache: int
   memory: int
   peak: float
   bandwidth: float
   links: float
+  chip: dict[str, str | float]
 
 
-_H100 = Gpu(
-  name='NVIDIA H100 80GB HBM3',
-  capability=(9, 0),
-  processors=132,
-  lanes=128,
-  shared=228 * 1024,
-  clock=1.98,
-  cache=50 * 2**20,
-  memory=80 * 10**9,
-  peak=989e12,
-  bandwidth=3350e9,
-  links=450e9,
-)
-
+_AMPERE = {
+  'cuda_compute_capability': '{ major: 8 minor: 0 }',
+  'core_count': 108,
+  'fpus_per_core': 64,
+  'clock_rate_ghz': 1.41,
+  'l2_cache_size': 40 * 2**20,
+  'shared_memory_per_core': 164 * 1024,
+}
+_HOPPER = {
+  'cuda_compute_capability': '{ major: 9 minor: 0 }',
+  'core_count': 132,
+  'fpus_per_core': 128,
+  'clock_rate_ghz': 1.98,
+  'l2_cache_size': 50 * 2**20,
+  'shared_memory_per_core': 228 * 1024,
+}
+_ALL = {
+  'shared_memory_per_block': 48 * 1024,
+  'registers_per_core_limit': 65536,
+  'registers_per_block_limit': 65536,
+  'threads_per_warp': 32,
+  'threads_per_core_limit': 2048,
+  'threads_per_block_limit': 1024,
+  'block_dim_limit_x': 2147483647,
+  'block_dim_limit_y': 65535,
+  'block_dim_limit_z': 65535,
+}
 # By the name before the colon of a topology.
 GPUS = {
   'a100': Gpu(
-    name='NVIDIA A100-SXM4-80GB',
-    capability=(8, 0),
-    processors=108,
-    lanes=64,
-    shared=164 * 1024,
-    clock=1.41,
-    cache=40 * 2**20,
-    memory=80 * 10**9,
-    peak=312e12,
-    bandwidth=2039e9,
-    links=300e9,
+    'NVIDIA A100-SXM4-80GB', 80 * 10**9, 312e12, 2039e9, 300e9, _AMPERE
   ),
-  'h100': _H100,
-  'h200': dataclasses.replace(
-    _H100, name='NVIDIA H200', memory=141 * 10**9, bandwidth=4800e9
+  'h100': Gpu(
+    'NVIDIA H100 80GB HBM3', 80 * 10**9, 989e12, 3350e9, 450e9, _HOPPER
   ),
+  'h200': Gpu('NVIDIA H200', 141 * 10**9, 989e12, 4800e9, 450e9, _HOPPER),
 }
 
 
@@ -136,30 +128,18 @@ def _devices(gpu: Gpu, number: int) -> tuple[jax.Device, ...]:
 
 def _description(gpu: Gpu) -> str:
   """Returns the GPU as the text of XLA's GpuTargetConfigProto."""
-  major, minor = gpu.capability
-  return f"""
+  info = gpu.chip | _ALL
+  info |= {
+    'device_memory_size': gpu.memory,
+    'memory_bandwidth': int(gpu.bandwidth),
+    # A block gets 1 KiB less.
+    'shared_memory_per_block_optin': info['shared_memory_per_core'] - 1024,
+  }
+  fields = '\n'.join(f'{name}: {value}' for name, value in info.items())
+  return f'''
     platform_name: "CUDA"
     device_description_str: "{gpu.name}"
     dnn_version_info {{ major: 9 minor: 8 }}
     runtime_version {{ major: 13 }}
-    gpu_device_info {{
-      cuda_compute_capability {{ major: {major} minor: {minor} }}
-      core_count: {gpu.processors}
-      fpus_per_core: {gpu.lanes}
-      clock_rate_ghz: {gpu.clock}
-      l2_cache_size: {gpu.cache}
-      device_memory_size: {gpu.memory}
-      memory_bandwidth: {int(gpu.bandwidth)}
-      shared_memory_per_core: {gpu.shared}
-      shared_memory_per_block: {48 * 1024}
-      shared_memory_per_block_optin: {gpu.shared - 1024}
-      registers_per_core_limit: 65536
-      registers_per_block_limit: 65536
-      threads_per_warp: 32
-      threads_per_core_limit: 2048
-      threads_per_block_limit: 1024
-      block_dim_limit_x: 2147483647
-      block_dim_limit_y: 65535
-      block_dim_limit_z: 65535
-    }}
-  """
+    gpu_device_info {{ {fields} }}
+  '''
