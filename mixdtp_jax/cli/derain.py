@@ -10,11 +10,13 @@ colour profile; animations keep their timing. What exists already is skipped.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging as standard_logging
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -243,7 +245,7 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
   from PIL import Image
 
   import mixdtp_jax
-  from mixdtp_jax.restoration import batch
+  from mixdtp_jax.restoration import batch, memory_plan
 
   # The reader limits sizes by itself, and names what is damaged.
   Image.MAX_IMAGE_PIXELS = None
@@ -255,14 +257,15 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
   restorer = mixdtp_jax.load(
     args.weights, memory=args.memory, scratch=args.scratch, dtype=args.dtype
   )
+  memory = args.memory or memory_plan.half_of_free()
   settings = batch.Settings(
-    args.quality, not args.strip_metadata, args.overwrite
-  )
-  if args.memory:
+    args.quality,
+    not args.strip_metadata,
+    args.overwrite,
     # 30 bytes for a pixel: what was read, as float, restored, and encoded.
-    settings = dataclasses.replace(
-      settings, max_pixels=args.memory // 30, ahead=args.memory // 500
-    )
+    max_pixels=memory // 30,
+    ahead=memory // 500,
+  )
   progress = _Progress(len(jobs))
   failed = 0
   for work in batch.restore_files(
@@ -342,9 +345,14 @@ def _say(args: argparse.Namespace, source, status: str, **facts) -> None:
 
 def _peak_memory() -> int | None:
   """Returns the most memory that this process had, in bytes."""
+  with contextlib.suppress(OSError, TypeError):
+    status = pathlib.Path('/proc/self/status').read_text()
+    return 1024 * int(re.search(r'VmHWM:\s*(\d+)', status)[1])
   try:
     import resource
-  except ImportError:  # Windows
-    return None
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak if sys.platform == 'darwin' else 1024 * peak
+  except ImportError:
+    import psutil
+
+    # Windows alone has it.
+    return getattr(psutil.Process().memory_info(), 'peak_wset', None)
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
