@@ -222,7 +222,7 @@ def test_places_the_results_among_published_ones(
   printed = capsys.readouterr().out
   results = json.loads((tmp_path / 'results' / 'results.json').read_text())
   assert set(results['published']['ranked']) == {'rgb', 'prenet'}
-  assert re.search(r'^this run +2 ', printed, re.MULTILINE)
+  assert re.search(r'^this run, .* of 16 +2 ', printed, re.MULTILINE)
 
 
 def test_without_test_images_it_stops_before_training(
