@@ -37,11 +37,6 @@ class Cost:
   first: float
   memory: memory.Peak
 
-  @property
-  def start(self) -> float:
-    """From the network to its first result."""
-    return self.lower + self.compile + self.first
-
 
 class Timed(NamedTuple):
   """A computation that has run.
@@ -100,19 +95,17 @@ class Trainer:
     config: ml_collections.ConfigDict,
     params: dict,
     mesh: jax.sharding.Mesh,
-    program: jax.stages.Compiled | None = None,
   ):
-    """Starts at step 0.
+    """Starts at step 0; `compile_step` must be called before `step`.
 
     Args:
       config: the recipe.
       params: of its network; they stay as they are.
       mesh: the devices that share each batch.
-      program: the compiled step; None if `compile_step` is still to be called.
     """
     state = initial_state(config, params)
     self.state = jax.device_put(state, replicated(mesh))
-    self._config, self._mesh, self._program = config, mesh, program
+    self._config, self._mesh = config, mesh
 
   def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Returns the batch on the devices."""

@@ -89,7 +89,7 @@ def test_timed_computations_have_run(config, network, batch):
   for computation in made:
     computation.run()
     assert computation.cost.batch == 2
-    assert computation.cost.start == computation.cost.first > 0
+    assert computation.cost.first > 0
 
 
 def test_torch_compile_computes_the_same():
