@@ -16,7 +16,7 @@ Images = TypeVar('Images', np.ndarray, jax.Array, Image.Image)
 
 # Largest values of integers; floats are in [0, 1].
 _LARGEST = {'uint8': 255, 'uint16': 65535}
-_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 # Modes of PIL images that stay as they are; all others become RGB or RGBA.
 _MODES = ('L', 'LA', 'RGB', 'RGBA')
 _SHAPES = '(H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3)'

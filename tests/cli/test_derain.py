@@ -255,6 +255,51 @@ def test_what_cannot_work_is_refused_at_the_start(derain, words, message):
   assert files() == {'a.png', 'b/a.png'}
 
 
+class Piped:
+  """Stands for standard input or output that is a pipe."""
+
+  def __init__(self, data=b''):
+    self.buffer = io.BytesIO(data)
+
+  def isatty(self):
+    return False
+
+  def write(self, text):
+    raise AssertionError(f'{text!r} among the bytes of a picture')
+
+  def flush(self):
+    pass
+
+
+def test_pipes_and_files_go_together(derain, monkeypatch):
+  put('a.png')
+  with monkeypatch.context() as patch:
+    patch.setattr(sys, 'stdin', Piped(hostile.sound('jpeg')))
+    assert derain('-', '-o', 'b.webp')[0] == 0
+  assert Image.open('b.webp').format == 'WEBP'
+  with monkeypatch.context() as patch:
+    out = Piped()
+    patch.setattr(sys, 'stdout', out)
+    assert derain('a.png', '-o', '-', '--format', 'bmp')[0] == 0
+  assert Image.open(io.BytesIO(out.buffer.getvalue())).format == 'BMP'
+  for data, message in (
+    (b'', 'error: standard input cannot be decoded'),
+    (hostile.sound('png')[:200], 'error: standard input cannot be decoded'),
+  ):
+    with monkeypatch.context() as patch:
+      patch.setattr(sys, 'stdin', Piped(data))
+      status, _, err = derain('-', '-o', 'c.png')
+    assert status == 1
+    assert err.startswith(message)
+  with monkeypatch.context() as patch:
+    patch.setattr(sys, 'stdin', Piped(hostile.sound('jpeg')))
+    status, _, err = derain('-', '-o', 'b.webp')
+  assert (status, err) == (
+    1,
+    'error: b.webp exists: --overwrite replaces it\n',
+  )
+
+
 def test_heic_needs_its_package(derain, monkeypatch):
   put('a.png')
   monkeypatch.setitem(sys.modules, 'pillow_heif', None)
