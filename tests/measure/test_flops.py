@@ -76,14 +76,14 @@ def test_of_branches_the_dearest_counts():
   assert count_flops(choose, _image((4, 4))) == 2 * 4**3
 
 
-def test_what_is_computed_anew_counts_again():
+def test_recomputed_values_count_again():
   def twice(x):
     return jnp.sin(jnp.sin(x @ x) @ x).sum()
 
   x = _image((4, 4))
   kept = count_flops(jax.grad(twice), x)
-  anew = count_flops(jax.grad(jax.remat(twice)), x)
-  assert kept < anew <= kept * 5 / 3
+  recomputed = count_flops(jax.grad(jax.remat(twice)), x)
+  assert kept < recomputed <= kept * 5 / 3
 
 
 def test_prenet_counted_by_hand():
@@ -132,7 +132,7 @@ def test_native_code_counts_as_what_it_stands_for(monkeypatch):
   both = count_flops(gradients, *arguments)
   monkeypatch.setattr(choice, 'usable', lambda dtype: True)
   assert count_flops(lambda *a: feed_forward(*a), *arguments) == forward
-  # With gradients, it computes the depthwise convolution anew.
+  # With gradients, it recomputes the depthwise convolution.
   again = 2 * 9 * 2 * 8 * 6 * 20
   assert count_flops(lambda *a: gradients(*a), *arguments) == both + again
 

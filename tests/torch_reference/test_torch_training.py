@@ -126,7 +126,7 @@ def test_updates_are_those_of_jax(recipe):
 
 
 @pytest.mark.parametrize('recipe', sorted(set(_RECIPES) - {'adam'}))
-def test_every_knob_matters(recipe):
+def test_every_option_matters(recipe):
   batches = [_images(2, seed) for seed in range(4)]
   _, plain = _steps_of_torch(_config('adam'), batches)
   _, other = _steps_of_torch(_config(recipe), batches)

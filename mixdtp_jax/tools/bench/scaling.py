@@ -26,7 +26,7 @@ class Sweep:
   """Measurements along one axis.
 
   Attributes:
-    name: of what is measured.
+    name: what is measured.
     axis: meaning of x: pixels, images or devices.
     points: for each x the 'seconds' of warm runs, and the peak 'memory' in
       bytes, None if unknown, with its 'source'.

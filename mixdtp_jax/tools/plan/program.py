@@ -37,8 +37,8 @@ class Collective:
 
   Attributes:
     kind: such as all-reduce.
-    dtypes: of what is exchanged, as XLA names them.
-    bytes: of what a device puts in, each time.
+    dtypes: types of the arrays, as XLA names them.
+    bytes: size of a device's input, each time.
     devices: number of devices that exchange with one another.
     times: how often in a step.
   """
