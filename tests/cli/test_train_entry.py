@@ -13,6 +13,7 @@ import pytest
 from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.cli import main
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
+from tests.conftest import REPOSITORY
 from tests.helpers import tiny
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -22,7 +23,7 @@ _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 
 def _command(*arguments):
   """train.py with the tiny configuration."""
-  script, config = _TESTS.parents[1] / 'train.py', _TESTS / 'tiny.py'
+  script, config = REPOSITORY / 'train.py', _TESTS / 'tiny.py'
   return [sys.executable, str(script), f'--config={config}', *arguments]
 
 
@@ -201,7 +202,7 @@ def test_the_demo_needs_no_files(environment, tmp_path):
       '--config.batch_size=8',
     ],
     env=environment,
-    cwd=_TESTS.parent,
+    cwd=REPOSITORY,
     capture_output=True,
     text=True,
     timeout=500,

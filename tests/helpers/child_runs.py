@@ -43,7 +43,7 @@ def run(config, workdir, output, compiler, devices, host, before) -> None:
   for name, value in compiler.items():
     jax.config.update(name, value)
   hosts.initialize(*host)
-  set_up_logging()
+  set_up_logging(first=hosts.is_first())
   before()
   train_and_evaluate(config, str(workdir))
   jax.distributed.shutdown()  # as at the end of a program
