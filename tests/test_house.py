@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import mixdtp_jax
 
@@ -79,6 +80,16 @@ def test_every_import_points_to_a_room_before():
     if other != 'mixdtp_jax' and room(other) > room(name)
   ]
   assert not upward, '\n'.join(upward)
+
+
+def test_tensorflow_is_imported_where_it_is_kept_off_gpus():
+  own = PACKAGE / 'data' / 'tf.py'
+  importers = [
+    path
+    for path in modules().values()
+    if re.search(r'^\s*(import|from) tensorflow', path.read_text(), re.M)
+  ]
+  assert importers == [own]
 
 
 def test_there_are_no_circles():

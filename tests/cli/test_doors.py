@@ -69,16 +69,21 @@ def test_preparing_and_auditing_start_no_backend(tiny_pairs, tmp_path):
   assert (tmp_path / 'audit.json').is_file()
 
 
-def test_converting_and_planning_import_no_tensorflow(tiny_run, tmp_path):
+def test_restoring_converting_and_planning_need_no_tensorflow(
+  tiny_run, tiny_pairs, tmp_path
+):
   recipe = REPOSITORY / 'tests' / 'helpers' / 'tiny_prenet.py'
+  rainy = tiny_pairs / 'test' / 'rainy' / '0.png'
   _, modules, backends = imported_by(
     ['convert', str(tiny_run.workdir), '--to', 'weights'],
+    ['derain', str(rainy), '--weights', 'weights', '-o', 'dry.png'],
     ['plan', f'--config={recipe}', '--out', 'plan.json'],
     cwd=tmp_path,
   )
   assert not modules & {'tensorflow', 'tensorflow_datasets', 'clu', 'torch'}
   assert backends == ['cpu']
   assert (tmp_path / 'weights').is_dir()
+  assert (tmp_path / 'dry.png').is_file()
   assert (tmp_path / 'plan.json').is_file()
 
 
