@@ -228,9 +228,7 @@ def test_a_set_of_one_side(tmp_path):
 
 
 def test_says_how_to_prepare(tmp_path):
-  with pytest.raises(
-    FileNotFoundError, match='mixdtp prepare ddn --source'
-  ):
+  with pytest.raises(FileNotFoundError, match='mixdtp prepare ddn --source'):
     registry.prepare('ddn', source='', data_dir=str(tmp_path))
 
 
