@@ -5,8 +5,6 @@ dtype of the images. Kernels may be wider (float32 for bfloat16 images): they
 are rounded when used, and their gradients are summed in their own dtype.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -36,30 +34,14 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   )
 
 
-def conv3x3_inside(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes `conv3x3` unpadded: (B, H, W, C) to (B, H - 2, W - 2, D).
-
-  It has no gradient: only restoration/ uses it.
-  """
-  return lax.platform_dependent(
-    x,
-    kernel,
-    cpu=functools.partial(_conv3x3_on_cpu, inside=True),
-    default=functools.partial(_xla_conv3x3, inside=True),
-  )
+def _xla_conv3x3(x, kernel):
+  return grouped_conv3x3(x, kernel, groups=1)
 
 
-def _xla_conv3x3(x, kernel, inside=False):
-  return grouped_conv3x3(x, kernel, groups=1, inside=inside)
-
-
-def _conv3x3_on_cpu(x, kernel, inside=False):
-  # XLA on a CPU first writes every pixel's neighbours side by side, which is
-  # as fast for the crops of a training batch, but not for larger images.
+def _conv3x3_on_cpu(x, kernel):
   few = max(kernel.shape[2:]) <= native.FEW_CHANNELS
-  few |= inside and kernel.size <= _NATIVE_KERNEL
   fast = few and choice.usable(x.dtype)
-  return (native.conv3x3 if fast else _xla_conv3x3)(x, kernel, inside=inside)
+  return (native.conv3x3 if fast else _xla_conv3x3)(x, kernel)
 
 
 def grouped_conv3x3(

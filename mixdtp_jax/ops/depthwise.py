@@ -45,25 +45,6 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   )
 
 
-def depthwise_inside(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes it unpadded: (B, H, W, C) to (B, H - 2, W - 2, C).
-
-  It has no gradient: only restoration/ uses it.
-  """
-
-  def on_cpu(x, kernel):
-    if choice.usable(x.dtype):
-      return native.depthwise(x, kernel, inside=True)
-    return shifted_sum(x, kernel)
-
-  def by_xla(x, kernel):
-    return grouped_conv3x3(x, kernel, groups=x.shape[-1], inside=True)
-
-  return lax.platform_dependent(
-    x, kernel, cpu=on_cpu, cuda=shifted_sum, rocm=shifted_sum, default=by_xla
-  )
-
-
 def _depthwise_fwd(x, kernel):
   return depthwise_conv3x3(x, kernel), (x, kernel)
 

@@ -104,9 +104,15 @@ class Engine:
     padded = whole_image.pad(image[None], self._multiple, 1)[0]
     size = padded.shape[:2]
     grids = [self._grid(number, size) for number in range(len(self._steps))]
+    budget = self._memory or memory_plan.half_of_free()
+    memory_plan.check_compiling(budget)
     programs = self._compiled(grids)
+    memory_plan.give_back()
     final = Map(np.empty((height, width, 3), np.float32))
-    with memory_plan.MapRoom(2**60, self._scratch) as room:
+    space = memory_plan.space_for_maps(
+      budget, final.bytes_in_memory + self._working(programs, grids, width)
+    )
+    with memory_plan.MapRoom(space, self._scratch) as room:
       maps = {schedule.RAINY: Map(padded), schedule.FINAL: final}
       mix = ()
       for number, step in enumerate(self._steps):
@@ -151,6 +157,26 @@ class Engine:
     wanted = [self._program(*each) for each in enumerate(grids)]
     with futures.ThreadPoolExecutor(_COMPILERS) as pool:
       return list(pool.map(lambda args: self._programs.get(*args), wanted))
+
+  def _working(self, programs, grids, width):
+    """Returns the bytes that a step needs besides the maps, at most."""
+    needs = []
+    for step, grid, program in zip(self._steps, grids, programs, strict=True):
+      analysis = program.memory_analysis()
+      piece = (
+        analysis.argument_size_in_bytes
+        + analysis.temp_size_in_bytes
+        + analysis.output_size_in_bytes
+      )
+      # Of a map in a file, strips of rows are in memory: two of each source
+      # with their halos, and one of each target.
+      maps = [spec for spec, _ in step.sources] * 2 + list(step.targets)
+      strips = sum(
+        2 * grid.core[0] * (width >> step.level) * spec.channels * 4
+        for spec in maps
+      )
+      needs.append((self._at_once + 1) * piece + strips)
+    return max(needs)
 
   def _take(self, number, grid, run, maps):
     """Takes a step; returns what the next one takes of it, if anything."""

@@ -13,6 +13,8 @@ import psutil
 from mixdtp_jax.restoration.maps import FileMap, Map
 
 _CGROUP = pathlib.Path('/sys/fs/cgroup')
+# Bytes that the compiler takes at its peak, four programs at once.
+_COMPILING = 350 * 2**20
 
 
 def held() -> int:
@@ -28,6 +30,38 @@ def half_of_free() -> int:
     limit = int((_CGROUP / 'memory.max').read_text())
     free = min(free, limit - int((_CGROUP / 'memory.current').read_text()))
   return held() + free // 2
+
+
+def check_compiling(budget: int) -> None:
+  """Refuses a budget in which no program can be compiled.
+
+  Raises:
+    ValueError: this process may have fewer bytes than it needs.
+  """
+  _check(budget, held() + _COMPILING)
+
+
+def space_for_maps(budget: int, working: int) -> int:
+  """Returns the bytes that are left for feature maps.
+
+  Args:
+    budget: bytes that this process may have in all.
+    working: bytes that it needs for all else while it computes.
+
+  Raises:
+    ValueError: nothing is left.
+  """
+  least = held() + working
+  _check(budget, least)
+  return budget - least
+
+
+def _check(budget: int, least: int) -> None:
+  if budget < least:
+    raise ValueError(
+      f'a memory of {budget / 1e9:.2f} GB is too little: this picture needs '
+      f'{least / 1e9:.2f} GB at least; allow more with --memory'
+    )
 
 
 def give_back() -> None:

@@ -223,12 +223,12 @@ def _stage(cfg, x, blocks, *path):
       return tuple(weight('attention', n, 'kernel', third=third) for n in names)
 
     norms = [
-      {name: weight(norm, name) for name in ('scale', 'bias')}
+      tuple(weight(norm, name) for name in ('scale', 'bias'))
       for norm in ('norm1', 'norm2')
     ]
     yield Step(
       phases.attention_sums,
-      {'norm1': norms[0], 'q': qkv(0), 'k': qkv(1)},
+      {'norm': norms[0], 'q': qkv(0), 'k': qkv(1)},
       ((x, phases.SUMS_HALO),),
       (),
       x.level,

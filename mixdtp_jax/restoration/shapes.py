@@ -25,7 +25,7 @@ _SIDES = (
   (8, 32, 40, 48, 56, 64),
 )
 # Wide halos and small convolutions alone.
-_REFINE_SIDES = (64, 128, 160, 192, 224, 256)
+_REFINE_SIDES = (64, 96, 128, 144, 160, 192)
 # An accelerator needs larger pieces to be busy.
 _TIMES_ON_ACCELERATOR = 4
 

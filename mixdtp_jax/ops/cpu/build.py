@@ -1,4 +1,4 @@
-"""The compilation of cpu_kernels.cc into a library in the user's cache."""
+"""The compilation of the .cc files into a library in the user's cache."""
 
 import hashlib
 import os
@@ -12,7 +12,9 @@ import jax
 import jaxlib
 from absl import logging
 
-_SOURCE = pathlib.Path(__file__).with_name('cpu_kernels.cc')
+_FOLDER = pathlib.Path(__file__).parent
+_SOURCES = [_FOLDER / f'{name}_kernels.cc' for name in ('cpu', 'window')]
+_SHARED = _FOLDER / 'kernels.h'
 _FLAGS = (
   '-std=c++17', '-O3', '-march=native', '-fno-math-errno',
   '-fno-trapping-math', '-Wno-psabi', '-fPIC', '-shared',
@@ -43,13 +45,13 @@ def compiled_library(folder: pathlib.Path) -> pathlib.Path:
     *_FLAGS,
     '-isystem',
     jax.ffi.include_dir(),
-    str(_SOURCE),
+    *map(str, _SOURCES),
     '-o',
   ]
   path = folder / f'cpu_kernels-{_identity(command)}.so'
   if path.exists():
     return path
-  logging.info('Compiling %s', _SOURCE.name)
+  logging.info('Compiling native code')
   folder.mkdir(parents=True, exist_ok=True)
   # Another process may be doing the same: only whole files appear here.
   with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -66,7 +68,8 @@ def _identity(command) -> str:
 
   That includes the processor: different machines may share a home folder.
   """
-  parts = [_SOURCE.read_text(), jaxlib.__version__, *command, processor()]
+  sources = [path.read_text() for path in (*_SOURCES, _SHARED)]
+  parts = [*sources, jaxlib.__version__, *command, processor()]
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
 
 

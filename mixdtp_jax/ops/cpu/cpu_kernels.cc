@@ -1,144 +1,17 @@
 // The parts of a network that XLA is slow at on a CPU: depthwise 3x3
 // convolutions, the gelu gate after them, layer norm, their gradients, products
 // of two images that are summed over pixels, as kernels' gradients are, and
-// dense 3x3 convolutions.
+// dense 3x3 convolutions of few channels.
 //
-// Images are float32, (batch, height, width, channels); depthwise kernels are
-// (3, 3, channels), dense ones (3, 3, inputs, outputs). An output that has two
-// rows (or columns) less than its input is that of the pixels that have all
-// neighbours; one of equal size has a border of zeros around its input. The work
-// is cut into tasks of some rows; the innermost loop is that over channels.
+// An output that has two rows (or columns) less than its input is that of the
+// pixels that have all neighbours; one of equal size has a border of zeros around
+// its input.
 //
-// native.py compiles this file and says what each function computes.
+// native.py says what each function computes.
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <condition_variable>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <mutex>
-#include <type_traits>
-#include <utility>
-#include <vector>
-
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "kernels.h"
 
 namespace {
-
-using Array = ffi::Buffer<ffi::F32>;
-using Result = ffi::ResultBuffer<ffi::F32>;
-
-// Of a task. They are the same on any number of threads, and so are sums.
-constexpr int64_t kRows = 8;
-
-// Pixels at once, which share what they load.
-constexpr int kPixels = 4;
-
-// Some channels at once: as many as a register has. The compiler would take
-// longer vectors too, and keep them in memory.
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-typedef float Vector __attribute__((vector_size(4 * kLanes)));
-typedef float Short __attribute__((vector_size(16)));
-
-template <typename V>
-inline V load(const float* from) {
-  V value;  // `from` need not be aligned
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-template <typename V>
-inline void store(float* to, V value) {
-  std::memcpy(to, &value, sizeof value);
-}
-
-// Calls f(V(), n) for the n-th channel and those after it that are in a V.
-template <typename F>
-inline void over_channels(int64_t size, F f) {
-  int64_t n = 0;
-  for (; n + kLanes <= size; n += kLanes) f(Vector(), n);
-  for (; n + 4 <= size; n += 4) f(Short(), n);
-  for (; n < size; ++n) f(float(), n);
-}
-
-struct Image {
-  float* data;
-  int64_t batch, height, width, channels;
-
-  float* at(int64_t image, int64_t row, int64_t column) const {
-    return data + ((image * height + row) * width + column) * channels;
-  }
-};
-
-Image image_of(Array array) {
-  auto shape = array.dimensions();
-  return {array.typed_data(), shape[0], shape[1], shape[2], shape[3]};
-}
-
-Image image_of(Result array) { return image_of(*array); }
-
-// Calls work(0), ..., work(count - 1), on the threads that are free.
-//
-// The calling thread takes part, and waits for calls that have begun alone:
-// where all threads wait like it, none waits for a call that nobody makes.
-template <typename Work>
-void in_parallel(ffi::ThreadPool& threads, int64_t count, Work work) {
-  struct Shared {
-    std::atomic<int64_t> next{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-    int64_t done = 0;
-  };
-  auto shared = std::make_shared<Shared>();
-  auto run = [shared, count, &work] {
-    int64_t done = 0;
-    for (int64_t i; (i = shared->next++) < count; ++done) work(i);
-    if (!done) return;  // `work` may be gone
-    std::lock_guard<std::mutex> lock(shared->mutex);
-    shared->done += done;
-    shared->finished.notify_all();
-  };
-  int64_t helpers = std::min<int64_t>(threads.num_threads(), count) - 1;
-  for (int64_t i = 0; i < helpers; ++i) {
-    auto copy = run;
-    threads.Schedule(std::move(copy));
-  }
-  run();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->finished.wait(lock, [&] { return shared->done == count; });
-}
-
-int64_t parts_of(int64_t height) { return (height + kRows - 1) / kRows; }
-
-// Rows of an image, of all those together the part-th.
-struct Task {
-  int64_t part, image, begin, end;
-};
-
-// Calls work(task) until all rows of all images are done.
-template <typename Work>
-void by_rows(ffi::ThreadPool& threads, const Image& x, Work work) {
-  int64_t parts = parts_of(x.height);
-  in_parallel(threads, x.batch * parts, [&](int64_t part) {
-    int64_t begin = part % parts * kRows;
-    work(Task{part, part / parts, begin, std::min(begin + kRows, x.height)});
-  });
-}
-
-// Where a pixel and its eight neighbours lie.
-struct Pixel {
-  const float* tap[9];
-};
 
 // What lies around the pixels of an output: those of an image, or zeros.
 class Surroundings {
@@ -186,37 +59,6 @@ class Surroundings {
   int64_t up_, left_;
 };
 
-void convolve(float* out, const Pixel& x, const float* kernel, int64_t size) {
-  over_channels(size, [=](auto v, int64_t n) {
-    using V = decltype(v);
-    V total = {};
-    for (int t = 0; t < 9; ++t)
-      total += load<V>(x.tap[t] + n) * load<V>(kernel + t * size + n);
-    store(out + n, total);
-  });
-}
-
-// The same for kPixels; see Surroundings::along.
-void convolve(float* out, const float* above, const float* here,
-              const float* below, const float* kernel, int64_t size) {
-  over_channels(size, [=](auto v, int64_t n) {
-    using V = decltype(v);
-    V total[kPixels] = {};
-    auto add = [&](const float* row, const float* k) {
-      V left = load<V>(k), middle = load<V>(k + size),
-        right = load<V>(k + 2 * size);
-      for (int p = 0; p < kPixels; ++p)
-        total[p] += load<V>(row + p * size) * left +
-                    load<V>(row + (p + 1) * size) * middle +
-                    load<V>(row + (p + 2) * size) * right;
-    };
-    add(above + n, kernel + n);
-    add(here + n, kernel + 3 * size + n);
-    add(below + n, kernel + 6 * size + n);
-    for (int p = 0; p < kPixels; ++p) store(out + p * size + n, total[p]);
-  });
-}
-
 // Adds a pixel's share of the gradient of a kernel; g is that of the output.
 void add_kernel_gradient(float* sum, const Pixel& x, const float* g,
                          int64_t size) {
@@ -248,81 +90,6 @@ void add_kernel_gradient(float* sum, const float* above, const float* here,
     add(sum + 3 * size + n, here + n);
     add(sum + 6 * size + n, below + n);
   });
-}
-
-// Sums over the pixels of an image, made by task and then added up.
-class Sums {
- public:
-  Sums(const Image& x, int64_t size)
-      : size_(size), sums_(size * x.batch * parts_of(x.height)) {}
-
-  float* of(const Task& task) { return sums_.data() + task.part * size_; }
-
-  // Those of all images, or of each of several `groups` of images.
-  void add_up(float* out, int64_t groups = 1) const {
-    int64_t of_group = sums_.size() / groups;
-    for (int64_t group = 0; group < groups; ++group, out += size_) {
-      const float* sum = sums_.data() + group * of_group;
-      std::copy_n(sum, size_, out);
-      for (int64_t begin = size_; begin < of_group; begin += size_)
-        for (int64_t n = 0; n < size_; ++n) out[n] += sum[begin + n];
-    }
-  }
-
- private:
-  int64_t size_;
-  std::vector<float> sums_;
-};
-
-// Products of two images that are summed over pixels are matrix products over
-// a tile of some inputs (channels of x) and outputs (of g), in registers.
-#ifdef __AVX512F__
-constexpr int kInputs = 8;
-#else
-constexpr int kInputs = 4;
-#endif
-constexpr int kVectors = 2;
-
-// sum[i, o] += x[p, i] g[p, o] over some pixels p, one after another in memory.
-template <int inputs, int vectors, typename V>
-inline void add_tile(float* sum, const float* x, const float* g, int64_t pixels,
-                     int64_t in, int64_t out) {
-  constexpr int64_t width = sizeof(V) / sizeof(float);
-  V total[inputs][vectors];
-  for (int i = 0; i < inputs; ++i)
-    for (int v = 0; v < vectors; ++v)
-      total[i][v] = load<V>(sum + i * out + v * width);
-  for (int64_t p = 0; p < pixels; ++p, x += in, g += out)
-    for (int v = 0; v < vectors; ++v) {
-      V right = load<V>(g + v * width);
-      for (int i = 0; i < inputs; ++i) total[i][v] += x[i] * right;
-    }
-  for (int i = 0; i < inputs; ++i)
-    for (int v = 0; v < vectors; ++v)
-      store(sum + i * out + v * width, total[i][v]);
-}
-
-template <int inputs>
-void add_inputs(float* sum, const float* x, const float* g, int64_t pixels,
-                int64_t in, int64_t out) {
-  constexpr int64_t step = kLanes * kVectors;
-  int64_t n = 0;
-  for (; n + step <= out; n += step)
-    add_tile<inputs, kVectors, Vector>(sum + n, x, g + n, pixels, in, out);
-  for (; n + kLanes <= out; n += kLanes)
-    add_tile<inputs, 1, Vector>(sum + n, x, g + n, pixels, in, out);
-  for (; n + 4 <= out; n += 4)
-    add_tile<inputs, 1, Short>(sum + n, x, g + n, pixels, in, out);
-  for (; n < out; ++n)
-    add_tile<inputs, 1, float>(sum + n, x, g + n, pixels, in, out);
-}
-
-void add_products(float* sum, const float* x, const float* g, int64_t pixels,
-                  int64_t in, int64_t out) {
-  int64_t i = 0;
-  for (; i + kInputs <= in; i += kInputs)
-    add_inputs<kInputs>(sum + i * out, x + i, g, pixels, in, out);
-  for (; i < in; ++i) add_inputs<1>(sum + i * out, x + i, g, pixels, in, out);
 }
 
 // What a row of g adds to the (taps, in, out) of a kernel of 1 or 3x3 taps.
@@ -376,27 +143,6 @@ void add_kernel_gradient_of_row(float* sum, const Surroundings& x,
       });
 }
 
-// The distribution function of the normal distribution, by the rational
-// approximation of erf that Eigen and XLA use, to float32's precision.
-inline float normal_cdf(float value) {
-  float x = value * 0.70710678f;
-  x = x < -4.f ? -4.f : x > 4.f ? 4.f : x;
-  float s = x * x;
-  float p = -2.72614225801306e-10f;
-  p = p * s + 2.77068142495902e-08f;
-  p = p * s - 2.10102402082508e-06f;
-  p = p * s - 5.69250639462346e-05f;
-  p = p * s - 7.34990630326855e-04f;
-  p = p * s - 2.95459980854025e-03f;
-  p = p * s - 1.60960333262415e-02f;
-  float q = -1.45660718464996e-05f;
-  q = q * s - 2.13374055278905e-04f;
-  q = q * s - 1.68282697438203e-03f;
-  q = q * s - 7.37332916720468e-03f;
-  q = q * s - 1.42647390514189e-02f;
-  return 0.5f + 0.5f * (x * p / q);
-}
-
 // exp(-x^2 / 2) / sqrt(2 pi): 2^n e^r, with the series of e^r for |r| < 0.35.
 inline float normal_density(float x) {
   float power = -0.5f * x * x;
@@ -415,11 +161,6 @@ inline float normal_density(float x) {
   float scale;
   std::memcpy(&scale, &bits, sizeof scale);
   return e * scale * 0.39894228f;
-}
-
-void gate(float* __restrict out, const float* __restrict a,
-          const float* __restrict b, int64_t size) {
-  for (int64_t c = 0; c < size; ++c) out[c] = a[c] * normal_cdf(a[c]) * b[c];
 }
 
 // The same, and its gradients with respect to a and b.
@@ -528,102 +269,84 @@ ffi::Error depthwise_gate_gradients(ffi::ThreadPool threads, Array x_,
   return ffi::Error::Success();
 }
 
-// Dense 3x3 convolutions: the sums of a tile, that is some columns of kBlock
-// outputs, are in registers. Rows are copied first, with a border of zeros and
-// kBlock channels at a time: the compiler knows how far apart pixels are.
-constexpr int kBlock = 16;
+// Dense 3x3 convolutions of few inputs and outputs: the sums of a tile, that is
+// some columns of all outputs, are in registers. Rows are copied first, with a
+// border of zeros, to where pixels are a distance apart that the compiler knows.
+constexpr int kFew = 16;
 #ifdef __AVX512F__
 constexpr int kTile = 16;
 #else
 constexpr int kTile = 4;
 #endif
 
-int64_t blocks_of(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
-
 // Rows of an image from `begin` to `end`, which may be outside of it.
 class PaddedRows {
  public:
   PaddedRows(const Image& x, int64_t image, int64_t begin, int64_t end)
       : begin_(begin),
-        size_(((x.width + kTile - 1) / kTile * kTile + 3) * kBlock),
-        blocks_(blocks_of(x.channels)),
-        data_(new float[(end - begin) * blocks_ * size_]) {
-    for (int64_t row = begin; row < end; ++row)
-      for (int64_t block = 0; block < blocks_; ++block) {
-        float* to = data_.get() + ((row - begin) * blocks_ + block) * size_;
-        bool inside = 0 <= row && row < x.height;
-        int64_t columns = inside ? x.width : 0;
-        int64_t first = block * kBlock;
-        int64_t size = std::min<int64_t>(kBlock, x.channels - first);
-        const float* from = inside ? x.at(image, row, 0) + first : nullptr;
-        float* pixel = std::fill_n(to, kBlock, 0.f);
-        for (int64_t c = 0; c < columns;
-             ++c, pixel += kBlock, from += x.channels)
-          std::copy_n(from, size, pixel);
-        std::fill(pixel, to + size_, 0.f);
-      }
+        size_(((x.width + kTile - 1) / kTile * kTile + 3) * kFew),
+        data_(new float[(end - begin) * size_]) {
+    for (int64_t row = begin; row < end; ++row) {
+      float* to = data_.get() + (row - begin) * size_;
+      bool inside = 0 <= row && row < x.height;
+      int64_t columns = inside ? x.width : 0;
+      const float* from = inside ? x.at(image, row, 0) : nullptr;
+      float* pixel = std::fill_n(to, kFew, 0.f);
+      for (int64_t c = 0; c < columns; ++c, pixel += kFew, from += x.channels)
+        std::copy_n(from, x.channels, pixel);
+      std::fill(pixel, to + size_, 0.f);
+    }
   }
 
-  const float* at(int64_t row, int64_t block, int64_t column) const {
-    return data_.get() + ((row - begin_) * blocks_ + block) * size_ +
-           (column + 1) * kBlock;
+  const float* at(int64_t row, int64_t column) const {
+    return data_.get() + (row - begin_) * size_ + (column + 1) * kFew;
   }
 
  private:
-  int64_t begin_, size_, blocks_;
+  int64_t begin_, size_;
   std::unique_ptr<float[]> data_;
 };
 
-// A tile from `column` on, (kTile, kBlock); kernel: (3, 3, in, kBlock).
-void convolve_tile(float* out, const PaddedRows& x, int64_t row, int64_t column,
-                   const float* kernel, int64_t in) {
-  constexpr int vectors = kBlock / kLanes;
+// A tile from `column` on, (kTile, kFew); kernel: (3, 3, in, kFew).
+void convolve_tile(float* out, const PaddedRows& x, int64_t row,
+                   int64_t column, const float* kernel, int64_t in) {
+  constexpr int vectors = kFew / kLanes;
   Vector total[kTile][vectors] = {};
-  for (int t = 0; t < 9; ++t)
-    for (int64_t first = 0; first < in; first += kBlock) {
-      const float* from =
-          x.at(row + t / 3 - 1, first / kBlock, column + t % 3 - 1);
-      int64_t size = std::min<int64_t>(kBlock, in - first);
-      for (int64_t i = 0; i < size; ++i, kernel += kBlock)
-        for (int v = 0; v < vectors; ++v) {
-          Vector weights = load<Vector>(kernel + v * kLanes);
-          for (int p = 0; p < kTile; ++p)
-            total[p][v] += from[p * kBlock + i] * weights;
-        }
-    }
+  for (int t = 0; t < 9; ++t) {
+    const float* from = x.at(row + t / 3 - 1, column + t % 3 - 1);
+    for (int64_t i = 0; i < in; ++i, kernel += kFew)
+      for (int v = 0; v < vectors; ++v) {
+        Vector weights = load<Vector>(kernel + v * kLanes);
+        for (int p = 0; p < kTile; ++p)
+          total[p][v] += from[p * kFew + i] * weights;
+      }
+  }
   std::memcpy(out, total, sizeof total);
-}
-
-// A kernel as (blocks of outputs, 3, 3, in, kBlock), zeros in the last block.
-std::vector<float> in_blocks(const Array& kernel, int64_t in, int64_t out) {
-  std::vector<float> result(blocks_of(out) * 9 * in * kBlock);
-  const float* from = kernel.typed_data();
-  for (int64_t n = 0; n < 9 * in; ++n)
-    for (int64_t o = 0; o < out; ++o)
-      result[(o / kBlock * 9 * in + n) * kBlock + o % kBlock] = *from++;
-  return result;
 }
 
 ffi::Error conv3x3(ffi::ThreadPool threads, Array x_, Array kernel_,
                    Result out_) {
   Image x = image_of(x_), out = image_of(out_);
-  std::vector<float> kernel = in_blocks(kernel_, x.channels, out.channels);
+  if (x.channels > kFew || out.channels > kFew)
+    return ffi::Error::InvalidArgument("conv3x3 has up to 16 channels");
+  std::vector<float> kernel(9 * x.channels * kFew);
+  for (int64_t n = 0; n < 9 * x.channels; ++n)
+    std::copy_n(kernel_.typed_data() + n * out.channels, out.channels,
+                kernel.data() + n * kFew);
   // Of the first pixel that is computed.
   int64_t up = (x.height - out.height) / 2, left = (x.width - out.width) / 2;
   by_rows(threads, out, [&](const Task& task) {
     PaddedRows rows(x, task.image, task.begin + up - 1, task.end + up + 1);
-    float tile[kTile * kBlock];
+    float tile[kTile * kFew];
     for (int64_t row = task.begin; row < task.end; ++row)
-      for (int64_t column = 0; column < out.width; column += kTile)
-        for (int64_t o = 0; o < out.channels; o += kBlock) {
-          convolve_tile(tile, rows, row + up, column + left,
-                        kernel.data() + o * 9 * x.channels, x.channels);
-          int64_t columns = std::min<int64_t>(kTile, out.width - column);
-          int64_t size = std::min<int64_t>(kBlock, out.channels - o);
-          for (int64_t p = 0; p < columns; ++p)
-            std::copy_n(tile + p * kBlock, size,
-                        out.at(task.image, row, column + p) + o);
-        }
+      for (int64_t column = 0; column < out.width; column += kTile) {
+        convolve_tile(tile, rows, row + up, column + left, kernel.data(),
+                      x.channels);
+        int64_t columns = std::min<int64_t>(kTile, out.width - column);
+        for (int64_t p = 0; p < columns; ++p)
+          std::copy_n(tile + p * kFew, out.channels,
+                      out.at(task.image, row, column + p));
+      }
   });
   return ffi::Error::Success();
 }
@@ -650,41 +373,6 @@ ffi::Error gram(ffi::ThreadPool threads, Array x_, Array g_, Result out) {
   });
   total.add_up(out->typed_data(), x.batch);
   return ffi::Error::Success();
-}
-
-constexpr float kEpsilon = 1e-5f;
-
-inline float sum_of(Vector v) {
-  float total = 0;
-  for (int i = 0; i < kLanes; ++i) total += v[i];
-  return total;
-}
-
-// Sums of f(V, n), an array of `count` vectors, over channels.
-template <int count, typename F>
-inline void sum_over_channels(float* totals, int64_t size, F f) {
-  Vector wide[count] = {};
-  std::fill_n(totals, count, 0.f);
-  int64_t n = 0;
-  for (; n + kLanes <= size; n += kLanes) f(wide, n);
-  for (; n < size; ++n) f(totals, n);
-  for (int i = 0; i < count; ++i) totals[i] += sum_of(wide[i]);
-}
-
-// The mean of a pixel's channels and 1 / their standard deviation.
-inline std::pair<float, float> moments(const float* x, int64_t size) {
-  float sum, squares;
-  sum_over_channels<1>(&sum, size, [=](auto* total, int64_t n) {
-    using V = std::remove_reference_t<decltype(*total)>;
-    total[0] += load<V>(x + n);
-  });
-  float mean = sum / size;
-  sum_over_channels<1>(&squares, size, [=](auto* total, int64_t n) {
-    using V = std::remove_reference_t<decltype(*total)>;
-    V centred = load<V>(x + n) - mean;
-    total[0] += centred * centred;
-  });
-  return {mean, 1 / std::sqrt(squares / size + kEpsilon)};
 }
 
 ffi::Error layer_norm(ffi::ThreadPool threads, Array x_, Array scale_,

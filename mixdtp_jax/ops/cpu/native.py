@@ -13,6 +13,8 @@ import functools
 import subprocess
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from mixdtp_jax.ops.cpu.build import cache_folder, compiled_library
@@ -22,9 +24,10 @@ _FUNCTIONS = (
   'DepthwiseGate', 'DepthwiseGateGradients',
   'Conv3x3', 'KernelGradient', 'Gram',
   'LayerNorm', 'LayerNormGradients',
+  'Conv3x3Inside', 'AttentionSums', 'Block',
 )  # fmt: skip
 
-# Up to this many channels `conv3x3` is faster than XLA in training.
+# The most channels that `conv3x3` takes and gives. With more, XLA is as fast.
 FEW_CHANNELS = 16
 
 
@@ -37,7 +40,7 @@ def registered() -> bool:
   except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
     output = getattr(error, 'stderr', None) or str(error)
     logging.warning(
-      'Computing without cpu_kernels.cc, several times slower on a CPU: %s. '
+      'Computing without native code, several times slower on a CPU: %s. '
       'Install a C++ compiler, or name one in CXX.',
       output.strip().partition('\n')[0],
     )
@@ -99,20 +102,17 @@ def depthwise_gate_gradients(
   return _call('DepthwiseGateGradients', results, x, kernel, g)
 
 
-def conv3x3(
-  x: jax.Array, kernel: jax.Array, *, inside: bool = False
-) -> jax.Array:
+def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Computes a dense 3x3 cross-correlation with zero padding 1.
 
   Args:
     x: (B, H, W, C).
-    kernel: (3, 3, C, D).
-    inside: leave out the border pixels, which lack neighbours.
+    kernel: (3, 3, C, D); C and D are at most FEW_CHANNELS.
 
   Returns:
-    (B, H, W, D), or with `inside` (B, H - 2, W - 2, D).
+    (B, H, W, D).
   """
-  return _call('Conv3x3', _image(x, kernel.shape[3], inside), x, kernel)
+  return _call('Conv3x3', _image(x, kernel.shape[3]), x, kernel)
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
@@ -160,6 +160,47 @@ def layer_norm_gradients(
   return _call('LayerNormGradients', results, x, scale, g)
 
 
+def conv3x3_inside(
+  x: jax.Array,
+  kernel: jax.Array,
+  bias: jax.Array | None,
+  added: jax.Array | None,
+  bounds: jax.Array | None,
+  trim: int,
+  relu: bool,
+) -> jax.Array:
+  """Computes `ops.windows.conv3x3`, for any number of channels."""
+  empty = jnp.zeros(0, x.dtype)
+  return _call(
+    'Conv3x3Inside',
+    _image(x, kernel.shape[3], inside=True),
+    x,
+    kernel,
+    empty if bias is None else bias,
+    empty.reshape(0, 0, 0, 0) if added is None else added,
+    jnp.zeros(4, jnp.int32) if bounds is None else bounds,
+    relu=np.int64(relu),
+    trim=np.int64(-1 if bounds is None else trim),
+  )
+
+
+def attention_sums(x: jax.Array, bounds: jax.Array, *weights) -> jax.Array:
+  """Computes `ops.windows.attention_sums` from its weights in their order."""
+  channels = x.shape[3]
+  shape = x.shape[0], channels * (channels + 2)
+  result = jax.ShapeDtypeStruct(shape, x.dtype)
+  return _call('AttentionSums', result, x, bounds, *weights)
+
+
+def block(
+  x: jax.Array, bounds: jax.Array, mix: jax.Array, *weights
+) -> jax.Array:
+  """Computes `ops.windows.block` from its weights in their order."""
+  b, h, w, channels = x.shape
+  result = jax.ShapeDtypeStruct((b, h - 4, w - 4, channels), x.dtype)
+  return _call('Block', result, x, bounds, mix, *weights)
+
+
 def flops(target: str, size: int) -> int:
   """Returns the operations of a kernel, as `count_flops` counts.
 
@@ -177,15 +218,15 @@ def flops(target: str, size: int) -> int:
   return 2 * taps.get(target, 0) * size
 
 
-def _call(name, results, *arguments):
-  return jax.ffi.ffi_call(_target(name), results)(*arguments)
+def _call(name, results, *arguments, **attributes):
+  return jax.ffi.ffi_call(_target(name), results)(*arguments, **attributes)
 
 
 def _like(x):
   return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _image(x, channels, inside):
+def _image(x, channels, inside=False):
   b, h, w, _ = x.shape
   less = 2 if inside else 0
   return jax.ShapeDtypeStruct((b, h - less, w - less, channels), x.dtype)

@@ -1,0 +1,527 @@
+// The parts of a network for windows of an image: results have a border less
+// than what they are computed from, so that no window needs its neighbours.
+//
+// `bounds` are the first row, the end of the rows, the first column and the end
+// of the columns of a window that lie in the image. Results have no meaning
+// outside of it, where they are not said to be zero.
+//
+// native.py says what each function computes.
+
+#include "kernels.h"
+
+namespace {
+
+using Numbers = ffi::Buffer<ffi::S32>;
+
+// The part of an array that lies in the image.
+struct Existing {
+  int64_t top, bottom, left, right;
+
+  // `trim`: rows and columns that the array has less than the window, each side.
+  Existing(const Numbers& bounds, int64_t trim) {
+    const int32_t* b = bounds.typed_data();
+    top = b[0] - trim, bottom = b[1] - trim;
+    left = b[2] - trim, right = b[3] - trim;
+  }
+
+  bool row(int64_t row) const { return top <= row && row < bottom; }
+  bool column(int64_t column) const { return left <= column && column < right; }
+};
+
+// Dense 3x3 convolutions by Winograd's F(2x2, 3x3) (arXiv:1509.09308): patches
+// of 4x4 pixels and kernels are transformed, which makes the convolution a
+// product for each of 16 points, of 2.25 times less operations; its results are
+// transformed back to 2x2 pixels.
+constexpr int kBlock = 16;  // channels
+constexpr int kPoints = 16;
+#ifdef __AVX512F__
+constexpr int kPatches = 8;  // at once, side by side
+#else
+constexpr int kPatches = 4;
+#endif
+constexpr int kColumns = 2 * kPatches;
+constexpr int kParts = kBlock / kLanes;  // vectors of a block
+
+int64_t blocks_of(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
+
+// Rows of an image, a block of channels after the other; zeros below and to the
+// right of it.
+class BlockedRows {
+ public:
+  BlockedRows(const Image& x, int64_t image, int64_t begin, int64_t end)
+      : begin_(begin),
+        size_((x.width + kColumns + 2) * kBlock),
+        blocks_(blocks_of(x.channels)),
+        data_(new float[(end - begin) * blocks_ * size_]) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t block = 0; block < blocks_; ++block) {
+        float* to = data_.get() + ((row - begin) * blocks_ + block) * size_;
+        int64_t columns = row < x.height ? x.width : 0;
+        int64_t first = block * kBlock;
+        int64_t size = std::min<int64_t>(kBlock, x.channels - first);
+        const float* from = x.data;
+        if (columns) from = x.at(image, row, 0) + first;
+        float* pixel = to;
+        for (int64_t c = 0; c < columns;
+             ++c, pixel += kBlock, from += x.channels)
+          if (size == kBlock)
+            std::copy_n(from, kBlock, pixel);
+          else
+            std::copy_n(from, size, pixel);
+        std::fill(pixel, to + size_, 0.f);
+      }
+  }
+
+  const float* at(int64_t row, int64_t block, int64_t column) const {
+    return data_.get() + ((row - begin_) * blocks_ + block) * size_ +
+           column * kBlock;
+  }
+
+ private:
+  int64_t begin_, size_, blocks_;
+  std::unique_ptr<float[]> data_;
+};
+
+// Between the points of a transformed kernel: not a power of two, by which
+// caches would lose them.
+int64_t point_of(int64_t in) { return (in + 1) * kBlock; }
+
+// A kernel (3, 3, in, out) as (blocks of outputs, kPoints, in, kBlock).
+std::vector<float> transformed_kernel(const Array& kernel, int64_t in,
+                                      int64_t out) {
+  int64_t point = point_of(in);
+  std::vector<float> result(blocks_of(out) * kPoints * point);
+  for (int64_t i = 0; i < in; ++i)
+    for (int64_t o = 0; o < out; o += kBlock) {
+      int64_t size = std::min<int64_t>(kBlock, out - o);
+      const float* from = kernel.typed_data() + i * out + o;
+      float* to = result.data() + o * point + i * kBlock;
+      over_channels(size, [=](auto v, int64_t n) {
+        using V = decltype(v);
+        V rows[4][3];
+        for (int c = 0; c < 3; ++c) {
+          V g[3];
+          for (int r = 0; r < 3; ++r)
+            g[r] = load<V>(from + (3 * r + c) * in * out + n);
+          rows[0][c] = g[0], rows[3][c] = g[2];
+          rows[1][c] = 0.5f * (g[0] + g[1] + g[2]);
+          rows[2][c] = 0.5f * (g[0] - g[1] + g[2]);
+        }
+        for (int r = 0; r < 4; ++r) {
+          const V* g = rows[r];
+          float* at = to + 4 * r * point + n;
+          store(at, g[0]);
+          store(at + point, 0.5f * (g[0] + g[1] + g[2]));
+          store(at + 2 * point, 0.5f * (g[0] - g[1] + g[2]));
+          store(at + 3 * point, g[2]);
+        }
+      });
+    }
+  return result;
+}
+
+// kPatches patches of 4x4 pixels side by side, the first of them at `from` and
+// rows a distance apart, to points a distance apart.
+inline void transform_patches(float* to, int64_t point, const float* from,
+                              int64_t row) {
+  for (int v = 0; v < kParts; ++v, to += kLanes, from += kLanes) {
+    auto column = [=](int c, Vector* t) {
+      const float* at = from + c * kBlock;
+      Vector d[4];
+      for (int r = 0; r < 4; ++r) d[r] = load<Vector>(at + r * row);
+      t[0] = d[0] - d[2], t[1] = d[1] + d[2];
+      t[2] = d[2] - d[1], t[3] = d[1] - d[3];
+    };
+    Vector t[4][4];  // columns of the patch
+    column(0, t[0]), column(1, t[1]);
+    for (int p = 0; p < kPatches; ++p) {
+      column(2 * p + 2, t[2]), column(2 * p + 3, t[3]);
+      for (int r = 0; r < 4; ++r) {
+        float* at = to + 4 * r * point + p * kBlock;
+        store(at, t[0][r] - t[2][r]);
+        store(at + point, t[1][r] + t[2][r]);
+        store(at + 2 * point, t[2][r] - t[1][r]);
+        store(at + 3 * point, t[1][r] - t[3][r]);
+        t[0][r] = t[2][r], t[1][r] = t[3][r];
+      }
+    }
+  }
+}
+
+// One point of kPatches patches, (in blocks, kPatches, kBlock), times its part
+// of the kernel, (in, kBlock).
+inline void multiply_point(float* to, const float* patches, const float* kernel,
+                           int64_t in) {
+  Vector total[kPatches][kParts] = {};
+  for (int64_t first = 0; first < in;
+       first += kBlock, patches += kPatches * kBlock) {
+    int64_t size = std::min<int64_t>(kBlock, in - first);
+    for (int64_t i = 0; i < size; ++i, kernel += kBlock)
+      for (int v = 0; v < kParts; ++v) {
+        Vector weights = load<Vector>(kernel + v * kLanes);
+        for (int p = 0; p < kPatches; ++p)
+          total[p][v] += patches[p * kBlock + i] * weights;
+      }
+  }
+  std::memcpy(to, total, sizeof total);
+}
+
+// The points of a patch, a distance apart, to its 2x2 results of kBlock each.
+inline void transform_back(float* to, const float* from, int64_t point) {
+  for (int v = 0; v < kParts; ++v, to += kLanes, from += kLanes) {
+    Vector s[2][4];
+    for (int c = 0; c < 4; ++c) {
+      Vector m[4];
+      for (int r = 0; r < 4; ++r) m[r] = load<Vector>(from + (4 * r + c) * point);
+      s[0][c] = m[0] + m[1] + m[2], s[1][c] = m[1] - m[2] - m[3];
+    }
+    for (int r = 0; r < 2; ++r) {
+      store(to + 2 * r * kBlock, s[r][0] + s[r][1] + s[r][2]);
+      store(to + (2 * r + 1) * kBlock, s[r][1] - s[r][2] - s[r][3]);
+    }
+  }
+}
+
+// What becomes of a convolution's results; pointers may be null.
+struct Finish {
+  const float* bias;
+  bool relu;
+  const Image* added;  // cropped to the results; after it comes a second relu
+  const Existing* existing;  // the results outside become 0
+
+  // Some of the channels of a pixel, from `first` on.
+  template <typename V>
+  void some(float* out, const float* value, const float* more,
+            int64_t first) const {
+    V sum = load<V>(value);
+    if (bias) sum += load<V>(bias + first);
+    if (relu) sum = sum > 0 ? sum : V{};
+    if (more) sum += load<V>(more + first);
+    if (relu && more) sum = sum > 0 ? sum : V{};
+    store(out + first, sum);
+  }
+
+  // A pixel's channels from `first` on: a block, or those that are left.
+  void operator()(const Image& out, const float* value, int64_t row,
+                  int64_t column, int64_t first) const {
+    float* to = out.at(0, row, column);
+    int64_t size = std::min<int64_t>(kBlock, out.channels - first);
+    if (existing && !(existing->row(row) && existing->column(column))) {
+      std::fill_n(to + first, size, 0.f);
+      return;
+    }
+    const float* more = nullptr;
+    if (added) {
+      int64_t crop = (added->height - out.height) / 2;
+      more = added->at(0, row + crop, column + crop);
+    }
+    if (size == kBlock)
+      for (int n = 0; n < kBlock; n += kLanes)
+        some<Vector>(to, value + n, more, first + n);
+    else
+      for (int n = 0; n < size; ++n)
+        some<float>(to, value + n, more, first + n);
+  }
+};
+
+ffi::Error conv3x3_inside(ffi::ThreadPool threads, Array x_, Array kernel_,
+                          Array bias, Array added_, Numbers bounds, Result out_,
+                          int64_t relu, int64_t trim) {
+  Image x = image_of(x_), out = image_of(out_);
+  std::vector<float> kernel = transformed_kernel(kernel_, x.channels, out.channels);
+  Image added = added_.element_count() ? image_of(added_) : Image{};
+  Existing existing(bounds, trim);
+  Finish finish = {bias.element_count() ? bias.typed_data() : nullptr,
+                   relu != 0, added.data ? &added : nullptr,
+                   trim >= 0 ? &existing : nullptr};
+  int64_t blocks = blocks_of(x.channels);
+  by_rows(threads, out, [&](const Task& task) {
+    int64_t height = (task.end - task.begin + 1) / 2 * 2;
+    BlockedRows rows(x, task.image, task.begin, task.begin + height + 2);
+    int64_t row_step = rows.at(task.begin + 1, 0, 0) - rows.at(task.begin, 0, 0);
+    int64_t point = blocks * kPatches * kBlock;
+    std::unique_ptr<float[]> patches(new float[kPoints * point]);
+    float sums[kPoints * kPatches * kBlock], values[4 * kBlock];
+    for (int64_t row = task.begin; row < task.end; row += 2)
+      for (int64_t column = 0; column < out.width; column += kColumns) {
+        for (int64_t b = 0; b < blocks; ++b)
+          transform_patches(patches.get() + b * kPatches * kBlock, point,
+                            rows.at(row, b, column), row_step);
+        for (int64_t o = 0; o < out.channels; o += kBlock) {
+          for (int n = 0; n < kPoints; ++n)
+            multiply_point(sums + n * kPatches * kBlock,
+                           patches.get() + n * point,
+                           kernel.data() + (o + n) * point_of(x.channels),
+                           x.channels);
+          for (int p = 0; p < kPatches; ++p) {
+            transform_back(values, sums + p * kBlock, kPatches * kBlock);
+            for (int n = 0; n < 4; ++n) {
+              int64_t r = row + n / 2, c = column + 2 * p + n % 2;
+              if (r < task.end && c < out.width)
+                finish(out, values + n * kBlock, r, c, o);
+            }
+          }
+        }
+      }
+  });
+  return ffi::Error::Success();
+}
+
+// out[p, o] (+)= a[p, i] w[i, o], in tiles of some pixels and outputs.
+template <int pixels, int vectors, typename V>
+inline void product_tile(float* out, const float* a, const float* w, int64_t in,
+                         int64_t outs, bool add) {
+  constexpr int64_t width = sizeof(V) / sizeof(float);
+  V total[pixels][vectors];
+  for (int p = 0; p < pixels; ++p)
+    for (int v = 0; v < vectors; ++v)
+      total[p][v] = add ? load<V>(out + p * outs + v * width) : V{};
+  for (int64_t i = 0; i < in; ++i, w += outs)
+    for (int v = 0; v < vectors; ++v) {
+      V weights = load<V>(w + v * width);
+      for (int p = 0; p < pixels; ++p) total[p][v] += a[p * in + i] * weights;
+    }
+  for (int p = 0; p < pixels; ++p)
+    for (int v = 0; v < vectors; ++v)
+      store(out + p * outs + v * width, total[p][v]);
+}
+
+template <int vectors, typename V>
+void product_columns(float* out, const float* a, const float* w, int64_t pixels,
+                     int64_t in, int64_t outs, bool add) {
+  int64_t p = 0;
+  for (; p + kPatches <= pixels; p += kPatches)
+    product_tile<kPatches, vectors, V>(out + p * outs, a + p * in, w, in, outs,
+                                       add);
+  for (; p < pixels; ++p)
+    product_tile<1, vectors, V>(out + p * outs, a + p * in, w, in, outs, add);
+}
+
+void product(float* out, const float* a, const float* w, int64_t pixels,
+             int64_t in, int64_t outs, bool add = false) {
+  int64_t n = 0;
+  for (; n + 2 * kLanes <= outs; n += 2 * kLanes)
+    product_columns<2, Vector>(out + n, a, w + n, pixels, in, outs, add);
+  for (; n + kLanes <= outs; n += kLanes)
+    product_columns<1, Vector>(out + n, a, w + n, pixels, in, outs, add);
+  for (; n + 4 <= outs; n += 4)
+    product_columns<1, Short>(out + n, a, w + n, pixels, in, outs, add);
+  for (; n < outs; ++n)
+    product_columns<1, float>(out + n, a, w + n, pixels, in, outs, add);
+}
+
+// The weights of a layer norm.
+struct Norm {
+  const float *scale, *bias;
+};
+
+inline float total_of(Vector v) {
+  Short parts[kLanes / 4];
+  std::memcpy(parts, &v, sizeof v);
+  for (int i = 1; i < kLanes / 4; ++i) parts[0] += parts[i];
+  return parts[0][0] + parts[0][1] + (parts[0][2] + parts[0][3]);
+}
+
+// The sum over channels of f(values) of a pixel, in vectors and then one by one.
+template <typename F>
+inline float sum_over(const float* x, int64_t size, F f) {
+  Vector wide = {};
+  float rest = 0;
+  int64_t n = 0;
+  for (; n + kLanes <= size; n += kLanes) wide += f(load<Vector>(x + n));
+  for (; n < size; ++n) rest += f(x[n]);
+  return total_of(wide) + rest;
+}
+
+// A row of pixels normalised; zero where it is not in the image.
+void normalise_row(float* to, const float* from, int64_t pixels, int64_t size,
+                   Norm norm, const Existing& existing, int64_t row) {
+  int64_t first = std::clamp<int64_t>(existing.left, 0, pixels);
+  int64_t last = std::clamp<int64_t>(existing.right, first, pixels);
+  if (!existing.row(row)) last = first;
+  std::fill(to, to + first * size, 0.f);
+  std::fill(to + last * size, to + pixels * size, 0.f);
+  for (int64_t p = first; p < last; ++p) {
+    const float* in = from + p * size;
+    float* out = to + p * size;
+    float mean = sum_over(in, size, [](auto v) { return v; }) / size;
+    float squares = sum_over(in, size, [=](auto v) {
+      return (v - mean) * (v - mean);
+    });
+    float inverse = 1 / std::sqrt(squares / size + kEpsilon);
+    over_channels(size, [=](auto v, int64_t n) {
+      using V = decltype(v);
+      V normal = (load<V>(in + n) - mean) * inverse;
+      store(out + n, normal * load<V>(norm.scale + n) + load<V>(norm.bias + n));
+    });
+  }
+}
+
+// gelu(a) * b as `gate`, with vectors for the last channels too.
+void gate_in_vectors(float* out, const float* a, const float* b, int64_t size) {
+  over_channels(size, [=](auto v, int64_t n) {
+    using V = decltype(v);
+    V value = load<V>(a + n), x = value * 0.70710678f;
+    x = x < -4.f ? V{} - 4.f : x;
+    x = x > 4.f ? V{} + 4.f : x;
+    V s = x * x;
+    V p = s * -2.72614225801306e-10f + 2.77068142495902e-08f;
+    p = p * s - 2.10102402082508e-06f;
+    p = p * s - 5.69250639462346e-05f;
+    p = p * s - 7.34990630326855e-04f;
+    p = p * s - 2.95459980854025e-03f;
+    p = p * s - 1.60960333262415e-02f;
+    V q = s * -1.45660718464996e-05f - 2.13374055278905e-04f;
+    q = q * s - 1.68282697438203e-03f;
+    q = q * s - 7.37332916720468e-03f;
+    q = q * s - 1.42647390514189e-02f;
+    store(out + n, value * (0.5f + 0.5f * (x * p / q)) * load<V>(b + n));
+  });
+}
+
+// Calls some(p, count) for pixels of a row: kPixels of them at first, then one.
+template <typename F>
+void by_pixels(int64_t pixels, F f) {
+  int64_t p = 0;
+  for (; p + kPixels <= pixels; p += kPixels) f(p, kPixels);
+  for (; p < pixels; ++p) f(p, 1);
+}
+
+// Three rows, of which the oldest is overwritten by the newest.
+class Rows {
+ public:
+  explicit Rows(int64_t size) : size_(size), data_(new float[3 * size]) {}
+  float* operator[](int64_t row) { return data_.get() + row % 3 * size_; }
+
+ private:
+  int64_t size_;
+  std::unique_ptr<float[]> data_;
+};
+
+// The depthwise convolution at a pixel, or at kPixels: that in the middle of
+// rows `row` - 1 to `row` + 1 and columns p to p + 2.
+void convolve_at(float* out, Rows& rows, int64_t row, int64_t p, int64_t pixels,
+                 const float* kernel, int64_t size) {
+  const float* from[3];
+  for (int r = 0; r < 3; ++r) from[r] = rows[row + r - 1] + p * size;
+  if (pixels == kPixels) {
+    convolve(out, from[0], from[1], from[2], kernel, size);
+    return;
+  }
+  Pixel around;
+  for (int t = 0; t < 9; ++t) around.tap[t] = from[t / 3] + t % 3 * size;
+  convolve(out, around, kernel, size);
+}
+
+// Rows of a task: those above and below it are computed once more.
+constexpr int64_t kStrip = 32;
+
+ffi::Error attention_sums(ffi::ThreadPool threads, Array x_, Numbers bounds,
+                          Array scale, Array bias, Array q_, Array q_depthwise,
+                          Array k_, Array k_depthwise, Result out_) {
+  Image x = image_of(x_);
+  int64_t size = x.channels, width = x.width - 2;
+  Existing existing(bounds, 0);
+  int64_t first = std::clamp<int64_t>(existing.left - 1, 0, width);
+  int64_t last = std::clamp<int64_t>(existing.right - 1, first, width);
+  Norm norm = {scale.typed_data(), bias.typed_data()};
+  Image core = {nullptr, x.batch, x.height - 2, width, size};
+  Sums total(core, size * (size + 2), kStrip);
+  by_rows(threads, core, [&](const Task& task) {
+    Rows q(x.width * size), k(x.width * size);
+    std::vector<float> normal(x.width * size), q_row(width * size),
+        k_row(width * size);
+    float* sum = total.of(task);
+    for (int64_t row = task.begin; row < task.end + 2; ++row) {
+      normalise_row(normal.data(), x.at(task.image, row, 0), x.width, size,
+                    norm, existing, row);
+      product(q[row], normal.data(), q_.typed_data(), x.width, size, size);
+      product(k[row], normal.data(), k_.typed_data(), x.width, size, size);
+      if (row < task.begin + 2 || !existing.row(row - 1)) continue;
+      by_pixels(width, [&](int64_t p, int64_t pixels) {
+        convolve_at(&q_row[p * size], q, row - 1, p, pixels,
+                    q_depthwise.typed_data(), size);
+        convolve_at(&k_row[p * size], k, row - 1, p, pixels,
+                    k_depthwise.typed_data(), size);
+      });
+      add_products(sum, &q_row[first * size], &k_row[first * size],
+                   last - first, size, size);
+      float* squares = sum + size * size;
+      for (int64_t n = first * size; n < last * size; n += size)
+        for (int64_t c = 0; c < size; ++c) {
+          squares[c] += q_row[n + c] * q_row[n + c];
+          squares[size + c] += k_row[n + c] * k_row[n + c];
+        }
+    }
+  }, kStrip);
+  total.add_up(out_->typed_data(), x.batch);
+  return ffi::Error::Success();
+}
+
+ffi::Error block(ffi::ThreadPool threads, Array x_, Numbers bounds, Array mix,
+                 Array scale, Array bias, Array v_, Array v_depthwise,
+                 Array scale_2, Array bias_2, Array widen, Array depthwise,
+                 Array narrow, Result out_) {
+  Image x = image_of(x_), out = image_of(out_);
+  int64_t size = x.channels, hidden = widen.dimensions()[1];
+  Existing existing(bounds, 0), existing_2(bounds, 1);
+  Norm norm = {scale.typed_data(), bias.typed_data()};
+  Norm norm_2 = {scale_2.typed_data(), bias_2.typed_data()};
+  int64_t width = x.width - 2;
+  by_rows(threads, out, [&](const Task& task) {
+    Rows value(x.width * size), mixed(width * size), wide(width * hidden);
+    std::vector<float> normal(x.width * size), taken(width * size);
+    std::vector<float> both(kPixels * hidden), gated(out.width * hidden / 2);
+    int64_t next = task.begin;  // row of `value`
+    for (int64_t row = task.begin + 1; row < task.end + 3; ++row) {
+      for (; next <= row + 1; ++next) {
+        normalise_row(normal.data(), x.at(task.image, next, 0), x.width, size,
+                      norm, existing, next);
+        product(value[next], normal.data(), v_.typed_data(), x.width, size,
+                size);
+      }
+      by_pixels(width, [&](int64_t p, int64_t pixels) {
+        convolve_at(&taken[p * size], value, row, p, pixels,
+                    v_depthwise.typed_data(), size);
+      });
+      std::copy_n(x.at(task.image, row, 1), width * size, mixed[row]);
+      product(mixed[row], taken.data(), mix.typed_data(), width, size, size,
+              true);
+      normalise_row(normal.data(), mixed[row], width, size, norm_2, existing_2,
+                    row - 1);
+      product(wide[row], normal.data(), widen.typed_data(), width, size,
+              hidden);
+      if (row < task.begin + 3) continue;
+      by_pixels(out.width, [&](int64_t p, int64_t pixels) {
+        convolve_at(both.data(), wide, row - 1, p, pixels,
+                    depthwise.typed_data(), hidden);
+        for (int64_t n = 0; n < pixels; ++n) {
+          const float* a = &both[n * hidden];
+          gate_in_vectors(&gated[(p + n) * hidden / 2], a, a + hidden / 2,
+                          hidden / 2);
+        }
+      });
+      float* to = out.at(task.image, row - 3, 0);
+      std::copy_n(mixed[row - 1] + size, out.width * size, to);
+      product(to, gated.data(), narrow.typed_data(), out.width, hidden / 2,
+              size, true);
+    }
+  }, kStrip);
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+#define ARG .Arg<Array>()
+#define NUMBERS .Arg<Numbers>()
+#define RET .Ret<Array>()
+#define HANDLER(name, function, binding) \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(         \
+      name, function, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() binding)
+
+HANDLER(Conv3x3Inside, conv3x3_inside,
+        ARG ARG ARG ARG NUMBERS RET.Attr<int64_t>("relu").Attr<int64_t>("trim"));
+HANDLER(AttentionSums, attention_sums,
+        ARG NUMBERS ARG ARG ARG ARG ARG ARG RET);
+HANDLER(Block, block,
+        ARG NUMBERS ARG ARG ARG ARG ARG ARG ARG ARG ARG ARG RET);

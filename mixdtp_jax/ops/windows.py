@@ -1,0 +1,179 @@
+"""Parts of the network for windows of an image, in the form that is fast.
+
+A window holds some pixels of an image and those around them: results have a
+border less than it and need no padding. Pixels of a window that lie outside the
+image are zero. `bounds` (4,) int32 are the first row, the row after the last,
+the first column and the column after the last of the window that lie inside.
+What is computed for pixels outside has no meaning, unless it is said to be
+zero. Nothing here has a gradient: only restoration/ uses it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mixdtp_jax.ops import choice, dense
+from mixdtp_jax.ops.cpu import native
+from mixdtp_jax.ops.depthwise import shifted_sum
+from mixdtp_jax.ops.feed_forward import feed_forward_inside
+
+# Numbers of the largest kernel that native code is used for: as many as a
+# core's own cache holds. XLA is as fast for larger ones.
+_NATIVE_KERNEL = 300_000
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+def exists(bounds: jax.Array, x: jax.Array, trim: int = 0) -> jax.Array:
+  """Returns 1 where a pixel lies in the image, else 0: (1, H, W, 1).
+
+  Args:
+    bounds: of the window.
+    x: (B, H, W, C), whose dtype the result has.
+    trim: pixels that `x` has less than the window on each side.
+  """
+  rows, columns = (trim + jnp.arange(size) for size in x.shape[1:3])
+  top, bottom, left, right = bounds
+  rows = (rows >= top) & (rows < bottom)
+  columns = (columns >= left) & (columns < right)
+  return (rows[:, None] & columns)[None, :, :, None].astype(x.dtype)
+
+
+def conv3x3(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  bias: jax.Array | None = None,
+  relu: bool = False,
+  added: jax.Array | None = None,
+  bounds: jax.Array | None = None,
+  trim: int = 0,
+) -> jax.Array:
+  """Computes a 3x3 cross-correlation, and what often follows it.
+
+  Args:
+    x: (B, H + 2, W + 2, C).
+    kernel: (3, 3, C, D).
+    bias: (D,), is added.
+    relu: whether negative numbers become 0.
+    added: (B, H + 2n, W + 2n, D), whose middle is added; `relu` follows again.
+    bounds: of the window. The result is 0 outside the image.
+    trim: pixels that the result has less than the window on each side.
+
+  Returns:
+    (B, H, W, D).
+  """
+
+  def by_xla(x, kernel):
+    x = dense.grouped_conv3x3(x, kernel, groups=1, inside=True)
+    if bias is not None:
+      x += bias.astype(x.dtype)
+    after = jax.nn.relu if relu else lambda x: x
+    x = after(x)
+    if added is not None:
+      x = after(x + middle(added, (added.shape[1] - x.shape[1]) // 2))
+    return x if bounds is None else x * exists(bounds, x, trim)
+
+  def on_cpu(x, kernel):
+    if kernel.size > _NATIVE_KERNEL or not choice.usable(x.dtype):
+      return by_xla(x, kernel)
+    return native.conv3x3_inside(x, kernel, bias, added, bounds, trim, relu)
+
+  return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
+
+
+def middle(x: jax.Array, less: int) -> jax.Array:
+  """Returns (B, H - 2n, W - 2n, C) of (B, H, W, C), without n border pixels."""
+  return x[:, less : x.shape[1] - less, less : x.shape[2] - less]
+
+
+def attention_sums(
+  x: jax.Array, bounds: jax.Array, norm: Pair, q: Pair, k: Pair
+) -> jax.Array:
+  """Sums what attention needs to know of all pixels of the image.
+
+  Args:
+    x: (1, H + 2, W + 2, C).
+    bounds: of the window.
+    norm: scale and bias of the layer norm, (C,).
+    q: kernels of the 1x1, (C, C), and of the depthwise convolution,
+      (3, 3, 1, C).
+    k: the same.
+
+  Returns:
+    (1, C * (C + 2)): the products of q and k, (C, C), the squares of q, (C,),
+    and those of k, summed over the (H, W) pixels in the middle that exist.
+  """
+
+  def by_xla(x):
+    normal = dense.layer_norm(x, *norm) * exists(bounds, x)
+    images = (_depthwise(normal, *kernels) for kernels in (q, k))
+    first, second = (image * exists(bounds, image, 1) for image in images)
+    squares = (dense.sum_of_squares(image) for image in (first, second))
+    gram = dense.gram(first, second).reshape(1, -1)
+    return jnp.concatenate([gram, *squares], axis=1)
+
+  def on_cpu(x):
+    if q[0].size > _NATIVE_KERNEL or not choice.usable(x.dtype):
+      return by_xla(x)
+    return native.attention_sums(x, bounds, *norm, *q, *k)
+
+  return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+
+
+def block(
+  x: jax.Array,
+  bounds: jax.Array,
+  mix: jax.Array,
+  norm1: Pair,
+  v: Pair,
+  norm2: Pair,
+  feed_forward: tuple[jax.Array, jax.Array, jax.Array],
+) -> jax.Array:
+  """Applies a transformer block whose attention is known.
+
+  Args:
+    x: (1, H + 4, W + 4, C).
+    bounds: of the window.
+    mix: (C, C), attention and projection as one matrix.
+    norm1: scale and bias of the layer norm before the attention, (C,).
+    v: kernels as of `attention_sums`.
+    norm2: scale and bias of the layer norm before the feed-forward.
+    feed_forward: kernels as of `ops.feed_forward.feed_forward`.
+
+  Returns:
+    (1, H, W, C).
+  """
+
+  def by_xla(x):
+    # A bias of the layer norm must not replace the zeros around the image,
+    # which are the depthwise convolution's padding.
+    normal = dense.layer_norm(x, *norm1) * exists(bounds, x)
+    mixed = dense.mix_channels(_depthwise(normal, *v), mix[None])
+    x = middle(x, 1) + mixed
+    normal = dense.layer_norm(x, *norm2) * exists(bounds, x, 1)
+    return middle(x, 1) + feed_forward_inside(normal, *feed_forward)
+
+  def on_cpu(x):
+    if feed_forward[0].size > _NATIVE_KERNEL or not choice.usable(x.dtype):
+      return by_xla(x)
+    return native.block(x, bounds, mix, *norm1, *v, *norm2, *feed_forward)
+
+  return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+
+
+def _depthwise(x, pointwise, kernel):
+  """Applies a 1x1 and then a depthwise convolution without padding."""
+  x = dense.conv1x1(x, pointwise)
+
+  def on_cpu(x, kernel):
+    if choice.usable(x.dtype):
+      return native.depthwise(x, kernel, inside=True)
+    return shifted_sum(x, kernel)
+
+  def by_xla(x, kernel):
+    return dense.grouped_conv3x3(x, kernel, groups=x.shape[-1], inside=True)
+
+  return lax.platform_dependent(
+    x, kernel, cpu=on_cpu, cuda=shifted_sum, rocm=shifted_sum, default=by_xla
+  )

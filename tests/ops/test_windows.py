@@ -1,0 +1,105 @@
+"""Functions of windows: native code beside XLA, and windows beside images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixdtp_jax.ops import choice, dense, windows
+from mixdtp_jax.ops.cpu import native
+
+
+def random(seed, *shape):
+  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, 'f'))
+
+
+def both(function, *arguments):
+  """What XLA and the native code compute."""
+  if not native.registered():
+    pytest.skip('there is no C++ compiler')
+  found = []
+  for usable in (False, True):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(choice, 'usable', lambda _, usable=usable: usable)
+      found.append(np.asarray(jax.jit(function)(*arguments)))
+  return found
+
+
+def close(actual, expected):
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(actual / scale, expected / scale, atol=2e-6)
+
+
+# Windows in the middle of an image, at its corners, and around all of it.
+BOUNDS = [(0, 99, 0, 99), (2, 99, 3, 99), (-5, 9, -5, 8), (4, 7, 3, 4)]
+
+
+@pytest.mark.parametrize('size', [(3, 3), (4, 5), (13, 12), (12, 39)])
+@pytest.mark.parametrize(
+  ('inputs', 'outputs'), [(3, 16), (6, 16), (16, 3), (32, 64), (17, 35), (1, 1)]
+)
+def test_dense_convolution(size, inputs, outputs):
+  x, kernel = random(0, 1, *size, inputs), random(1, 3, 3, inputs, outputs)
+  xla, compiled = both(windows.conv3x3, x, kernel)
+  whole = dense._xla_conv3x3(x, kernel)[:, 1:-1, 1:-1]
+  close(xla, whole)
+  close(compiled, whole)
+
+
+@pytest.mark.parametrize('bounds', BOUNDS)
+@pytest.mark.parametrize('channels', [16, 18])
+def test_what_follows_a_convolution(bounds, channels):
+  x, kernel = random(0, 1, 14, 13, 8), random(1, 3, 3, 8, channels)
+  bias, added = random(2, channels), random(3, 1, 16, 15, channels)
+
+  def follow(x, kernel, bias, added, bounds):
+    return windows.conv3x3(
+      x, kernel, bias=bias, relu=True, added=added, bounds=bounds, trim=2
+    )
+
+  bounds = jnp.array(bounds, jnp.int32)
+  xla, compiled = both(follow, x, kernel, bias, added, bounds)
+  close(compiled, xla)
+  plain = jax.nn.relu(windows.conv3x3(x, kernel) + bias)
+  plain = jax.nn.relu(plain + added[:, 2:-2, 2:-2])
+  rows, columns = np.arange(12)[:, None] + 2, np.arange(11) + 2
+  top, bottom, left, right = bounds
+  inside = (rows >= top) & (rows < bottom) & (columns >= left)
+  close(xla, plain * (inside & (columns < right))[None, :, :, None])
+
+
+def weights(channels, hidden):
+  norm1, norm2 = ((1 + random(s, channels), random(s + 1, channels))
+                  for s in (20, 30))  # fmt: skip
+  q, k, v = (
+    (random(s, channels, channels), random(s + 1, 3, 3, 1, channels))
+    for s in (40, 50, 60)
+  )
+  feed_forward = (
+    random(70, channels, 2 * hidden),
+    random(71, 3, 3, 1, 2 * hidden),
+    random(72, hidden, channels),
+  )
+  return norm1, norm2, q, k, v, feed_forward
+
+
+@pytest.mark.parametrize('bounds', BOUNDS)
+@pytest.mark.parametrize('channels', [8, 21, 32])
+def test_attention_sums(bounds, channels):
+  x = random(0, 1, 40, 11, channels)
+  norm, _, q, k, _, _ = weights(channels, 1)
+  bounds = jnp.array(bounds, jnp.int32)
+  xla, compiled = both(windows.attention_sums, x, bounds, norm, q, k)
+  close(compiled, xla)
+
+
+@pytest.mark.parametrize('bounds', BOUNDS)
+@pytest.mark.parametrize(('channels', 'hidden'), [(8, 21), (16, 42), (21, 3)])
+def test_block(bounds, channels, hidden):
+  x, mix = random(0, 1, 41, 11, channels), random(1, channels, channels)
+  norm1, norm2, _, _, v, feed_forward = weights(channels, hidden)
+  bounds = jnp.array(bounds, jnp.int32)
+  arguments = x, bounds, mix, norm1, v, norm2, feed_forward
+  xla, compiled = both(windows.block, *arguments)
+  inside = np.asarray(windows.exists(bounds, xla, 2))
+  close(compiled * inside, xla * inside)
