@@ -58,7 +58,8 @@ def join_hosts(args: argparse.Namespace) -> None:
   """Joins the other processes; from then on, only the first one tells much."""
   from mixdtp_jax.runtime import console, hosts
 
-  hosts.initialize(args.coordinator, args.num_processes, args.process_id)
+  with console.waiting('Waiting for the other processes'):
+    hosts.initialize(args.coordinator, args.num_processes, args.process_id)
   console.set_up_logging(first=hosts.is_first())
 
 
