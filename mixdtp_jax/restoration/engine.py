@@ -12,22 +12,24 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import make_network
-from mixdtp_jax.restoration import memory_plan, schedule, whole_image
+from mixdtp_jax.restoration import memory_plan, pieces
 from mixdtp_jax.restoration.maps import Map
-from mixdtp_jax.restoration.pieces import Target, Windows, sweep
 from mixdtp_jax.restoration.programs import Programs
+from mixdtp_jax.restoration.schedule import FINAL, RAINY, schedule
 from mixdtp_jax.restoration.shapes import Shapes
 
 # Pieces that a CPU computes at the same time, at most.
 _MOST_AT_ONCE = 8
 _COMPILERS = 4  # threads
 
+Progress = Callable[[float], None]
+
 
 class Engine:
   """A network that restores images of any size within a budget of memory.
 
-  The result is that of the whole image. It may be called from several threads,
-  and computes one image after the other.
+  The result is that of the whole image. An engine may be called from several
+  threads, and computes one image after the other.
   """
 
   def __init__(
@@ -45,7 +47,7 @@ class Engine:
     Args:
       cfg: of the network.
       params: of the network.
-      memory: bytes that this process may have in all; None for half of what is
+      memory: bytes that this process may hold in all; None for half of what is
         free.
       scratch: folder for what does not fit into them; None for the system's.
       dtype: of the convolutions, float32 or bfloat16.
@@ -56,29 +58,19 @@ class Engine:
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
     self._multiple = make_network(cfg).multiple
-    self._steps = schedule.schedule(cfg)
+    self._steps = schedule(cfg)
     self._programs = Programs(devices)
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)
     cores = min(os.cpu_count() or 1, _MOST_AT_ONCE)
     # An accelerator computes one piece while the next one is on its way.
     self._at_once = cores if on_cpu and len(devices) == 1 else 2
     self._threads = futures.ThreadPoolExecutor(self._at_once)
-    self._params, self._mixing = [], []
-    everywhere = NamedSharding(self._programs.mesh, PartitionSpec())
-    placed = {}
-    for step in self._steps:
-      self._params.append(
-        jax.tree.map(
-          lambda w: _placed(w, params, everywhere, placed), step.params
-        )
-      )
-      self._mixing.append([weight.of(params) for weight in step.mixing])
+    self._weights = _weights(self._steps, params, self._programs.mesh)
+    self._mixing = [[w.of(params) for w in s.mixing] for s in self._steps]
     self._lock = threading.Lock()
 
   def __call__(
-    self,
-    image: np.ndarray,
-    progress: Callable[[float], None] | None = None,
+    self, image: np.ndarray, progress: Progress | None = None
   ) -> np.ndarray:
     """Restores an image.
 
@@ -90,43 +82,46 @@ class Engine:
       (H, W, 3) float32 in [0, 1].
 
     Raises:
-      ValueError: the image has another shape, or `memory` is too small for it.
-      OSError: a scratch file cannot be made.
+      ValueError: the image has another shape, or too little memory is allowed.
+      OSError: a scratch file cannot be made or written.
     """
     image = np.asarray(image, np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
       raise ValueError(f'an image of shape {image.shape}: needs (H, W, 3)')
     with self._lock:
-      return self._restored(image, progress or (lambda part: None))
+      padded = _padded(image, self._multiple)
+      grids, programs, room = self._prepared(padded.shape[:2])
+      final = np.empty(image.shape, np.float32)
+      with memory_plan.MapRoom(room, self._scratch) as maps:
+        maps.add(RAINY, Map(padded))
+        maps.add(FINAL, Map(final))
+        del padded
+        self._take_steps(grids, programs, maps, progress or (lambda part: None))
+      return np.clip(final, 0, 1, out=final)
 
-  def _restored(self, image, progress):
-    height, width, _ = image.shape
-    padded = whole_image.pad(image[None], self._multiple, 1)[0]
-    size = padded.shape[:2]
+  def _prepared(self, size):
+    """Returns pieces and program of each step, and the bytes for maps."""
     grids = [self._grid(number, size) for number in range(len(self._steps))]
-    budget = self._memory or memory_plan.half_of_free()
-    memory_plan.check_compiling(budget)
-    programs = self._compiled(grids)
+    memory = self._memory or memory_plan.half_of_free()
+
+    def room(compiled):
+      return memory_plan.room_for_maps(
+        self._steps,
+        grids,
+        size,
+        at_once=self._at_once,
+        memory=memory,
+        compiled=compiled,
+      )
+
+    arguments = [self._arguments(*each) for each in enumerate(grids)]
+    # Before the work of compiling.
+    room(compiled=all(self._programs.has(*args) for args in arguments))
+    with futures.ThreadPoolExecutor(_COMPILERS) as compilers:
+      get = self._programs.get
+      programs = list(compilers.map(lambda args: get(*args), arguments))
     memory_plan.give_back()
-    final = Map(np.empty((height, width, 3), np.float32))
-    space = memory_plan.space_for_maps(
-      budget, final.bytes_in_memory + self._working(programs, grids, width)
-    )
-    with memory_plan.MapRoom(space, self._scratch) as room:
-      maps = {schedule.RAINY: Map(padded), schedule.FINAL: final}
-      mix = ()
-      for number, step in enumerate(self._steps):
-        for spec in step.targets:
-          if spec not in maps:
-            shape = *(side >> spec.level for side in size), spec.channels
-            maps[spec] = room.new(shape, spec.dtype)
-        run = _with(programs[number], [self._params[number], *mix])
-        mix = self._take(number, grids[number], run, maps)
-        for spec in step.frees:
-          if spec in maps and spec is not schedule.RAINY:
-            room.drop(maps.pop(spec))
-        progress((number + 1) / len(self._steps))
-    return np.clip(final.array, 0, 1, out=final.array)
+    return grids, programs, room(compiled=True)
 
   def _grid(self, number, size):
     """Chooses the pieces of a step."""
@@ -134,71 +129,79 @@ class Engine:
     return self._shapes.choose(
       step,
       tuple(side >> step.level for side in size),
-      lambda grid: self._programs.has(*self._program(number, grid)),
+      lambda grid: self._programs.has(*self._arguments(number, grid)),
     )
 
-  def _program(self, number, grid):
-    """Returns the function of a step, and shapes of its arguments."""
+  def _arguments(self, number, grid):
+    """Returns the function of a step, and what it is compiled for."""
     step, devices = self._steps[number], self._programs.mesh.size
-    pieces = [jax.ShapeDtypeStruct((devices, 4), np.int32)]
+    windows = [jax.ShapeDtypeStruct((devices, 4), np.int32)]
     for spec, halo in step.sources:
       scale = 1 << step.level - spec.level
       sides = (scale * side + 2 * halo for side in grid.core)
       shape = devices, *sides, spec.channels
-      pieces.append(jax.ShapeDtypeStruct(shape, spec.dtype))
-    common = [jax.tree.map(_shape, self._params[number])]
+      windows.append(jax.ShapeDtypeStruct(shape, spec.dtype))
+    common = [jax.tree.map(_shape, self._weights[number])]
     if step.mixes:
       channels = step.sources[0][0].channels
       common.append(jax.ShapeDtypeStruct((channels, channels), np.float32))
-    return step.function, step.static, common, pieces
+    return step.function, step.static, common, windows
 
-  def _compiled(self, grids):
-    """Returns the program of each step."""
-    wanted = [self._program(*each) for each in enumerate(grids)]
-    with futures.ThreadPoolExecutor(_COMPILERS) as pool:
-      return list(pool.map(lambda args: self._programs.get(*args), wanted))
-
-  def _working(self, programs, grids, width):
-    """Returns the bytes that a step needs besides the maps, at most."""
-    needs = []
-    for step, grid, program in zip(self._steps, grids, programs, strict=True):
-      analysis = program.memory_analysis()
-      piece = (
-        analysis.argument_size_in_bytes
-        + analysis.temp_size_in_bytes
-        + analysis.output_size_in_bytes
-      )
-      # Of a map in a file, strips of rows are in memory: two of each source
-      # with their halos, and one of each target.
-      maps = [spec for spec, _ in step.sources] * 2 + list(step.targets)
-      strips = sum(
-        2 * grid.core[0] * (width >> step.level) * spec.channels * 4
-        for spec in maps
-      )
-      needs.append((self._at_once + 1) * piece + strips)
-    return max(needs)
-
-  def _take(self, number, grid, run, maps):
-    """Takes a step; returns what the next one takes of it, if anything."""
-    step = self._steps[number]
-    sources = [Windows(maps[spec], grid, halo) for spec, halo in step.sources]
-    found = sweep(
-      run, sources, grid, self._programs.mesh.size, self._threads, self._at_once
-    )
-    if not step.targets:
-      return [_mixing_matrix(_total(found), *self._mixing[number])]
-    targets = [Target(maps[spec], grid) for spec in step.targets]
-    for row, column, results in found:
-      for target, result in zip(targets, results, strict=True):
-        target.put(row, column, result)
-    return ()
+  def _take_steps(self, grids, programs, maps, progress):
+    """Takes all steps, and tells the progress after each piece."""
+    each = [
+      self._shapes.seconds(step, grid) / len(grid)
+      for step, grid in zip(self._steps, grids, strict=True)
+    ]
+    total = sum(s * len(grid) for s, grid in zip(each, grids, strict=True))
+    size = maps[RAINY].shape[:2]
+    done, mix = 0, ()
+    for number, (step, grid) in enumerate(zip(self._steps, grids, strict=True)):
+      run = _with(programs[number], [self._weights[number], *mix])
+      windows = [
+        pieces.Windows(maps[spec], grid, halo) for spec, halo in step.sources
+      ]
+      targets = [
+        pieces.Target(maps.get(spec, size), grid) for spec in step.targets
+      ]
+      sums = 0
+      for row, column, results in pieces.sweep(
+        run,
+        windows,
+        grid,
+        devices=self._programs.mesh.size,
+        threads=self._threads,
+        at_once=self._at_once,
+      ):
+        if not targets:
+          sums = sums + results[0].astype(np.float64)
+        for target, result in zip(targets, results, strict=False):
+          target.put(row, column, result)
+        done += each[number]
+        progress(min(done / total, 1))
+      mix = [] if targets else [mixing_matrix(sums, *self._mixing[number])]
+      maps.drop(step.frees)
 
 
-def _placed(weight, params, sharding, placed):
-  """Returns a weight on the devices, once for all steps that share it."""
-  if weight not in placed:
-    placed[weight] = jax.device_put(weight.of(params), sharding)
-  return placed[weight]
+def _weights(steps, params, mesh):
+  """Returns the weights of each step on all devices."""
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  placed = {}
+
+  def place(weight):
+    if weight not in placed:
+      placed[weight] = jax.device_put(weight.of(params), everywhere)
+    return placed[weight]
+
+  return [jax.tree.map(place, step.params) for step in steps]
+
+
+def _padded(image, multiple):
+  """Reflects the bottom and the right, as `whole_image.pad` does."""
+  sides = [(0, -side % multiple) for side in image.shape[:2]]
+  return (
+    np.pad(image, [*sides, (0, 0)], mode='reflect') if np.any(sides) else image
+  )
 
 
 def _shape(array):
@@ -208,28 +211,19 @@ def _shape(array):
 def _with(program, common):
   """Returns a function of pieces alone, which waits for the results."""
 
-  def run(*pieces):
-    return [np.asarray(found) for found in program(common, list(pieces))]
+  def run(*arrays):
+    return [np.asarray(found) for found in program(common, list(arrays))]
 
   return run
 
 
-def _total(found):
-  """Adds up what was found of each piece, in float64."""
-  total = 0
-  for *_, results in found:
-    total = total + np.concatenate([r.ravel() for r in results], dtype=float)
-  return total
-
-
-def _mixing_matrix(
+def mixing_matrix(
   sums: np.ndarray, temperature: np.ndarray, projection: np.ndarray
 ) -> np.ndarray:
   """Makes attention and projection one matrix, as `ChannelAttention` does.
 
   Args:
-    sums: of the whole image: the C x C products of the channels of q and k,
-      the C squares of q, the C squares of k.
+    sums: as of `ops.windows.attention_sums`, of the whole image.
     temperature: (heads,).
     projection: (C, C).
 

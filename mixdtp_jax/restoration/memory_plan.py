@@ -1,4 +1,4 @@
-"""How much memory there is, and which feature maps have place in it."""
+"""How much memory there is, and which feature maps have room in it."""
 
 import contextlib
 import ctypes
@@ -6,15 +6,23 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import psutil
 
 from mixdtp_jax.restoration.maps import FileMap, Map
+from mixdtp_jax.restoration.pieces import Grid
+from mixdtp_jax.restoration.schedule import FINAL, MapSpec, Step
 
 _CGROUP = pathlib.Path('/sys/fs/cgroup')
-# Bytes that the compiler takes at its peak, four programs at once.
-_COMPILING = 350 * 2**20
+
+# Bytes: while programs are compiled; for the rest of the process's life; and
+# those that are free, but not given back by the C library.
+_COMPILING, _COMPILED, _KEPT = (2**20 * size for size in (180, 100, 100))
+# What a piece takes, as multiples of a window of as many channels as the step
+# has; in a block, the feed-forward is wider than that.
+_WINDOWS, _WINDOWS_OF_BLOCK = 6, 16
 
 
 def held() -> int:
@@ -23,51 +31,91 @@ def held() -> int:
 
 
 def half_of_free() -> int:
-  """Returns what this process holds, and half of what it could have more."""
+  """Returns what this process holds, and half of what is free besides."""
   free = psutil.virtual_memory().available
   # A container may have less than the machine.
   with contextlib.suppress(OSError, ValueError):
     limit = int((_CGROUP / 'memory.max').read_text())
     free = min(free, limit - int((_CGROUP / 'memory.current').read_text()))
-  return held() + free // 2
+  return held() + max(free, 0) // 2
 
 
-def check_compiling(budget: int) -> None:
-  """Refuses a budget in which no program can be compiled.
-
-  Raises:
-    ValueError: this process may have fewer bytes than it needs.
-  """
-  _check(budget, held() + _COMPILING)
-
-
-def space_for_maps(budget: int, working: int) -> int:
-  """Returns the bytes that are left for feature maps.
+def room_for_maps(
+  steps: Sequence[Step],
+  grids: Sequence[Grid],
+  size: tuple[int, int],
+  *,
+  at_once: int,
+  memory: int,
+  compiled: bool,
+) -> int:
+  """Returns the bytes that feature maps may take of the memory.
 
   Args:
-    budget: bytes that this process may have in all.
-    working: bytes that it needs for all else while it computes.
+    steps: of the schedule.
+    grids: the pieces of each step.
+    size: rows and columns of the image, with its padding.
+    at_once: pieces that are computed at the same time.
+    memory: bytes that this process may hold in all.
+    compiled: whether all programs are.
 
   Raises:
-    ValueError: nothing is left.
+    ValueError: the memory is too small, even with all maps in files.
   """
-  least = held() + working
-  _check(budget, least)
-  return budget - least
-
-
-def _check(budget: int, least: int) -> None:
-  if budget < least:
+  pairs = list(zip(steps, grids, strict=True))
+  always = held() + 2 * bytes_of(FINAL, size)  # and the padded image
+  always += _KEPT + at_once * max(_piece(*pair) for pair in pairs)
+  if not compiled:
+    always = max(always + _COMPILED, held() + _COMPILING)
+  most = _most_at_once(steps, size)
+  if always + most <= memory:
+    return most
+  # Rows of maps in files are read and written for a row of pieces at a time.
+  always += max(_rows(*pair, size) for pair in pairs)
+  if always > memory:
     raise ValueError(
-      f'a memory of {budget / 1e9:.2f} GB is too little: this picture needs '
-      f'{least / 1e9:.2f} GB at least; allow more with --memory'
+      f'{size[1]}x{size[0]} pixels need at least {_megabytes(always)} MB of '
+      f'memory and may use {_megabytes(memory)} MB: allow more with --memory'
     )
+  return memory - always
 
 
-def give_back() -> None:
-  """Gives memory that was freed back to the system, where it does not go."""
-  with contextlib.suppress(OSError, AttributeError, TypeError):
-    ctypes.CDLL(None).malloc_trim(0)  # glibc alone has it
+def bytes_of(spec: MapSpec, size: tuple[int, int]) -> int:
+  """Returns the bytes of a whole map of an image of this size."""
+  height, width = (side >> spec.level for side in size)
+  return height * width * spec.channels * np.dtype(spec.dtype).itemsize
+
+
+def _megabytes(number: int) -> int:
+  return -(-number // 10**6)
+
+
+def _piece(step: Step, grid: Grid) -> int:
+  halo = max(halo for _, halo in step.sources)
+  rows, columns = (side + 2 * halo for side in grid.core)
+  times = _WINDOWS_OF_BLOCK if step.mixes else _WINDOWS
+  return rows * columns * step.width * 4 * times
+
+
+def _rows(step: Step, grid: Grid, size: tuple[int, int]) -> int:
+  """Returns the bytes of a row of pieces of all maps of a step."""
+  height = size[0] >> step.level
+  total = 0
+  for spec, halo in (*step.sources, *((spec, 0) for spec in step.targets)):
+    rows = min(grid.core[0] + 2 * halo, height)
+    total += bytes_of(spec, size) * rows // height
+  return total
+
+
+def _most_at_once(steps: Sequence[Step], size: tuple[int, int]) -> int:
+  """Returns the bytes of the maps that are there at the same time."""
+  live, most = {}, 0
+  for step in steps:
+    live |= {spec: bytes_of(spec, size) for spec in step.targets}
+    most = max(most, sum(live.values()) - live.get(FINAL, 0))
+    for spec in step.frees:
+      live.pop(spec, None)
+  return most
 
 
 class MapRoom:
@@ -83,7 +131,7 @@ class MapRoom:
       room: bytes for maps in memory.
       scratch: folder of scratch files; None for the system's.
     """
-    self._room, self._maps = room, []
+    self._room, self._maps = room, {}
     self._folder = os.fspath(scratch or tempfile.gettempdir())
 
   def __enter__(self) -> 'MapRoom':
@@ -91,37 +139,54 @@ class MapRoom:
     return self
 
   def __exit__(self, *_) -> None:
-    """Closes all maps."""
-    for each in self._maps:
-      each.close()
+    """Drops all maps."""
+    self.drop(list(self._maps))
 
-  def new(self, shape: tuple[int, ...], dtype: np.dtype) -> Map:
-    """Makes a map of some shape (H, W, C), whose values are not set.
+  def __getitem__(self, spec: MapSpec) -> Map:
+    """Returns a map that is there."""
+    return self._maps[spec]
+
+  def add(self, spec: MapSpec, made: Map) -> None:
+    """Takes a map whose memory is not of this room."""
+    made.bytes_in_memory = 0
+    self._maps[spec] = made
+
+  def get(self, spec: MapSpec, size: tuple[int, int]) -> Map:
+    """Returns a map of an image; makes one without values if it is missing.
 
     Raises:
       OSError: it needs a scratch file, and the folder has no space for it.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if size <= self._room:
-      self._room -= size
-      made = Map(np.empty(shape, dtype))
-    else:
-      self._check_space(size)
-      made = FileMap(shape, dtype, self._folder)
-    self._maps.append(made)
-    return made
+    if spec not in self._maps:
+      self._maps[spec] = self._made(spec, size)
+      self._room -= self._maps[spec].bytes_in_memory
+    return self._maps[spec]
 
-  def drop(self, dropped: Map) -> None:
-    """Gives a map's room back."""
-    self._room += dropped.bytes_in_memory
-    self._maps.remove(dropped)
-    dropped.close()
+  def drop(self, specs: Iterable[MapSpec]) -> None:
+    """Drops maps, if they are there, and gives their room back."""
+    for spec in specs:
+      if dropped := self._maps.pop(spec, None):
+        self._room += dropped.bytes_in_memory
+        dropped.close()
+
+  def _made(self, spec, size) -> Map:
+    shape = *(side >> spec.level for side in size), spec.channels
+    if bytes_of(spec, size) <= self._room:
+      return Map(np.empty(shape, spec.dtype))
+    self._check_space(bytes_of(spec, size))
+    return FileMap(shape, spec.dtype, self._folder)
 
   def _check_space(self, size: int) -> None:
     free = shutil.disk_usage(self._folder).free
     if size > free:
       raise OSError(
-        f'{self._folder}: a scratch file needs {size / 1e9:.1f} GB and '
-        f'{free / 1e9:.1f} GB are free; name another folder with --scratch, or '
+        f'{self._folder}: a scratch file needs {_megabytes(size)} MB and '
+        f'{free // 10**6} MB are free; name another folder with --scratch, or '
         'allow more with --memory'
       )
+
+
+def give_back() -> None:
+  """Returns freed memory to the system, where the C library keeps it."""
+  with contextlib.suppress(OSError, AttributeError, TypeError):
+    ctypes.CDLL(None).malloc_trim(0)  # glibc alone has it

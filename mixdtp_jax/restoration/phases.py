@@ -22,8 +22,7 @@ BLOCK_HALO = 2
 CONV_HALO = 1
 DOWN_HALO = 2  # of an even number of pixels: they become half as many
 DETAIL_HALO = 8  # 6 are needed, in multiples of 4
-STEP_HALO = 13  # of one step of the refinement; less for its state:
-C_MARGIN, H_MARGIN = 2, 1
+REFINE_HALO, C_HALO, H_HALO = 13, 11, 12  # of images and state
 
 
 def attention_sums(params: dict, bounds: jax.Array, x: jax.Array) -> jax.Array:
@@ -123,65 +122,43 @@ def refine(
   c: jax.Array | None = None,
   h: jax.Array | None = None,
   *,
-  steps: int,
-  last: bool,
   dtype: str,
-) -> tuple[jax.Array, ...]:
-  """Takes some steps of the refinement, as `models.refinement` does.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Takes a step of the refinement, as `models.refinement` does.
 
   Args:
-    params: of a step.
+    params: of the step.
     bounds: of the rainy image's window.
-    rainy: (1, h + 2n, w + 2n, 3) with n = `STEP_HALO` * steps.
+    rainy: (1, h + 26, w + 26, 3).
     image: the same.
-    c: state of the last step, (1, h + 2m, w + 2m, R) with m = n -
-      `C_MARGIN`; None before the first step.
-    h: the same with m = n - `H_MARGIN`.
-    steps: at least 1.
-    last: there are no steps after these.
+    c: state of the last step, (1, h + 22, w + 22, R); None before the first.
+    h: the same, (1, h + 24, w + 24, R).
     dtype: of the convolutions.
 
   Returns:
-    The image, and unless these are the last steps c and h, each (1, h, w, ...).
+    The image, c and h, each (1, h, w, ...).
   """
-  for step in range(steps):
-    trim = STEP_HALO * step
-    images = windows.middle(rainy, trim), image
-    image, new_c, new_h = _step(params, bounds, trim, *images, c, h, dtype)
-    # What the next step takes of its surroundings.
-    c = windows.middle(new_c, STEP_HALO)
-    h = windows.middle(new_h, STEP_HALO - C_MARGIN + H_MARGIN)
-  if last:
-    return (image,)
-  return image, *(
-    windows.middle(x, STEP_HALO - C_MARGIN) for x in (new_c, new_h)
-  )
-
-
-def _step(params, bounds, trim, rainy, image, c, h, dtype):
-  """One step; images have `trim` pixels less than the window on each side."""
 
   def conv(name, x, **how):
     kernel, bias = params[name]['kernel'], params[name]['bias']
     # Without a state its half of the kernel would multiply zeros.
     return windows.conv3x3(x, kernel[:, :, : x.shape[-1]], bias=bias, **how)
 
-  def inside(less):
-    return {'bounds': bounds, 'trim': trim + less, 'relu': True}
+  def inside(trim):
+    return {'bounds': bounds, 'trim': trim, 'relu': True}
 
-  x = jnp.concatenate([rainy, image], axis=-1)
-  x = to_compute(x * windows.exists(bounds, x, trim), dtype)
+  x = to_compute(jnp.concatenate([rainy, image], axis=-1), dtype)
   x = conv('conv_in', x, **inside(1))
   gates = conv('gates', x if h is None else jnp.concatenate([x, h], axis=-1))
   i, f, g, o = jnp.split(dense.at_least_float32(gates), 4, axis=-1)
   new = jax.nn.sigmoid(i) * jnp.tanh(g)
   c = new if c is None else jax.nn.sigmoid(f) * c + new
   h = to_compute(jax.nn.sigmoid(o) * jnp.tanh(c), dtype)
-  h *= windows.exists(bounds, h, trim + C_MARGIN)
+  h *= windows.exists(bounds, h, 2)
   x = h
   for number in range(1, RESIDUAL_BLOCKS + 1):
-    less = 2 * number + 1
-    y = conv(f'residual{number}_1', x, **inside(less))
-    x = conv(f'residual{number}_2', y, added=x, **inside(less + 1))
+    y = conv(f'residual{number}_1', x, **inside(2 * number + 1))
+    x = conv(f'residual{number}_2', y, added=x, **inside(2 * number + 2))
   image = conv('conv_out', dense.at_least_float32(x))
-  return image + windows.middle(rainy, STEP_HALO), c, h
+  image += windows.middle(rainy, REFINE_HALO)
+  return image, windows.middle(c, C_HALO), windows.middle(h, C_HALO)

@@ -70,7 +70,7 @@ class Step:
     function: of phases.py.
     params: a tree of Weights, its first argument.
     sources: the maps that it reads, each with the halo that it needs.
-    targets: the maps that it writes, which may be some that it reads; none for
+    targets: the maps of its first results, which it may read, too; none for
       sums over all pieces.
     level: of the coarsest of these maps, on which pieces are counted.
     mixing: of sums: the weights that make a matrix of them for the next step.
@@ -89,28 +89,30 @@ class Step:
   static: tuple[tuple[str, Any], ...] = ()
   frees: tuple[MapSpec, ...] = ()
 
+  @property
+  def width(self) -> int:
+    """Returns the most channels that it computes with, about."""
+    maps = *(spec for spec, _ in self.sources), *self.targets
+    channels = max(spec.channels for spec in maps)
+    # The refinement's four gates are wider than its state.
+    return channels * (3 if self.function is phases.refine else 1)
+
 
 RAINY = MapSpec('rainy', 0, 3)
 FINAL = MapSpec('final', 0, 3)
 _COARSE = MapSpec('coarse', 0, 3)
 
 
-def schedule(cfg: AnyConfig, *, at_once: bool = False) -> list[Step]:
-  """Returns the steps from the map RAINY to the map FINAL.
-
-  Args:
-    cfg: of the network.
-    at_once: take all steps of the refinement at once. It needs no maps of
-      their state, but wider halos.
-  """
-  return list(_STEPS[type(cfg)](cfg, at_once))
+def schedule(cfg: AnyConfig) -> list[Step]:
+  """Returns the steps from the map RAINY to the map FINAL."""
+  return list(_STEPS[type(cfg)](cfg))
 
 
-def _prenet(cfg: PReNetConfig, at_once: bool) -> Iterator[Step]:
-  yield from _refine(cfg, RAINY, at_once)
+def _prenet(cfg: PReNetConfig) -> Iterator[Step]:
+  yield from _refine(cfg, RAINY)
 
 
-def _mixdtp(cfg: MixDTPConfig, at_once: bool) -> Iterator[Step]:
+def _mixdtp(cfg: MixDTPConfig) -> Iterator[Step]:
   if cfg.detail_dilation:
     function, halo = phases.detail_dilation, phases.DETAIL_HALO
     params = {n: _kernel('detail_dilation', n) for n in ('zoom', 'embed')}
@@ -139,11 +141,10 @@ def _mixdtp(cfg: MixDTPConfig, at_once: bool) -> Iterator[Step]:
   params = _kernel('mhs', 'to_image')
   yield Step(phases.to_image, params, sources, (target,), 0, frees=(x,))
   if cfg.steps:
-    yield from _refine(cfg, _COARSE, at_once)
+    yield from _refine(cfg, _COARSE)
 
 
-def _restormer(cfg: RestormerConfig, at_once: bool) -> Iterator[Step]:
-  del at_once
+def _restormer(cfg: RestormerConfig) -> Iterator[Step]:
   embed = phases.embed, _kernel('embed'), phases.CONV_HALO
   x = yield from _encode(cfg, *embed)
   for level in (2, 1, 0):
@@ -250,7 +251,7 @@ def _stage(cfg, x, blocks, *path):
     )
 
 
-def _refine(cfg, image, at_once):
+def _refine(cfg, image):
   """Yields the steps of the refinement, which begins with `image`."""
   path = 'progressive', 'step'
   names = ['conv_in', 'gates', 'conv_out']
@@ -259,27 +260,20 @@ def _refine(cfg, image, at_once):
     name: _kernel(*path, name) | {'bias': Weight((*path, name, 'bias'))}
     for name in names
   }
-  recurrent = cfg.recurrent_width
-  state = (
-    MapSpec('c', 0, recurrent),
-    MapSpec('h', 0, recurrent, cfg.dtype),
-  )
-  taken = cfg.steps if at_once else 1
-  halo = phases.STEP_HALO * taken
-  for done in range(0, cfg.steps, taken):
-    last = done + taken == cfg.steps
-    sources = [(RAINY, halo), (image, halo)]
-    if done:
-      margins = phases.C_MARGIN, phases.H_MARGIN
-      sources += [(s, halo - m) for s, m in zip(state, margins, strict=True)]
-    static = ('steps', taken), ('last', last), ('dtype', cfg.dtype)
+  c = MapSpec('c', 0, cfg.recurrent_width)
+  h = MapSpec('h', 0, cfg.recurrent_width, cfg.dtype)
+  for number in range(cfg.steps):
+    last = number == cfg.steps - 1
+    sources = (RAINY, phases.REFINE_HALO), (image, phases.REFINE_HALO)
+    if number:
+      sources += (c, phases.C_HALO), (h, phases.H_HALO)
     yield Step(
       phases.refine,
       params,
-      tuple(sources),
-      (FINAL,) if last else (_COARSE, *state),
+      sources,
+      (FINAL,) if last else (_COARSE, c, h),
       0,
-      static=static,
-      frees=(RAINY, _COARSE, *state) if last else (),
+      static=(('dtype', cfg.dtype),),
+      frees=(RAINY, _COARSE, c, h) if last else (),
     )
     image = _COARSE

@@ -73,30 +73,23 @@ class Shapes:
     refines = step.function is phases.refine
     sides = _REFINE_SIDES if refines else _SIDES[step.level]
     grids = (Grid(size, (s * self._times,) * 2) for s in sides)
-    choices = [_Choice(grid, self._seconds(step, grid)) for grid in grids]
+    choices = [_Choice(grid, self.seconds(step, grid)) for grid in grids]
     best = min(choices, key=_seconds)
     known = [choice for choice in choices if compiled(choice.grid)]
     if best in known or not known:
       return best.grid
     second = min(known, key=_seconds)
-    key = step.function, step.level, _channels(step), best.grid.core
+    key = step.function, step.level, step.width, best.grid.core
     self._lost[key] += second.seconds - best.seconds
     return best.grid if self._lost[key] > _COMPILE else second.grid
 
-  def _seconds(self, step: Step, grid: Grid) -> float:
-    channels = _channels(step)
+  def seconds(self, step: Step, grid: Grid) -> float:
+    """Estimates how long a step takes."""
     halo = max(halo for _, halo in step.sources)
     # A halo shrinks with every convolution: half of it on both sides.
     rows, columns = (side + halo for side in grid.core)
     groups = math.ceil(len(grid) / self._devices)
-    return groups * (rows * columns * channels * _PER_VALUE + _START)
-
-
-def _channels(step: Step) -> int:
-  maps = *(spec for spec, _ in step.sources), *step.targets
-  channels = max(spec.channels for spec in maps)
-  # The state of the refinement is narrower than what comes between.
-  return channels * (3 if step.function is phases.refine else 1)
+    return groups * (rows * columns * step.width * _PER_VALUE + _START)
 
 
 def _seconds(choice: _Choice) -> float:
