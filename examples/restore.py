@@ -8,4 +8,5 @@ import mixdtp_jax
 
 rainy, restored = sys.argv[1:]
 restorer = mixdtp_jax.load()  # or load('runs/mine'), load('weights.pth')
-restorer(Image.open(rainy)).save(restored)
+picture = Image.open(rainy)
+restorer(picture).save(restored, exif=picture.getexif())

@@ -40,6 +40,7 @@ _FORMATS = {
   'gif': 'GIF',
   'heic': 'HEIF',
 }
+_SPELLINGS = {'jpeg': 'jpg', 'tif': 'tiff', 'heif': 'heic'}
 # Options that other programs have, and what to type here.
 _HABITS = {
   ('-i', '--input'): 'give pictures and folders without an option: mixdtp '
@@ -98,7 +99,7 @@ def _add_format(parser: Parser) -> None:
   group.add_argument(
     '--format',
     choices=_FORMATS,
-    type=str.lower,
+    type=lambda text: _SPELLINGS.get(text.lower(), text.lower()),
     help='format to write (default: that of each input)',
   )
   group.add_argument(

@@ -95,9 +95,9 @@ def run(args: argparse.Namespace) -> None:
 
   protocols = _protocols(args.protocols)
   options.join_hosts(args)
+  cfg, params = load_weights(args.weights, steps=args.steps)
   pairs, source = _open_pairs(args)
   pairs = CroppedPairs(pairs, args.crop_multiple)
-  cfg, params = load_weights(args.weights, steps=args.steps)
   first = images.FirstImages(pairs, args.out)
   rows = evaluate(
     make_restore(final_image(cfg), params, multiple=make_network(cfg).multiple),

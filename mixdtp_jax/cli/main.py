@@ -6,6 +6,7 @@ Every command shows its options with mixdtp COMMAND --help.
 import sys
 from collections.abc import Sequence
 
+from mixdtp_jax import __version__
 from mixdtp_jax.cli import (
   audit,
   bench,
@@ -42,6 +43,9 @@ _USES_HUGE_PAGES = ('train', 'eval', 'bench')
 def make_parser() -> Parser:
   """Returns the parser of all commands."""
   parser = Parser(prog='mixdtp', description=__doc__)
+  parser.add_argument(
+    '--version', action='version', version=f'mixdtp {__version__}'
+  )
   commands = parser.add_subparsers(
     dest='command', required=True, metavar='COMMAND'
   )

@@ -10,6 +10,8 @@ from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.safetensors_file import read_notes, write_safetensors
 from mixdtp_jax.weights.state_dict import to_torch
 
+_ENDINGS = ('.safetensors', '.pth', '.pt')
+
 
 def convert(
   source: str | os.PathLike,
@@ -34,13 +36,19 @@ def convert(
   Raises:
     FileExistsError: the target exists.
     FileNotFoundError, ImportError, ValueError: see `load_weights`.
-    ValueError: `dtype` is float16, and the target is no .safetensors file.
+    ValueError: the target has another ending, or `dtype` is float16 and the
+      target is no .safetensors file.
   """
   path = pathlib.Path(target)
   if os.path.lexists(path):
     raise FileExistsError(f'{path} exists already: choose another target')
   if dtype != 'float32' and path.suffix != '.safetensors':
     raise ValueError(f'{path}: only .safetensors files can be {dtype}')
+  if path.suffix[1:].isalpha() and path.suffix not in _ENDINGS:
+    raise ValueError(
+      f'{path} ends in {path.suffix}: choose {", ".join(_ENDINGS)}, or for a '
+      'weights folder a name without an ending'
+    )
   cfg, params = load_weights(source, steps=steps)
   if path.suffix in ('.pth', '.pt'):
     pth.write_pth(to_torch(params, cfg), path)
@@ -53,4 +61,4 @@ def convert(
 
     save_weights(path, cfg, params)
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  return f'{source} -> {path}: {count:,} parameters of {cfg}'
+  return f'{source} -> {path}: {count:,} parameters of {cfg.name}'
