@@ -17,6 +17,7 @@ pytest_plugins = (
   'tests.helpers.tiny',
   'tests.helpers.batches',
   'tests.helpers.child_runs',
+  'tests.helpers.engines',
   'tests.helpers.tiny_weights',
 )
 

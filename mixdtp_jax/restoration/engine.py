@@ -20,7 +20,6 @@ from mixdtp_jax.restoration.shapes import Shapes
 
 # Pieces that a CPU computes at the same time, at most.
 _MOST_AT_ONCE = 8
-_COMPILERS = 4  # threads
 
 Progress = Callable[[float], None]
 
@@ -114,12 +113,10 @@ class Engine:
         compiled=compiled,
       )
 
-    arguments = [self._arguments(*each) for each in enumerate(grids)]
+    wanted = [self._request(*each) for each in enumerate(grids)]
     # Before the work of compiling.
-    room(compiled=all(self._programs.has(*args) for args in arguments))
-    with futures.ThreadPoolExecutor(_COMPILERS) as compilers:
-      get = self._programs.get
-      programs = list(compilers.map(lambda args: get(*args), arguments))
+    room(compiled=all(map(self._programs.has, wanted)))
+    programs = self._programs.get(wanted)
     memory_plan.give_back()
     return grids, programs, room(compiled=True)
 
@@ -129,10 +126,10 @@ class Engine:
     return self._shapes.choose(
       step,
       tuple(side >> step.level for side in size),
-      lambda grid: self._programs.has(*self._arguments(number, grid)),
+      lambda grid: self._programs.has(self._request(number, grid)),
     )
 
-  def _arguments(self, number, grid):
+  def _request(self, number, grid):
     """Returns the function of a step, and what it is compiled for."""
     step, devices = self._steps[number], self._programs.mesh.size
     windows = [jax.ShapeDtypeStruct((devices, 4), np.int32)]

@@ -1,11 +1,12 @@
 """Compiled functions of phases.py, kept in the user's cache folder."""
 
+import collections
 import hashlib
 import os
 import pathlib
 import pickle
-import threading
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -18,13 +19,21 @@ from mixdtp_jax.ops import choice
 from mixdtp_jax.ops.cpu import build
 from mixdtp_jax.runtime.files import replacing
 
+_COMPILERS = 4  # threads
+
 # Of all programs together, in bytes; the least recently used go first.
 LIMIT = 256 * 2**20
+
+_HIT = '/jax/compilation_cache/cache_hits'
+_hits = collections.Counter()
+jax.monitoring.register_event_listener(
+  lambda event, **_: _hits.update([event] if event == _HIT else [])
+)
 
 _DIGEST = hashlib.sha256().digest_size
 
 Program = Callable[..., Any]
-Static = tuple[tuple[str, Any], ...]
+Request = tuple[Callable, tuple[tuple[str, Any], ...], Any, Any]
 
 
 class Programs:
@@ -51,38 +60,41 @@ class Programs:
     self._limit, self._folder = limit, folder or _user_folder()
     self._environment = _environment(self.mesh)
     self._loaded = {}
-    self._lock = threading.Lock()
     self.compiled = 0  # programs that were not on disk
 
-  def get(
-    self, function: Callable, static: Static, common: Any, pieces: Any
-  ) -> Program:
-    """Returns the program of a function, compiled now or before.
+  def get(self, wanted: Sequence[Request]) -> list[Program]:
+    """Returns programs, each compiled now or before.
 
     Args:
-      function: of phases.py: (params, bounds, *common, *windows).
-      static: its keyword arguments.
-      common: params, and other arguments that are alike for all pieces.
-      pieces: bounds (N, 4) and windows (N, h, w, C) of the N devices' pieces.
-        Shapes and dtypes of all arguments count, not their values.
+      wanted: for each a function of phases.py, its keyword arguments, what is
+        alike for all pieces (its parameters first), and bounds (N, 4) and
+        windows (N, h, w, C) of the N devices' pieces. Shapes and dtypes of
+        these arguments count, not their values.
     """
-    name = self._name(function, static, (common, pieces))
-    with self._lock:
-      program = self._loaded.get(name) or self._load(name)
-    if program is None:
-      program = self._compile(function, static, common, pieces)
-      self._write(name, serialize_executable.serialize(program))
-    self._loaded[name] = program
-    return program
+    names = [self._name(*request) for request in wanted]
+    different = dict(zip(names, wanted, strict=True))
+    with futures.ThreadPoolExecutor(_COMPILERS) as compilers:
+      list(compilers.map(self._prepare, different, different.values()))
+    return [self._loaded[name] for name in names]
 
-  def has(
-    self, function: Callable, static: Static, common: Any, pieces: Any
-  ) -> bool:
-    """Returns whether `get` need not compile."""
-    name = self._name(function, static, (common, pieces))
+  def has(self, request: Request) -> bool:
+    """Returns whether `get` need not compile this one."""
+    name = self._name(*request)
     if name in self._loaded:
       return True
     return self._folder is not None and (self._folder / name).exists()
+
+  def _prepare(self, name, request) -> None:
+    if name in self._loaded:
+      return
+    program = self._load(name)
+    if program is None:
+      hits = _hits.total()
+      program = self._compile(*request)
+      # What JAX's own cache gave lacks parts, of which XLA does not tell.
+      if _hits.total() == hits:
+        self._write(name, serialize_executable.serialize(program))
+    self._loaded[name] = program
 
   def _compile(self, function, static, common, pieces) -> Program:
     def one_piece(common, pieces):
@@ -100,8 +112,8 @@ class Programs:
     self.compiled += 1
     return jax.jit(shared).lower(common, pieces).compile()
 
-  def _name(self, function, static, arguments) -> str:
-    leaves, tree = jax.tree.flatten(arguments)
+  def _name(self, function, static, common, pieces) -> str:
+    leaves, tree = jax.tree.flatten((common, pieces))
     text = [
       self._environment,
       function.__name__,
