@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from concurrent import futures
 
 import jax
 import jaxlib
@@ -17,7 +18,7 @@ _SOURCES = [_FOLDER / f'{name}_kernels.cc' for name in ('cpu', 'window')]
 _SHARED = _FOLDER / 'kernels.h'
 _FLAGS = (
   '-std=c++17', '-O3', '-march=native', '-fno-math-errno',
-  '-fno-trapping-math', '-Wno-psabi', '-fPIC', '-shared',
+  '-fno-trapping-math', '-Wno-psabi', '-fPIC',
   # By default, compilers use half vectors, for the sake of older processors.
   *(['-mprefer-vector-width=512'] if platform.machine() == 'x86_64' else []),
 )  # fmt: skip
@@ -40,14 +41,8 @@ def compiled_library(folder: pathlib.Path) -> pathlib.Path:
     OSError: there is no compiler, or the folder cannot be written.
     subprocess.CalledProcessError: the compiler failed; stderr says why.
   """
-  command = [
-    *shlex.split(os.environ.get('CXX') or 'c++'),
-    *_FLAGS,
-    '-isystem',
-    jax.ffi.include_dir(),
-    *map(str, _SOURCES),
-    '-o',
-  ]
+  compiler = shlex.split(os.environ.get('CXX') or 'c++')
+  command = [*compiler, *_FLAGS, '-isystem', jax.ffi.include_dir(), '-c']
   path = folder / f'cpu_kernels-{_identity(command)}.so'
   if path.exists():
     return path
@@ -56,11 +51,20 @@ def compiled_library(folder: pathlib.Path) -> pathlib.Path:
   # Another process may be doing the same: only whole files appear here.
   with tempfile.TemporaryDirectory(dir=folder) as scratch:
     made = pathlib.Path(scratch, 'made.so')
-    subprocess.run(
-      [*command, str(made)], check=True, capture_output=True, text=True
-    )
+    objects = [str(made.with_name(f'{path.stem}.o')) for path in _SOURCES]
+    jobs = [
+      [*command, str(source), '-o', target]
+      for source, target in zip(_SOURCES, objects, strict=True)
+    ]
+    with futures.ThreadPoolExecutor() as threads:
+      list(threads.map(_run, jobs))
+    _run([*compiler, '-shared', *objects, '-o', str(made)])
     os.replace(made, path)
   return path
+
+
+def _run(command: list[str]) -> None:
+  subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _identity(command) -> str:
