@@ -42,6 +42,7 @@ def run(config, workdir, output, compiler, devices, host, before) -> None:
   os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={devices}'
   for name, value in compiler.items():
     jax.config.update(name, value)
+  set_up_logging()  # before libraries that would set up their own
   hosts.initialize(*host)
   set_up_logging(first=hosts.is_first())
   before()
