@@ -3,6 +3,7 @@
 They train the smallest PReNet, which starts quickly.
 """
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -42,7 +43,8 @@ def run(config, workdir, output, compiler, devices, host, before) -> None:
   os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={devices}'
   for name, value in compiler.items():
     jax.config.update(name, value)
-  set_up_logging()  # before libraries that would set up their own
+  logging.getLogger().handlers.clear()  # what imports have set up before
+  set_up_logging()
   hosts.initialize(*host)
   set_up_logging(first=hosts.is_first())
   before()
