@@ -14,7 +14,7 @@ from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.restoration import memory_plan, pieces
 from mixdtp_jax.restoration.maps import Map
-from mixdtp_jax.restoration.programs import Programs
+from mixdtp_jax.restoration.programs import Programs, Window
 from mixdtp_jax.restoration.schedule import FINAL, RAINY, schedule
 from mixdtp_jax.restoration.shapes import Shapes
 
@@ -66,6 +66,8 @@ class Engine:
     self._threads = futures.ThreadPoolExecutor(self._at_once)
     self._weights = _weights(self._steps, params, self._programs.mesh)
     self._mixing = [[w.of(params) for w in s.mixing] for s in self._steps]
+    each = zip(self._steps, self._weights, strict=True)
+    self._kinds = [_kind(self._programs, *pair) for pair in each]
     self._lock = threading.Lock()
 
   def __call__(
@@ -100,7 +102,14 @@ class Engine:
 
   def _prepared(self, size):
     """Returns pieces and program of each step, and the bytes for maps."""
-    grids = [self._grid(number, size) for number in range(len(self._steps))]
+    grids = [
+      self._shapes.choose(
+        step,
+        tuple(side >> step.level for side in size),
+        self._programs.cores(kind),
+      )
+      for step, kind in zip(self._steps, self._kinds, strict=True)
+    ]
     memory = self._memory or memory_plan.half_of_free()
 
     def room(compiled):
@@ -113,36 +122,13 @@ class Engine:
         compiled=compiled,
       )
 
-    wanted = [self._request(*each) for each in enumerate(grids)]
+    cores = [grid.core for grid in grids]
+    wanted = list(zip(self._kinds, cores, strict=True))
     # Before the work of compiling.
-    room(compiled=all(map(self._programs.has, wanted)))
+    room(all(core in self._programs.cores(kind) for kind, core in wanted))
     programs = self._programs.get(wanted)
     memory_plan.give_back()
-    return grids, programs, room(compiled=True)
-
-  def _grid(self, number, size):
-    """Chooses the pieces of a step."""
-    step = self._steps[number]
-    return self._shapes.choose(
-      step,
-      tuple(side >> step.level for side in size),
-      lambda grid: self._programs.has(self._request(number, grid)),
-    )
-
-  def _request(self, number, grid):
-    """Returns the function of a step, and what it is compiled for."""
-    step, devices = self._steps[number], self._programs.mesh.size
-    windows = [jax.ShapeDtypeStruct((devices, 4), np.int32)]
-    for spec, halo in step.sources:
-      scale = 1 << step.level - spec.level
-      sides = (scale * side + 2 * halo for side in grid.core)
-      shape = devices, *sides, spec.channels
-      windows.append(jax.ShapeDtypeStruct(shape, spec.dtype))
-    common = [jax.tree.map(_shape, self._weights[number])]
-    if step.mixes:
-      channels = step.sources[0][0].channels
-      common.append(jax.ShapeDtypeStruct((channels, channels), np.float32))
-    return step.function, step.static, common, windows
+    return grids, programs, room(True)
 
   def _take_steps(self, grids, programs, maps, progress):
     """Takes all steps, and tells the progress after each piece."""
@@ -193,16 +179,25 @@ def _weights(steps, params, mesh):
   return [jax.tree.map(place, step.params) for step in steps]
 
 
+def _kind(programs, step, weights):
+  """Returns what the programs of a step have in common."""
+  windows = [
+    Window(1 << step.level - spec.level, halo, spec.channels, spec.dtype)
+    for spec, halo in step.sources
+  ]
+  common = [weights]
+  if step.mixes:
+    channels = step.sources[0][0].channels
+    common.append(jax.ShapeDtypeStruct((channels, channels), np.float32))
+  return programs.kind(step.function, step.static, common, windows)
+
+
 def _padded(image, multiple):
   """Reflects the bottom and the right, as `whole_image.pad` does."""
   sides = [(0, -side % multiple) for side in image.shape[:2]]
   return (
     np.pad(image, [*sides, (0, 0)], mode='reflect') if np.any(sides) else image
   )
-
-
-def _shape(array):
-  return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def _with(program, common):

@@ -1,13 +1,14 @@
 """Compiled functions of phases.py, kept in the user's cache folder."""
 
 import collections
+import contextlib
 import hashlib
 import os
 import pathlib
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,7 +34,41 @@ jax.monitoring.register_event_listener(
 _DIGEST = hashlib.sha256().digest_size
 
 Program = Callable[..., Any]
-Request = tuple[Callable, tuple[tuple[str, Any], ...], Any, Any]
+Core = tuple[int, int]
+
+
+class Window(NamedTuple):
+  """What a piece takes of a map.
+
+  Attributes:
+    scale: pixels of the map for each pixel of the core, along each side.
+    halo: pixels of the map around them.
+    channels: of the map.
+    dtype: of the map.
+  """
+
+  scale: int
+  halo: int
+  channels: int
+  dtype: str
+
+
+class Kind(NamedTuple):
+  """Programs that differ in the size of their pieces alone.
+
+  Attributes:
+    name: a digest of all that they depend on.
+    function: of phases.py: (params, bounds, *others, *windows).
+    static: its keyword arguments.
+    common: shapes of [params, *others].
+    windows: of a piece.
+  """
+
+  name: str
+  function: Callable
+  static: tuple[tuple[str, Any], ...]
+  common: list[Any]
+  windows: tuple[Window, ...]
 
 
 class Programs:
@@ -60,46 +95,74 @@ class Programs:
     self._limit, self._folder = limit, folder or _user_folder()
     self._environment = _environment(self.mesh)
     self._loaded = {}
+    self._cores = _cores_on_disk(self._folder)
     self.compiled = 0  # programs that were not on disk
 
-  def get(self, wanted: Sequence[Request]) -> list[Program]:
+  def kind(
+    self,
+    function: Callable,
+    static: tuple[tuple[str, Any], ...],
+    common: list[Any],
+    windows: Sequence[Window],
+  ) -> Kind:
+    """Returns what the programs of a function have in common.
+
+    Args:
+      function: of phases.py.
+      static: its keyword arguments.
+      common: its parameters, and what else is alike for all pieces; shapes and
+        dtypes count, not values.
+      windows: of one piece.
+    """
+    shapes = jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), common
+    )
+    leaves, tree = jax.tree.flatten(shapes)
+    text = [
+      self._environment,
+      function.__name__,
+      repr((static, windows)),
+      repr([(leaf.shape, str(leaf.dtype)) for leaf in leaves]),
+      str(tree),
+    ]
+    name = hashlib.sha256('\0'.join(text).encode()).hexdigest()[:32]
+    return Kind(name, function, static, shapes, tuple(windows))
+
+  def cores(self, kind: Kind) -> Set[tuple[int, int]]:
+    """Returns the rows and columns of pieces that there are programs for."""
+    return self._cores[kind.name]
+
+  def get(self, wanted: Sequence[tuple[Kind, Core]]) -> list[Program]:
     """Returns programs, each compiled now or before.
 
     Args:
-      wanted: for each a function of phases.py, its keyword arguments, what is
-        alike for all pieces (its parameters first), and bounds (N, 4) and
-        windows (N, h, w, C) of the N devices' pieces. Shapes and dtypes of
-        these arguments count, not their values.
+      wanted: for each its kind, and rows and columns of the core of a piece.
     """
-    names = [self._name(*request) for request in wanted]
-    different = dict(zip(names, wanted, strict=True))
+    different = {_file(kind, core): (kind, core) for kind, core in wanted}
     with futures.ThreadPoolExecutor(_COMPILERS) as compilers:
       list(compilers.map(self._prepare, different, different.values()))
-    return [self._loaded[name] for name in names]
+    return [self._loaded[_file(*each)] for each in wanted]
 
-  def has(self, request: Request) -> bool:
-    """Returns whether `get` need not compile this one."""
-    name = self._name(*request)
-    if name in self._loaded:
-      return True
-    return self._folder is not None and (self._folder / name).exists()
-
-  def _prepare(self, name, request) -> None:
+  def _prepare(self, name, wanted) -> None:
     if name in self._loaded:
       return
     program = self._load(name)
     if program is None:
       hits = _hits.total()
-      program = self._compile(*request)
+      program = self._compile(*wanted)
       # What JAX's own cache gave lacks parts, of which XLA does not tell.
       if _hits.total() == hits:
         self._write(name, serialize_executable.serialize(program))
     self._loaded[name] = program
+    kind, core = wanted
+    self._cores[kind.name].add(core)
 
-  def _compile(self, function, static, common, pieces) -> Program:
+  def _compile(self, kind, core) -> Program:
     def one_piece(common, pieces):
       (params, *others), (bounds, *windows) = common, pieces
-      found = function(params, bounds[0], *others, *windows, **dict(static))
+      found = kind.function(
+        params, bounds[0], *others, *windows, **dict(kind.static)
+      )
       return found if isinstance(found, tuple) else (found,)
 
     shared = jax.shard_map(
@@ -109,19 +172,14 @@ class Programs:
       out_specs=PartitionSpec('piece'),
       check_vma=False,
     )
+    devices = self.mesh.size
+    pieces = [jax.ShapeDtypeStruct((devices, 4), np.int32)]
+    for window in kind.windows:
+      sides = (window.scale * side + 2 * window.halo for side in core)
+      shape = devices, *sides, window.channels
+      pieces.append(jax.ShapeDtypeStruct(shape, window.dtype))
     self.compiled += 1
-    return jax.jit(shared).lower(common, pieces).compile()
-
-  def _name(self, function, static, common, pieces) -> str:
-    leaves, tree = jax.tree.flatten((common, pieces))
-    text = [
-      self._environment,
-      function.__name__,
-      repr(static),
-      repr([(leaf.shape, str(leaf.dtype)) for leaf in leaves]),
-      str(tree),
-    ]
-    return hashlib.sha256('\0'.join(text).encode()).hexdigest()[:32]
+    return jax.jit(shared).lower(kind.common, pieces).compile()
 
   def _load(self, name) -> Program | None:
     """Reads a program; None if it is not there, or not whole."""
@@ -165,6 +223,22 @@ def _user_folder() -> pathlib.Path | None:
     return build.cache_folder() / 'programs'
   except RuntimeError:  # there is no home folder
     return None
+
+
+def _file(kind: Kind, core: Core) -> str:
+  return '{}-{}x{}'.format(kind.name, *core)
+
+
+def _cores_on_disk(folder: pathlib.Path | None) -> dict[str, set[Core]]:
+  """Returns the sizes of pieces by the name of their kind."""
+  found = collections.defaultdict(set)
+  with contextlib.suppress(OSError):
+    for path in folder.iterdir() if folder else ():
+      kind, _, core = path.name.partition('-')
+      rows, _, columns = core.partition('x')
+      if rows.isdecimal() and columns.isdecimal():
+        found[kind].add((int(rows), int(columns)))
+  return found
 
 
 def _remove_oldest(folder: pathlib.Path, limit: int) -> None:

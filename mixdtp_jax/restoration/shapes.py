@@ -1,39 +1,35 @@
-"""Which of a few sizes pieces have: that which wastes least of an image.
+"""Which size pieces have: the one that wastes least of an image.
 
 A program is compiled for one size of pieces. An image is covered by pieces of
-one size, and what they cover beyond it is computed for nothing, so that each
-step chooses among a few sizes. A size that no program is compiled for is taken
-where there is no other, or once the time that it would have saved so far is
-what compiling takes.
+one size, and what they cover beyond it is computed for nothing, so each step
+chooses among many sizes. It takes a size without a program if there is no
+other, and as soon as that size would have saved the time that compiling takes.
 """
 
 import collections
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Set
 from typing import NamedTuple
 
 from mixdtp_jax.restoration import phases
 from mixdtp_jax.restoration.pieces import Grid
 from mixdtp_jax.restoration.schedule import Step
 
-# Sides of a piece's core by level. Those of a CPU fit into its caches, where
-# larger ones were slower; see docs/restoring.md.
-_SIDES = (
-  (64, 96, 112, 128, 144, 160),
-  (32, 56, 64, 80, 96, 112),
-  (16, 40, 48, 56, 64, 80),
-  (8, 32, 40, 48, 56, 64),
+# Sides of the core of a piece: of each level, and of the refinement, which has
+# wide halos. On a CPU larger pieces gain nothing (docs/restoring.md).
+_SIDES = tuple(
+  tuple(range(step, 12 * step + 1, step)) for step in (16, 12, 8, 6)
 )
-# Wide halos and small convolutions alone.
-_REFINE_SIDES = (64, 96, 128, 144, 160, 192)
+_REFINE_SIDES = (32, *range(64, 225, 16))
 # An accelerator needs larger pieces to be busy.
 _TIMES_ON_ACCELERATOR = 4
+# Of each side as many are looked at, the best ones.
+_TRIED = 4
 
 # Seconds of a CPU core: to start a program; for a pixel and channel of it; to
-# compile it. They are estimates that decide nothing but the choice of sizes.
-_START = 3e-4
-_PER_VALUE = 3e-8
-_COMPILE = 0.7
+# compile it. They are rough, and nothing but these choices depends on them.
+_START, _PER_VALUE, _COMPILE = 1.5e-4, 2e-8, 0.15
 
 
 class _Choice(NamedTuple):
@@ -51,46 +47,56 @@ class Shapes:
 
     Args:
       devices: that compute pieces at the same time.
-      accelerator: they are no CPUs.
+      accelerator: whether they are no CPUs.
     """
     self._devices = devices
     self._times = _TIMES_ON_ACCELERATOR if accelerator else 1
     self._lost = collections.Counter()
 
   def choose(
-    self,
-    step: Step,
-    size: tuple[int, int],
-    compiled: Callable[[Grid], bool],
+    self, step: Step, size: tuple[int, int], compiled: Set[tuple[int, int]]
   ) -> Grid:
     """Returns the pieces in which a step computes an image.
 
     Args:
       step: of the schedule.
-      size: rows and columns at the step's level.
-      compiled: tells whether there is a program for pieces of a grid.
+      size: rows and columns of the image at the step's level.
+      compiled: cores that there are programs for.
     """
-    refines = step.function is phases.refine
-    sides = _REFINE_SIDES if refines else _SIDES[step.level]
-    grids = (Grid(size, (s * self._times,) * 2) for s in sides)
-    choices = [_Choice(grid, self.seconds(step, grid)) for grid in grids]
-    best = min(choices, key=_seconds)
-    known = [choice for choice in choices if compiled(choice.grid)]
-    if best in known or not known:
+    best = self._best(step, size, itertools.product(*self._sides(step, size)))
+    if not compiled or best.grid.core in compiled:
       return best.grid
-    second = min(known, key=_seconds)
-    key = step.function, step.level, step.width, best.grid.core
-    self._lost[key] += second.seconds - best.seconds
-    return best.grid if self._lost[key] > _COMPILE else second.grid
+    known = self._best(step, size, compiled)
+    lost = step.function, step.level, step.width, best.grid.core
+    self._lost[lost] += known.seconds - best.seconds
+    return best.grid if self._lost[lost] > _COMPILE else known.grid
 
   def seconds(self, step: Step, grid: Grid) -> float:
     """Estimates how long a step takes."""
-    halo = max(halo for _, halo in step.sources)
     # A halo shrinks with every convolution: half of it on both sides.
-    rows, columns = (side + halo for side in grid.core)
+    rows, columns = (side + _halo(step) for side in grid.core)
     groups = math.ceil(len(grid) / self._devices)
     return groups * (rows * columns * step.width * _PER_VALUE + _START)
 
+  def _best(self, step, size, cores) -> _Choice:
+    grids = (Grid(size, core) for core in cores)
+    choices = (_Choice(grid, self.seconds(step, grid)) for grid in grids)
+    return min(choices, key=lambda choice: choice.seconds)
 
-def _seconds(choice: _Choice) -> float:
-  return choice.seconds
+  def _sides(self, step, size) -> list[list[int]]:
+    """Returns the best rows and columns of a core, each by itself."""
+    refines = step.function is phases.refine
+    sides = _REFINE_SIDES if refines else _SIDES[step.level]
+    # Starting a program costs as much as some more pixels on each side.
+    more = _halo(step) + 4
+    return [
+      sorted(
+        (self._times * side for side in sides),
+        key=lambda side, whole=whole: math.ceil(whole / side) * (side + more),
+      )[:_TRIED]
+      for whole in size
+    ]
+
+
+def _halo(step: Step) -> int:
+  return max(halo for _, halo in step.sources)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.restoration import programs, shapes
-from mixdtp_jax.restoration.pieces import Grid
 from mixdtp_jax.restoration.schedule import schedule
 from tests.helpers import engines
 
@@ -76,19 +75,23 @@ def test_other_weights_are_no_other_programs(cache, compilations):
 def test_the_folder_has_a_limit(tmp_path):
   kept = programs.Programs(jax.devices()[:1], tmp_path, limit=150_000)
 
-  def add(params, bounds, x, *, number):
-    return x + number
+  def add(params, bounds, x):
+    return x + 1
 
-  shape = jax.ShapeDtypeStruct((1, 4), np.float32)
+  kind = kept.kind(add, (), [{}], [programs.Window(1, 0, 3, 'float32')])
   names = []
-  for number in range(30):
-    kept.get([(add, (('number', number),), [{}], [shape, shape])])
+  for number in range(1, 31):
+    kept.get([(kind, (number, 2))])
     (new,) = {path.name for path in tmp_path.iterdir()} - set(names)
     names.append(new)
     os.utime(tmp_path / new, (number, number))
   files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
   assert sum(files.values()) <= 150_000
   assert sorted(files) == sorted(names[-len(files) :]) and len(files) > 1
+  # Another process knows which sizes are there.
+  others = programs.Programs(jax.devices()[:1], tmp_path)
+  assert len(others.cores(kind)) == len(files)
+  assert (30, 2) in others.cores(kind) and (1, 2) not in others.cores(kind)
 
 
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
@@ -115,28 +118,27 @@ def _first(function):
   return next(step for step in steps if step.function.__name__ == function)
 
 
-def test_the_size_that_wastes_least_is_chosen():
+@pytest.mark.parametrize(
+  ('size', 'core'),
+  [((480, 320), (160, 160)), ((1, 1), (16, 16)), ((176, 96), (176, 96))],
+)
+def test_the_size_that_wastes_least_is_chosen(size, core):
   chooser = shapes.Shapes(devices=1, accelerator=False)
-  for side in (96, 128, 160):
-    grid = chooser.choose(
-      _first('block'), (side * 3, side * 2), lambda _: False
-    )
-    assert grid.core == (side, side)
+  assert chooser.choose(_first('block'), size, set()).core == core
 
 
 def test_a_better_size_is_compiled_once_it_pays():
   chooser = shapes.Shapes(devices=1, accelerator=False)
-  step, size = _first('refine'), (960, 800)  # 160 fits
-  have = {Grid(size, (192, 192))}
-  cores = []
+  step, size = _first('refine'), (320, 416)  # 160x208 fits
+  have, cores = {(192, 192)}, []
   for _ in range(200):
-    grid = chooser.choose(step, size, have.__contains__)
-    cores.append(grid.core[0])
-    have.add(grid)
-  changed = cores.index(160)
-  assert cores == [192] * changed + [160] * (200 - changed) and changed > 2
+    cores.append(chooser.choose(step, size, have).core)
+    have.add(cores[-1])
+  changed = cores.index((160, 208))
+  assert cores == [(192, 192)] * changed + [(160, 208)] * (200 - changed)
+  assert changed > 2
   # What is there already is taken at once.
-  assert shapes.Shapes(1, False).choose(step, size, have.__contains__) == grid
+  assert shapes.Shapes(1, False).choose(step, size, have).core == (160, 208)
 
 
 _CHILD = """
