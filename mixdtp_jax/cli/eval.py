@@ -95,9 +95,9 @@ def run(args: argparse.Namespace) -> None:
 
   protocols = _protocols(args.protocols)
   options.join_hosts(args)
-  cfg, params = load_weights(args.weights, steps=args.steps)
   pairs, source = _open_pairs(args)
   pairs = CroppedPairs(pairs, args.crop_multiple)
+  cfg, params = load_weights(args.weights, steps=args.steps)
   first = images.FirstImages(pairs, args.out)
   rows = evaluate(
     make_restore(final_image(cfg), params, multiple=make_network(cfg).multiple),
@@ -170,12 +170,15 @@ def _open_pairs(args):
 
 def _data_set(args) -> tuple[str, str, str]:
   """Returns name, source and data_dir: the options', else the run's."""
+  from mixdtp_jax.weights import shipped
   from mixdtp_jax.weights.run import load_run_config
 
   name, source, data_dir = args.data or 'pairs', '', ''
   try:
     run = load_run_config(args.weights).data
   except FileNotFoundError:  # weights of no run: the options must name all
+    if args.data is None and not shipped.locate(args.weights).exists():
+      raise
     run = None
   if run is not None and args.data in (None, run.name):
     name, source = run.name, run.source

@@ -141,6 +141,7 @@ def test_places_a_whole_test_split_among_published_results(
   [
     (('--folder=here', '--data=pairs'), '--folder goes without --data'),
     (('--data=pairs', '--source=here'), '--data=pairs needs --data_dir'),
+    ((), 'no weights there'),
     (('--protocols=rgb,yy',), "--protocols: 'yy' is unknown; choose from rgb"),
     (('--folder=gone',), 'gone'),
     (('--process_id=0',), '--coordinator'),
