@@ -120,7 +120,7 @@ def test_each_device_computes_its_own_images(monkeypatch):
     forward=functools.partial(on_tpu.forward, interpret=True),
     gradients=functools.partial(on_tpu.gradients, interpret=True),
   )
-  monkeypatch.setattr(residual, 'pallas_feed_forward', kernels)
+  monkeypatch.setattr(residual, 'on_tpu', kernels)
   mesh = make_mesh(jax.devices()[:4])
   arguments = arguments_of((4, 8, 16, 8), 12)
   g = jax.random.normal(jax.random.key(1), arguments.x.shape)

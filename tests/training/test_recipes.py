@@ -73,8 +73,8 @@ def test_the_average_is_what_is_evaluated(make_config, tmp_path, monkeypatch):
     shown.append(params)
     return real(apply, params, **kwargs)
 
-  real = loop.inference.make_restore
-  monkeypatch.setattr(loop.inference, 'make_restore', make_restore)
+  real = loop.whole_image.make_restore
+  monkeypatch.setattr(loop.whole_image, 'make_restore', make_restore)
   config = make_config(num_train_steps=3, ema_decay=0.9)
   state = train_and_evaluate(config, str(tmp_path))
   (params,) = shown
