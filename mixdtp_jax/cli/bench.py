@@ -20,6 +20,7 @@ def add_arguments(parser: Parser) -> None:
   for name, summary, add in (
     ('data', 'training crops a second, with and without the cache', _add_data),
     ('inference', 'restoring images, beside PyTorch', _add_inference),
+    ('restoring', 'whole pictures in pieces, and at once', _add_restoring),
     ('training', 'an update of training, beside PyTorch', _add_training),
     ('profile', 'where the time goes, and what the machine can do', _add_crops),
     ('start', 'from mixdtp train to the first completed update', _add_repeats),
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> None:
       from mixdtp_jax.tools.bench.data import bench_data as measure
     case 'inference':
       from mixdtp_jax.tools.bench.inference import bench_inference as measure
+    case 'restoring':
+      from mixdtp_jax.tools.bench.restoring import bench_restoring as measure
     case 'training':
       from mixdtp_jax.tools.bench.training import bench_training as measure
     case 'profile':
@@ -77,6 +80,29 @@ def _add_inference(parser: Parser) -> None:
   )
   _add_repeats(parser)
   _add_opponents(parser)
+
+
+def _add_restoring(parser: Parser) -> None:
+  parser.add_argument(
+    '--sizes',
+    default='1920x1080,3840x2160,6000x4000',
+    metavar='WIDTHxHEIGHT,...',
+    help='sizes of pictures in pixels (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--memory',
+    metavar='SIZE',
+    help='most memory of the process that restores in pieces, such as 2GB '
+    '(default: half of what is free)',
+  )
+  parser.add_argument(
+    '--pictures',
+    type=int,
+    default=0,
+    metavar='N',
+    help='also restore N pictures of N sizes between 0.3 and 4 megapixels, and '
+    'as many pixels in pictures of one size (default: %(default)s)',
+  )
 
 
 def _add_training(parser: Parser) -> None:

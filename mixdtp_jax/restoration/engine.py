@@ -100,6 +100,11 @@ class Engine:
         self._take_steps(grids, programs, maps, progress or (lambda part: None))
       return np.clip(final, 0, 1, out=final)
 
+  @property
+  def programs(self) -> int:
+    """How many programs were compiled, not counting those kept from before."""
+    return self._programs.compiled
+
   def _prepared(self, size):
     """Returns pieces and program of each step, and the bytes for maps."""
     grids = [

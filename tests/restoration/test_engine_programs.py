@@ -160,7 +160,7 @@ from tests.helpers import engines
 image = engines.picture(70, 50)
 restored = engines.engine('mixdtp')(image)
 np.testing.assert_allclose(restored, engines.whole('mixdtp')(image), atol=1e-5)
-print(engines.engine('mixdtp')._programs.compiled)
+print(engines.engine('mixdtp').programs)
 """
 
 

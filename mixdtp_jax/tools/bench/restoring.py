@@ -1,0 +1,186 @@
+"""bench restoring: whole pictures by the engine, beside one program for each.
+
+Every measurement has a process of its own, so its peak of memory is its own.
+"""
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+
+from mixdtp_jax.measure.memory import planned
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.restoration.engine import Engine
+from mixdtp_jax.restoration.whole_image import pad
+from mixdtp_jax.runtime.sizes import parse_bytes
+from mixdtp_jax.runtime.tables import Table, show
+from mixdtp_jax.tools.bench import case
+
+_LEAST, _MOST = 300_000, 4_000_000  # pixels of pictures of many sizes
+_HEAD = ('', 'first s', 'again s', 'CPU s', 'peak MB', 'programs')
+
+Size = tuple[int, int]
+
+
+def bench_restoring(
+  *,
+  config: str | None,
+  sizes: str,
+  memory: str | None,
+  pictures: int,
+  overrides: Sequence[str],
+  out: str | None,
+) -> None:
+  """Measures how long pictures of some sizes take, and how much memory.
+
+  The arguments are the options of the command.
+
+  Raises:
+    FileNotFoundError, ValueError: a setting does not fit.
+    ChildProcessError: a process was ended, usually for lack of memory.
+  """
+  recipe, cfg = case.load_recipe(config, overrides)
+  limit = parse_bytes(memory) if memory else None
+  wanted = [case.parse_size(size) for size in sizes.split(',') if size]
+  machine = case.announce(f'restoring; {case.describe(cfg)}')
+  found = {}
+  for size in wanted:
+    name = '{}x{}'.format(*size)
+    found[f'{name}, pieces'] = _apart(_by_pieces, cfg, [size] * 2, limit)
+    found[f'{name}, whole'] = _apart(_whole, cfg, size)
+  if pictures:
+    drawn = draw_sizes(pictures)
+    side = round(np.mean([width * height for width, height in drawn]) ** 0.5)
+    for name, chosen in (
+      (f'{pictures} sizes', drawn),
+      (f'{pictures} of {side}x{side}', [(side, side)] * pictures),
+    ):
+      found[name] = _apart(_by_pieces, cfg, chosen, limit)
+  show(table(found))
+  case.write(
+    out, recipe, what='restoring', machine=machine, memory=memory, found=found
+  )
+
+
+def draw_sizes(count: int) -> list[Size]:
+  """Returns widths and heights of pictures between 0.3 and 4 megapixels."""
+  random = np.random.default_rng(0)
+  pixels = random.uniform(_LEAST, _MOST, count)
+  ratios = random.uniform(0.5, 2, count)
+  widths = np.sqrt(pixels * ratios).astype(int)
+  heights = (pixels // widths).astype(int)
+  return list(zip(widths.tolist(), heights.tolist(), strict=True))
+
+
+def table(found: dict[str, dict[str, Any]]) -> Table:
+  """Returns the measurements of `bench_restoring` as a table."""
+  rows = []
+  for name, one in found.items():
+    if 'failure' in one:
+      rows.append((f'{name}: {one["failure"]}', *[None] * 5))
+      continue
+    seconds = (f'{one[key]:.1f}' for key in ('first', 'again', 'cpu'))
+    rows.append(
+      (name, *seconds, f'{one["peak"] / 1e6:.0f}', str(one['programs']))
+    )
+  return Table(
+    '',
+    _HEAD,
+    rows,
+    note='first: with compiling the programs that are not kept from before; '
+    'again: the rest of the pictures; CPU: of these.\n'
+    'peak: of the whole process.',
+  )
+
+
+def _apart(function, *arguments) -> dict[str, Any]:
+  """Returns what a function finds in a process of its own."""
+  spawn = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
+    try:
+      return process.submit(function, *arguments).result()
+    except futures.process.BrokenProcessPool as error:
+      raise ChildProcessError(
+        f'a process for {arguments[1:]} was ended: there may be too little '
+        'memory'
+      ) from error
+
+
+def _by_pieces(
+  cfg: AnyConfig, sizes: list[Size], memory: int | None
+) -> dict[str, Any]:
+  """Restores pictures by the engine, one after the other."""
+  with _Peak() as peak:
+    engine = Engine(cfg, case.draw_params(cfg, 0), memory=memory)
+    try:
+      timed = [_timed(engine, _picture(size)) for size in sizes]
+    except ValueError as error:  # the memory is too small
+      return {'failure': str(error)}
+  return _found(timed, peak, engine.programs)
+
+
+def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
+  """Restores a picture twice by a program for its size."""
+  with _Peak() as peak:
+    image = pad(_picture(size)[None], make_network(cfg).multiple, 1)
+    params = jax.device_put(case.draw_params(cfg, 0))
+    start = time.perf_counter()
+    program = jax.jit(final_image(cfg)).lower(params, image).compile()
+    start = time.perf_counter() - start
+    needed = planned(program).bytes or 0
+    if needed > psutil.virtual_memory().available / 2:
+      more = f'{needed / 1e6:.0f} MB, more than half of what is free'
+      return {'failure': f'needs {more}'}
+    timed = [
+      _timed(lambda x: np.asarray(program(params, x)), image) for _ in range(2)
+    ]
+  timed[0] = (timed[0][0] + start, timed[0][1])
+  return _found(timed, peak, 1)
+
+
+def _found(timed, peak, programs) -> dict[str, Any]:
+  return {
+    'first': timed[0][0],
+    'again': sum(seconds for seconds, _ in timed[1:]),
+    'cpu': sum(cpu for _, cpu in timed[1:]),
+    'peak': peak.bytes,
+    'programs': programs,
+  }
+
+
+def _timed(function, argument) -> tuple[float, float]:
+  """Returns the seconds, and those of all cores together."""
+  start, cpu = time.perf_counter(), time.process_time()
+  function(argument)
+  return time.perf_counter() - start, time.process_time() - cpu
+
+
+def _picture(size: Size) -> np.ndarray:
+  width, height = size
+  return case.draw_batch(1, height, width, 0)['rainy'][0]
+
+
+class _Peak:
+  """A context manager that watches the memory that this process holds."""
+
+  def __enter__(self) -> '_Peak':
+    self.bytes, self._over = 0, threading.Event()
+    self._watch = threading.Thread(target=self._look, daemon=True)
+    self._watch.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._over.set()
+    self._watch.join()
+
+  def _look(self) -> None:
+    process = psutil.Process()
+    while not self._over.wait(0.01):
+      self.bytes = max(self.bytes, process.memory_info().rss)

@@ -1,0 +1,56 @@
+"""bench restoring: pictures in pieces and at once, each in its own process."""
+
+import json
+
+import pytest
+
+from mixdtp_jax.tools.bench import restoring
+from tests.helpers import tiny_prenet
+
+
+def test_measures_both_forms(tmp_path, capsys, environment, monkeypatch):
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  restoring.bench_restoring(
+    config=tiny_prenet.__file__,
+    sizes='40x20',
+    memory='5GB',
+    pictures=0,
+    overrides=[],
+    out=str(tmp_path / 'out.json'),
+  )
+  found = json.loads((tmp_path / 'out.json').read_text())['found']
+  assert list(found) == ['40x20, pieces', '40x20, whole']
+  for one in found.values():
+    assert one['first'] > one['again'] > 0 and one['programs'] == 1
+    assert 50e6 < one['peak'] < 5e9
+  rows = capsys.readouterr().out.splitlines()
+  assert [row for row in rows if row.startswith('40x20, pieces  ')]
+
+
+def test_too_little_memory_is_told():
+  cfg = tiny_prenet_config()
+  found = {'9x9': restoring._by_pieces(cfg, [(9, 9)], memory=1000)}
+  assert 'at least' in found['9x9']['failure']
+  assert '9x9: 9x9 pixels need' in str(restoring.table(found))
+
+
+def tiny_prenet_config():
+  from mixdtp_jax.models.config import make_model_config
+
+  return make_model_config(tiny_prenet.get_config().model)
+
+
+def test_sizes_are_different_and_in_range():
+  sizes = restoring.draw_sizes(1000)
+  assert len(set(sizes)) == 1000
+  pixels = [width * height for width, height in sizes]
+  assert 0.29e6 < min(pixels) < 0.31e6 and 3.98e6 < max(pixels) <= 4e6
+
+
+def test_a_size_that_is_none_is_refused():
+  with pytest.raises(ValueError, match='--size 4x: needs'):
+    restoring.bench_restoring(
+      config=None, sizes='4x', memory=None, pictures=0, overrides=[], out=None
+    )
