@@ -19,6 +19,7 @@ from mixdtp_jax.models.config import (
 from mixdtp_jax.models.mixdtp import MixDTP
 from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
+from mixdtp_jax.models.shapes import param_shapes
 
 Network = MixDTP | PReNet | Restormer
 
@@ -51,8 +52,8 @@ def abstract_params(cfg: AnyConfig) -> dict:
 
   Nothing is computed. Every call returns the same tree: do not change it.
   """
-  network = make_network(cfg)
-  shape = (1, network.multiple, network.multiple, 3)
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return jax.eval_shape(network.init, key, image)['params']
+  return jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+    param_shapes(cfg),
+    is_leaf=lambda shape: isinstance(shape, tuple),
+  )

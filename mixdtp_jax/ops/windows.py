@@ -82,6 +82,50 @@ def conv3x3(
   return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
 
 
+def lstm(
+  x: jax.Array,
+  h: jax.Array | None,
+  c: jax.Array | None,
+  kernel: jax.Array,
+  bias: jax.Array,
+  bounds: jax.Array,
+  trim: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Computes a convolutional LSTM, as `models.refinement` has it.
+
+  Args:
+    x: (1, H + 2, W + 2, R).
+    h: state, as `x`; None for zeros.
+    c: state, (1, H, W, R) in float32; None for zeros.
+    kernel: (3, 3, 2R, 4R) of x and h to the gates i, f, g, o; of R inputs if
+      there is no h.
+    bias: (4R,).
+    bounds: of the window.
+    trim: pixels that the results have less than the window on each side.
+
+  Returns:
+    The new c, and the new h in the dtype of x, which is 0 outside the image.
+  """
+
+  def by_xla(x):
+    images = x if h is None else jnp.concatenate([x, h], axis=-1)
+    gates = dense.grouped_conv3x3(images, kernel, groups=1, inside=True)
+    gates = dense.at_least_float32(gates + bias.astype(x.dtype))
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    new = jax.nn.sigmoid(i) * jnp.tanh(g)
+    if c is not None:
+      new += jax.nn.sigmoid(f) * c
+    shown = (jax.nn.sigmoid(o) * jnp.tanh(new)).astype(x.dtype)
+    return new, shown * exists(bounds, shown, trim)
+
+  def on_cpu(x):
+    if kernel.size > _NATIVE_KERNEL or not choice.usable(x.dtype):
+      return by_xla(x)
+    return native.lstm(x, h, c, kernel, bias, bounds, trim)
+
+  return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+
+
 def middle(x: jax.Array, less: int) -> jax.Array:
   """Returns (B, H - 2n, W - 2n, C) of (B, H, W, C), without n border pixels."""
   return x[:, less : x.shape[1] - less, less : x.shape[2] - less]

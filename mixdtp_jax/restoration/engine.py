@@ -62,7 +62,7 @@ class Engine:
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)
     cores = min(os.cpu_count() or 1, _MOST_AT_ONCE)
     # An accelerator computes one piece while the next one is on its way.
-    self._at_once = cores if on_cpu and len(devices) == 1 else 2
+    self._at_once = cores + 1 if on_cpu and len(devices) == 1 else 2
     self._threads = futures.ThreadPoolExecutor(self._at_once)
     self._weights = _weights(self._steps, params, self._programs.mesh)
     self._mixing = [[w.of(params) for w in s.mixing] for s in self._steps]

@@ -141,24 +141,20 @@ def refine(
 
   def conv(name, x, **how):
     kernel, bias = params[name]['kernel'], params[name]['bias']
-    # Without a state its half of the kernel would multiply zeros.
-    return windows.conv3x3(x, kernel[:, :, : x.shape[-1]], bias=bias, **how)
+    return windows.conv3x3(x, kernel, bias=bias, **how)
 
   def inside(trim):
     return {'bounds': bounds, 'trim': trim, 'relu': True}
 
   x = to_compute(jnp.concatenate([rainy, image], axis=-1), dtype)
   x = conv('conv_in', x, **inside(1))
-  gates = conv('gates', x if h is None else jnp.concatenate([x, h], axis=-1))
-  i, f, g, o = jnp.split(dense.at_least_float32(gates), 4, axis=-1)
-  new = jax.nn.sigmoid(i) * jnp.tanh(g)
-  c = new if c is None else jax.nn.sigmoid(f) * c + new
-  h = to_compute(jax.nn.sigmoid(o) * jnp.tanh(c), dtype)
-  h *= windows.exists(bounds, h, 2)
+  kernel, bias = params['gates']['kernel'], params['gates']['bias']
+  if h is None:
+    kernel = kernel[:, :, : x.shape[-1]]
+  c, h = windows.lstm(x, h, c, kernel, bias, bounds, trim=2)
   x = h
   for number in range(1, RESIDUAL_BLOCKS + 1):
     y = conv(f'residual{number}_1', x, **inside(2 * number + 1))
     x = conv(f'residual{number}_2', y, added=x, **inside(2 * number + 2))
-  image = conv('conv_out', dense.at_least_float32(x))
-  image += windows.middle(rainy, REFINE_HALO)
+  image = conv('conv_out', dense.at_least_float32(x), added=rainy)
   return image, windows.middle(c, C_HALO), windows.middle(h, C_HALO)

@@ -21,7 +21,7 @@ from mixdtp_jax.restoration.schedule import Step
 _SIDES = tuple(
   tuple(range(step, 12 * step + 1, step)) for step in (16, 12, 8, 6)
 )
-_REFINE_SIDES = (32, *range(64, 225, 16))
+_REFINE_SIDES = (32, *range(64, 257, 16))
 # An accelerator needs larger pieces to be busy.
 _TIMES_ON_ACCELERATOR = 4
 # Of each side as many are looked at, the best ones.

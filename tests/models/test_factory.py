@@ -34,6 +34,34 @@ def test_the_published_number_of_parameters(kind):
   assert sum(leaf.size for leaf in leaves) == count
 
 
+_ODD = {
+  'width': 6,
+  'encoder_blocks': (1, 2, 3, 1),
+  'decoder_blocks': (2, 1, 3),
+  'refinement_blocks': 2,
+  'heads': (1, 2, 3, 4),
+  'ffn_expansion': 1.7,
+}
+
+
+@pytest.mark.parametrize(
+  'cfg',
+  [
+    *(kind() for kind in PUBLISHED),
+    MixDTPConfig(**_ODD, recurrent_width=5, steps=1),
+    MixDTPConfig(**_ODD, detail_dilation=False, coupling=False, steps=0),
+    RestormerConfig(**_ODD),
+    PReNetConfig(recurrent_width=3, steps=1),
+  ],
+)
+def test_shapes_are_those_of_the_network(cfg):
+  network = make_network(cfg)
+  image = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  traced = jax.eval_shape(network.init, key, image)['params']
+  assert abstract_params(cfg) == traced
+
+
 @pytest.mark.parametrize('kind', PUBLISHED)
 def test_a_mapping_and_back(kind):
   cfg = dataclasses.replace(

@@ -21,7 +21,7 @@ def both(function, *arguments):
   for usable in (False, True):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(choice, 'usable', lambda _, usable=usable: usable)
-      found.append(np.asarray(jax.jit(function)(*arguments)))
+      found.append(jax.tree.map(np.asarray, jax.jit(function)(*arguments)))
   return found
 
 
@@ -66,6 +66,38 @@ def test_what_follows_a_convolution(bounds, channels):
   top, bottom, left, right = bounds
   inside = (rows >= top) & (rows < bottom) & (columns >= left)
   close(xla, plain * (inside & (columns < right))[None, :, :, None])
+
+
+@pytest.mark.parametrize('bounds', BOUNDS)
+@pytest.mark.parametrize('channels', [4, 16, 21])
+@pytest.mark.parametrize('first', [True, False])
+def test_lstm(bounds, channels, first):
+  x = random(0, 1, 13, 12, channels)
+  bounds = jnp.array(bounds, jnp.int32)
+  kernel = random(1, 3, 3, (1 if first else 2) * channels, 4 * channels) / 4
+  bias, h, c = random(2, 4 * channels), random(3, *x.shape), None
+  if first:
+    h = None
+  else:
+    c = random(4, 1, 11, 10, channels)
+
+  def lstm(x, h, c, kernel, bias, bounds):
+    return windows.lstm(x, h, c, kernel, bias, bounds, trim=3)
+
+  xla, compiled = both(lstm, x, h, c, kernel, bias, bounds)
+  for one, other in zip(compiled, xla, strict=True):
+    np.testing.assert_allclose(one, other, atol=3e-6)
+  gates = dense._xla_conv3x3(x, kernel[:, :, :channels]) + bias
+  if not first:
+    gates += dense._xla_conv3x3(h, kernel[:, :, channels:])
+  i, f, g, o = jnp.split(gates[:, 1:-1, 1:-1], 4, -1)
+  state = jax.nn.sigmoid(i) * jnp.tanh(g)
+  state += 0 if first else jax.nn.sigmoid(f) * c
+  np.testing.assert_allclose(xla[0], state, atol=3e-6)
+  shown = jax.nn.sigmoid(o) * jnp.tanh(state)
+  np.testing.assert_allclose(
+    xla[1], shown * windows.exists(bounds, shown, 3), atol=3e-6
+  )
 
 
 def weights(channels, hidden):

@@ -24,7 +24,7 @@ _FUNCTIONS = (
   'DepthwiseGate', 'DepthwiseGateGradients',
   'Conv3x3', 'KernelGradient', 'Gram',
   'LayerNorm', 'LayerNormGradients',
-  'Conv3x3Inside', 'AttentionSums', 'Block',
+  'Conv3x3Inside', 'Lstm', 'AttentionSums', 'Block',
 )  # fmt: skip
 
 # The most channels that `conv3x3` takes and gives. With more, XLA is as fast.
@@ -181,6 +181,25 @@ def conv3x3_inside(
     jnp.zeros(4, jnp.int32) if bounds is None else bounds,
     relu=np.int64(relu),
     trim=np.int64(-1 if bounds is None else trim),
+  )
+
+
+def lstm(
+  x: jax.Array,
+  h: jax.Array | None,
+  c: jax.Array | None,
+  kernel: jax.Array,
+  bias: jax.Array,
+  bounds: jax.Array,
+  trim: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Computes `ops.windows.lstm`."""
+  result = _image(x, x.shape[3], inside=True)
+  empty = jnp.zeros((0, 0, 0, 0), x.dtype)
+  images = (empty if image is None else image for image in (h, c))
+  weights = kernel, bias, bounds
+  return _call(
+    'Lstm', (result, result), x, *images, *weights, trim=np.int64(trim)
   )
 
 

@@ -32,7 +32,7 @@ struct Existing {
 // of 4x4 pixels and kernels are transformed, which makes the convolution a
 // product for each of 16 points, of 2.25 times less operations; its results are
 // transformed back to 2x2 pixels.
-constexpr int kBlock = 16;  // channels
+constexpr int64_t kBlock = 16;  // channels
 constexpr int kPoints = 16;
 #ifdef __AVX512F__
 constexpr int kPatches = 8;  // at once, side by side
@@ -44,40 +44,54 @@ constexpr int kParts = kBlock / kLanes;  // vectors of a block
 
 int64_t blocks_of(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
 
-// Rows of an image, a block of channels after the other; zeros below and to the
-// right of it.
+// Rows of images of one size, whose channels come one after the other, in blocks
+// of channels; zeros below and to the right of them.
 class BlockedRows {
  public:
-  BlockedRows(const Image& x, int64_t image, int64_t begin, int64_t end)
-      : begin_(begin),
-        size_((x.width + kColumns + 2) * kBlock),
-        blocks_(blocks_of(x.channels)),
-        data_(new float[(end - begin) * blocks_ * size_]) {
-    for (int64_t row = begin; row < end; ++row)
-      for (int64_t block = 0; block < blocks_; ++block) {
-        float* to = data_.get() + ((row - begin) * blocks_ + block) * size_;
-        int64_t columns = row < x.height ? x.width : 0;
-        int64_t first = block * kBlock;
-        int64_t size = std::min<int64_t>(kBlock, x.channels - first);
-        const float* from = x.data;
-        if (columns) from = x.at(image, row, 0) + first;
-        float* pixel = to;
-        for (int64_t c = 0; c < columns;
-             ++c, pixel += kBlock, from += x.channels)
-          if (size == kBlock)
-            std::copy_n(from, kBlock, pixel);
-          else
-            std::copy_n(from, size, pixel);
-        std::fill(pixel, to + size_, 0.f);
+  BlockedRows(const std::vector<Image>& images, int64_t begin, int64_t end)
+      : begin_(begin), size_((images[0].width + kColumns + 2) * kBlock) {
+    int64_t channels = 0;
+    for (const Image& x : images) channels += x.channels;
+    blocks_ = blocks_of(channels);
+    data_.reset(new float[(end - begin) * blocks_ * size_]);
+    for (int64_t row = begin; row < end; ++row) {
+      float* to = data_.get() + (row - begin) * blocks_ * size_;
+      int64_t columns = row < images[0].height ? images[0].width : 0;
+      for (int64_t b = 0; b < blocks_; ++b)
+        std::fill(to + b * size_ + columns * kBlock, to + (b + 1) * size_, 0.f);
+      int64_t first = 0;  // channel
+      for (const Image& x : images) {
+        if (columns) copy_row(to, first, x, row);
+        first += x.channels;
       }
+    }
   }
 
+  // A block of channels of a pixel; the next pixel comes kBlock later.
   const float* at(int64_t row, int64_t block, int64_t column) const {
     return data_.get() + ((row - begin_) * blocks_ + block) * size_ +
            column * kBlock;
   }
 
+  int64_t row_size() const { return blocks_ * size_; }
+  int64_t blocks() const { return blocks_; }
+
  private:
+  void copy_row(float* to, int64_t first, const Image& x, int64_t row) {
+    for (int64_t done = 0; done < x.channels;) {
+      int64_t at = (first + done) % kBlock;
+      int64_t size = std::min(kBlock - at, x.channels - done);
+      float* pixel = to + (first + done) / kBlock * size_ + at;
+      const float* from = x.at(0, row, 0) + done;
+      for (int64_t c = 0; c < x.width; ++c, pixel += kBlock, from += x.channels)
+        if (size == kBlock)
+          std::copy_n(from, kBlock, pixel);
+        else
+          std::copy_n(from, size, pixel);
+      done += size;
+    }
+  }
+
   int64_t begin_, size_, blocks_;
   std::unique_ptr<float[]> data_;
 };
@@ -166,8 +180,10 @@ inline void multiply_point(float* to, const float* patches, const float* kernel,
   std::memcpy(to, total, sizeof total);
 }
 
-// The points of a patch, a distance apart, to its 2x2 results of kBlock each.
-inline void transform_back(float* to, const float* from, int64_t point) {
+// The points of a patch, a distance apart, to kBlock channels of its 2x2 pixels,
+// which have a distance, too.
+inline void transform_back(float* to, int64_t pixel, const float* from,
+                           int64_t point) {
   for (int v = 0; v < kParts; ++v, to += kLanes, from += kLanes) {
     Vector s[2][4];
     for (int c = 0; c < 4; ++c) {
@@ -176,94 +192,140 @@ inline void transform_back(float* to, const float* from, int64_t point) {
       s[0][c] = m[0] + m[1] + m[2], s[1][c] = m[1] - m[2] - m[3];
     }
     for (int r = 0; r < 2; ++r) {
-      store(to + 2 * r * kBlock, s[r][0] + s[r][1] + s[r][2]);
-      store(to + (2 * r + 1) * kBlock, s[r][1] - s[r][2] - s[r][3]);
+      store(to + 2 * r * pixel, s[r][0] + s[r][1] + s[r][2]);
+      store(to + (2 * r + 1) * pixel, s[r][1] - s[r][2] - s[r][3]);
     }
   }
 }
 
-// What becomes of a convolution's results; pointers may be null.
-struct Finish {
-  const float* bias;
-  bool relu;
-  const Image* added;  // cropped to the results; after it comes a second relu
-  const Existing* existing;  // the results outside become 0
-
-  // Some of the channels of a pixel, from `first` on.
-  template <typename V>
-  void some(float* out, const float* value, const float* more,
-            int64_t first) const {
-    V sum = load<V>(value);
-    if (bias) sum += load<V>(bias + first);
-    if (relu) sum = sum > 0 ? sum : V{};
-    if (more) sum += load<V>(more + first);
-    if (relu && more) sum = sum > 0 ? sum : V{};
-    store(out + first, sum);
-  }
-
-  // A pixel's channels from `first` on: a block, or those that are left.
-  void operator()(const Image& out, const float* value, int64_t row,
-                  int64_t column, int64_t first) const {
-    float* to = out.at(0, row, column);
-    int64_t size = std::min<int64_t>(kBlock, out.channels - first);
-    if (existing && !(existing->row(row) && existing->column(column))) {
-      std::fill_n(to + first, size, 0.f);
-      return;
-    }
-    const float* more = nullptr;
-    if (added) {
-      int64_t crop = (added->height - out.height) / 2;
-      more = added->at(0, row + crop, column + crop);
-    }
-    if (size == kBlock)
-      for (int n = 0; n < kBlock; n += kLanes)
-        some<Vector>(to, value + n, more, first + n);
-    else
-      for (int n = 0; n < size; ++n)
-        some<float>(to, value + n, more, first + n);
-  }
-};
-
-ffi::Error conv3x3_inside(ffi::ThreadPool threads, Array x_, Array kernel_,
-                          Array bias, Array added_, Numbers bounds, Result out_,
-                          int64_t relu, int64_t trim) {
-  Image x = image_of(x_), out = image_of(out_);
-  std::vector<float> kernel = transformed_kernel(kernel_, x.channels, out.channels);
-  Image added = added_.element_count() ? image_of(added_) : Image{};
-  Existing existing(bounds, trim);
-  Finish finish = {bias.element_count() ? bias.typed_data() : nullptr,
-                   relu != 0, added.data ? &added : nullptr,
-                   trim >= 0 ? &existing : nullptr};
-  int64_t blocks = blocks_of(x.channels);
-  by_rows(threads, out, [&](const Task& task) {
+// The convolution of images' channels, without padding; calls
+// finish(row, column, values) for each pixel.
+template <typename F>
+void convolve_inside(ffi::ThreadPool& threads, const std::vector<Image>& images,
+                     const Array& kernel_, F finish) {
+  int64_t in = kernel_.dimensions()[2], out = kernel_.dimensions()[3];
+  std::vector<float> kernel = transformed_kernel(kernel_, in, out);
+  Image core = {nullptr, 1, images[0].height - 2, images[0].width - 2, out};
+  by_rows(threads, core, [&](const Task& task) {
     int64_t height = (task.end - task.begin + 1) / 2 * 2;
-    BlockedRows rows(x, task.image, task.begin, task.begin + height + 2);
-    int64_t row_step = rows.at(task.begin + 1, 0, 0) - rows.at(task.begin, 0, 0);
-    int64_t point = blocks * kPatches * kBlock;
+    BlockedRows rows(images, task.begin, task.begin + height + 2);
+    int64_t point = rows.blocks() * kPatches * kBlock;
+    int64_t pixel = blocks_of(out) * kBlock;
     std::unique_ptr<float[]> patches(new float[kPoints * point]);
-    float sums[kPoints * kPatches * kBlock], values[4 * kBlock];
+    std::unique_ptr<float[]> values(new float[4 * kPatches * pixel]);
+    float sums[kPoints * kPatches * kBlock];
     for (int64_t row = task.begin; row < task.end; row += 2)
-      for (int64_t column = 0; column < out.width; column += kColumns) {
-        for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t column = 0; column < core.width; column += kColumns) {
+        for (int64_t b = 0; b < rows.blocks(); ++b)
           transform_patches(patches.get() + b * kPatches * kBlock, point,
-                            rows.at(row, b, column), row_step);
-        for (int64_t o = 0; o < out.channels; o += kBlock) {
+                            rows.at(row, b, column), rows.row_size());
+        for (int64_t o = 0; o < out; o += kBlock) {
           for (int n = 0; n < kPoints; ++n)
             multiply_point(sums + n * kPatches * kBlock,
                            patches.get() + n * point,
-                           kernel.data() + (o + n) * point_of(x.channels),
-                           x.channels);
-          for (int p = 0; p < kPatches; ++p) {
-            transform_back(values, sums + p * kBlock, kPatches * kBlock);
-            for (int n = 0; n < 4; ++n) {
-              int64_t r = row + n / 2, c = column + 2 * p + n % 2;
-              if (r < task.end && c < out.width)
-                finish(out, values + n * kBlock, r, c, o);
-            }
-          }
+                           kernel.data() + (o + n) * point_of(in), in);
+          for (int p = 0; p < kPatches; ++p)
+            transform_back(values.get() + 4 * p * pixel + o, pixel,
+                           sums + p * kBlock, kPatches * kBlock);
+        }
+        for (int n = 0; n < 4 * kPatches; ++n) {
+          int64_t r = row + n % 4 / 2, c = column + n / 4 * 2 + n % 2;
+          if (r < task.end && c < core.width)
+            finish(r, c, values.get() + n * pixel);
         }
       }
   });
+}
+
+// Of an argument that is not given.
+bool missing(const Array& array) { return array.element_count() == 0; }
+
+ffi::Error conv3x3_inside(ffi::ThreadPool threads, Array x, Array kernel,
+                          Array bias_, Array added_, Numbers bounds,
+                          Result out_, int64_t relu, int64_t trim) {
+  Image out = image_of(out_);
+  const float* bias = missing(bias_) ? nullptr : bias_.typed_data();
+  Image added = missing(added_) ? Image{} : image_of(added_);
+  int64_t crop = (added.height - out.height) / 2;
+  Existing existing(bounds, trim);
+  auto finish = [&](int64_t row, int64_t column, const float* value) {
+    float* to = out.at(0, row, column);
+    if (trim >= 0 && !(existing.row(row) && existing.column(column))) {
+      std::fill_n(to, out.channels, 0.f);
+      return;
+    }
+    const float* more =
+        added.data ? added.at(0, row + crop, column + crop) : nullptr;
+    over_channels(out.channels, [=](auto v, int64_t n) {
+      using V = decltype(v);
+      V sum = load<V>(value + n);
+      if (bias) sum += load<V>(bias + n);
+      if (relu) sum = sum > 0 ? sum : V{};
+      if (more) sum += load<V>(more + n);
+      if (relu && more) sum = sum > 0 ? sum : V{};
+      store(to + n, sum);
+    });
+  };
+  convolve_inside(threads, {image_of(x)}, kernel, finish);
+  return ffi::Error::Success();
+}
+
+// 1 / (1 + e^-x): e^y as 2^n e^r, with the series of e^r for |r| < 0.35.
+template <typename V>
+inline V sigmoid(V x) {
+  V y = x < -87.f ? V{} + 87.f : x > 87.f ? V{} - 87.f : -x;
+  // Adding 1.5 * 2^23 rounds to a whole number; then its bits are that number.
+  V shifted = y * 1.44269504f + 12582912.f;
+  V n = shifted - 12582912.f;
+  V r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
+  V e = r * (1.f / 720) + 1.f / 120;
+  e = e * r + 1.f / 24;
+  e = e * r + 1.f / 6;
+  e = e * r + 0.5f;
+  e = e * r + 1.f;
+  e = e * r + 1.f;
+  int32_t bits[sizeof(V) / 4];
+  std::memcpy(bits, &shifted, sizeof bits);
+  for (int32_t& b : bits) b = (b - 0x4b400000 + 127) << 23;
+  V power;
+  std::memcpy(&power, bits, sizeof bits);
+  return 1.f / (1.f + e * power);
+}
+
+template <typename V>
+inline V tanh_of(V x) {
+  return 2.f * sigmoid(2.f * x) - 1.f;
+}
+
+// The gates of a convolutional LSTM, their convolution included.
+ffi::Error lstm(ffi::ThreadPool threads, Array x, Array h, Array c_,
+                Array kernel, Array bias_, Numbers bounds, Result new_c_,
+                Result new_h_, int64_t trim) {
+  Image new_c = image_of(new_c_), new_h = image_of(new_h_);
+  Image c = missing(c_) ? Image{} : image_of(c_);
+  const float* bias = bias_.typed_data();
+  Existing existing(bounds, trim);
+  int64_t size = new_c.channels;
+  auto finish = [&](int64_t row, int64_t column, const float* value) {
+    const float* before = c.data ? c.at(0, row, column) : nullptr;
+    float* to_c = new_c.at(0, row, column);
+    float* to_h = new_h.at(0, row, column);
+    bool inside = existing.row(row) && existing.column(column);
+    over_channels(size, [=](auto v, int64_t n) {
+      using V = decltype(v);
+      auto gate = [=](int64_t g) {
+        return load<V>(value + g * size + n) + load<V>(bias + g * size + n);
+      };
+      V state = sigmoid(gate(0)) * tanh_of(gate(2));
+      if (before) state += sigmoid(gate(1)) * load<V>(before + n);
+      store(to_c + n, state);
+      V shown = sigmoid(gate(3)) * tanh_of(state);
+      store(to_h + n, inside ? shown : V{});
+    });
+  };
+  std::vector<Image> images = {image_of(x)};
+  if (!missing(h)) images.push_back(image_of(h));
+  convolve_inside(threads, images, kernel, finish);
   return ffi::Error::Success();
 }
 
@@ -521,6 +583,8 @@ ffi::Error block(ffi::ThreadPool threads, Array x_, Numbers bounds, Array mix,
 
 HANDLER(Conv3x3Inside, conv3x3_inside,
         ARG ARG ARG ARG NUMBERS RET.Attr<int64_t>("relu").Attr<int64_t>("trim"));
+HANDLER(Lstm, lstm,
+        ARG ARG ARG ARG ARG NUMBERS RET RET.Attr<int64_t>("trim"));
 HANDLER(AttentionSums, attention_sums,
         ARG NUMBERS ARG ARG ARG ARG ARG ARG RET);
 HANDLER(Block, block,
