@@ -26,9 +26,9 @@ from typing import Any
 
 from absl import logging
 
+from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
-from mixdtp_jax.runtime.sizes import parse_bytes
 
 _FORMATS = {
   'png': 'PNG',
@@ -87,7 +87,7 @@ def add_arguments(parser: Parser) -> None:
     help='also write NAME_compare.jpg, which shows before and after',
   )
   _add_format(parser)
-  _add_network(parser)
+  options.add_network(parser)
   for words, remedy in _HABITS.items():
     parser.add_argument(
       *words, action=_Habit, nargs='?', const=remedy, help=argparse.SUPPRESS
@@ -123,48 +123,10 @@ def _add_format(parser: Parser) -> None:
   )
 
 
-def _add_network(parser: Parser) -> None:
-  group = parser.add_argument_group('network and memory')
-  group.add_argument(
-    '--weights',
-    default='general',
-    metavar='WEIGHTS',
-    help='name of shipped weights, .safetensors or .pth file, weights folder, '
-    'or workdir of a training run (default: %(default)s)',
-  )
-  group.add_argument(
-    '--memory',
-    type=_bytes,
-    metavar='SIZE',
-    help='most memory that the program may use, such as 2GB (default: half of '
-    'what is free); the result does not depend on it',
-  )
-  group.add_argument(
-    '--scratch',
-    metavar='DIR',
-    help='folder for what does not fit into the memory (default: the '
-    "system's folder for temporary files)",
-  )
-  group.add_argument(
-    '--dtype',
-    choices=('float32', 'bfloat16'),
-    default='float32',
-    help='numbers that the network computes with; bfloat16 is faster on GPUs '
-    'and TPUs, and less exact (default: %(default)s)',
-  )
-
-
 def _quality(text: str) -> int:
   if text.isdecimal() and 1 <= int(text) <= 100:
     return int(text)
   raise argparse.ArgumentTypeError(f'{text!r} is not a number from 1 to 100')
-
-
-def _bytes(text: str) -> int:
-  try:
-    return parse_bytes(text)
-  except ValueError as error:
-    raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from mixdtp_jax.cli.parser import Parser
+from mixdtp_jax.runtime.sizes import parse_bytes
 
 
 def add_config(parser: Parser, default: str = '') -> None:
@@ -24,6 +25,45 @@ def add_config(parser: Parser, default: str = '') -> None:
     + (f' (default: {default})' if default else ''),
   )
   parser.takes_config = True
+
+
+def add_network(parser: Parser) -> None:
+  """Adds the weights that restore, and the limits of the memory."""
+  group = parser.add_argument_group('network and memory')
+  group.add_argument(
+    '--weights',
+    default='general',
+    metavar='WEIGHTS',
+    help='name of shipped weights, .safetensors or .pth file, weights folder, '
+    'or workdir of a training run (default: %(default)s)',
+  )
+  group.add_argument(
+    '--memory',
+    type=_bytes,
+    metavar='SIZE',
+    help='most memory that the program may use, such as 2GB (default: half of '
+    'what is free); the result does not depend on it',
+  )
+  group.add_argument(
+    '--scratch',
+    metavar='DIR',
+    help='folder for what does not fit into the memory (default: the '
+    "system's folder for temporary files)",
+  )
+  group.add_argument(
+    '--dtype',
+    choices=('float32', 'bfloat16'),
+    default='float32',
+    help='numbers that the network computes with; bfloat16 is faster on GPUs '
+    'and TPUs, and less exact (default: %(default)s)',
+  )
+
+
+def _bytes(text: str) -> int:
+  try:
+    return parse_bytes(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
