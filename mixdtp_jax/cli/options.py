@@ -1,6 +1,10 @@
 """Options that several commands have."""
 
 import argparse
+import logging
+import signal
+import sys
+import warnings
 from typing import Any
 
 from mixdtp_jax.cli.parser import Parser
@@ -64,6 +68,18 @@ def _bytes(text: str) -> int:
     return parse_bytes(text)
   except ValueError as error:
     raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def set_up_restoring() -> None:
+  """Prepares a program that restores pictures, and stops well at SIGTERM."""
+  from PIL import Image
+
+  # The reader limits sizes by itself, and names what is damaged.
+  Image.MAX_IMAGE_PIXELS = None
+  warnings.filterwarnings('ignore', module='PIL')
+  logging.getLogger('PIL').setLevel(logging.CRITICAL)
+  # Unwinds, which removes what is half-written.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
