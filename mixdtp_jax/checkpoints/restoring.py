@@ -1,11 +1,12 @@
 """Restoring of checkpoints.
 
-If orbax cannot read the newest checkpoint, the previous one is used. Orbax
-notices lost and truncated files, but not every changed bit.
+If the newest checkpoint cannot be read, or has other values than were saved,
+the previous one is used.
 """
 
 import itertools
 import os
+import pathlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from mixdtp_jax.checkpoints import verifying
 from mixdtp_jax.checkpoints.saving import EMA, FORMAT, reason
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.models.config import EXECUTION
@@ -60,15 +62,12 @@ def restore_or_init(
   )
 
   def read(step: int) -> TrainState:
-    saved = restore_config(manager, step)
+    saved, digests = _described(manager, step)
     _refuse_other_run(manager, step, saved, config)
-    items = {
-      'params': ocp.args.StandardRestore(abstract.params),
-      'opt_state': ocp.args.StandardRestore(abstract.opt_state),
-    }
+    trees = {'params': abstract.params, 'opt_state': abstract.opt_state}
     if abstract.ema_params is not None and _has_ema(saved):
-      items[EMA] = ocp.args.StandardRestore(abstract.ema_params)
-    restored = manager.restore(step, args=ocp.args.Composite(**items))
+      trees[EMA] = abstract.ema_params
+    restored = _restore(manager, step, digests, **trees)
     average = restored.get(EMA)
     if abstract.ema_params is not None and average is None:
       # The run had no average so far: it starts here.
@@ -78,7 +77,7 @@ def restore_or_init(
 
   state, damaged = newest_readable(manager, read)
   _set_aside(manager, damaged)
-  logging.info('Continuing from the checkpoint of step %d.', int(state.step))
+  logging.info('Continuing from the checkpoint of update %d', int(state.step))
   return state
 
 
@@ -89,11 +88,11 @@ def newest_readable(
 
   Args:
     manager: has at least one checkpoint.
-    read: a function of a step, which reads from that checkpoint.
+    read: a function of an update, which reads from that checkpoint.
 
   Returns:
-    The result of `read`, and the newer steps, which are damaged. They have been
-    logged and are left in place.
+    The result of `read`, and the newer checkpoints, which are damaged. They
+    have been logged and are left in place.
 
   Raises:
     OtherNetworkError, NewerFormatError: `read` raised it.
@@ -101,7 +100,7 @@ def newest_readable(
   """
   damaged = {}
   for step in sorted(manager.all_steps(), reverse=True):
-    path = manager.directory / str(step)
+    path = _path(manager, step)
     try:
       return read(step), list(damaged)
     except (OtherNetworkError, NewerFormatError):
@@ -120,7 +119,7 @@ def newest_readable(
 
 
 def _set_aside(manager, steps) -> None:
-  """Moves damaged checkpoints away, because their steps are saved again."""
+  """Moves damaged checkpoints away, because their updates are saved again."""
   if not steps:
     return
   folder = manager.directory.parent / 'damaged_checkpoints'
@@ -132,7 +131,7 @@ def _set_aside(manager, steps) -> None:
         [str(step)], (f'{step}-{n}' for n in itertools.count(2))
       )
       free = next(folder / n for n in names if not (folder / n).exists())
-      os.rename(manager.directory / str(step), free)
+      os.rename(_path(manager, step), free)
       logging.error('Moved the damaged checkpoint to %s', free)
 
   # This also waits until no host reads them any more.
@@ -151,12 +150,33 @@ def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
 
   Raises:
     NewerFormatError: a newer version of this package saved it.
+    DamagedError: it is not what was saved.
   """
+  return _described(manager, step)[0]
+
+
+def _described(manager, step) -> tuple[dict, dict[str, str] | None]:
+  """Returns a checkpoint's configuration, and its digests if it has any."""
   args = ocp.args.Composite(config=ocp.args.JsonRestore())
   saved = manager.restore(step, args=args).config
-  path = manager.directory / str(step)
+  path = _path(manager, step)
+  facts = {'update': step, 'config': saved}
+  digests = verifying.read_digests(path, facts)
   check_format(path, saved.pop('format', 0), FORMAT)
-  return saved
+  return saved, digests
+
+
+def _restore(manager, step, digests, **trees) -> ocp.args.Composite:
+  """Reads the arrays of abstract trees, and checks them."""
+  items = {k: ocp.args.StandardRestore(tree) for k, tree in trees.items()}
+  restored = manager.restore(step, args=ocp.args.Composite(**items))
+  found = {name: restored[name] for name in trees}
+  verifying.check(_path(manager, step), digests, found)
+  return restored
+
+
+def _path(manager, step) -> pathlib.Path:
+  return pathlib.Path(manager.directory, str(step))
 
 
 def restore_params(
@@ -165,10 +185,14 @@ def restore_params(
   """Reads a checkpoint's parameters, averaged ones if it has them.
 
   They are placed on this host's first device.
+
+  Raises:
+    DamagedError: they are not what was saved.
   """
-  item = EMA if _has_ema(restore_config(manager, step)) else 'params'
-  args = ocp.args.StandardRestore(on_one_device(abstract))
-  return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+  saved, digests = _described(manager, step)
+  item = EMA if _has_ema(saved) else 'params'
+  tree = on_one_device(abstract)
+  return _restore(manager, step, digests, **{item: tree})[item]
 
 
 def on_one_device(abstract: dict) -> dict:
@@ -194,9 +218,9 @@ def _refuse_other_run(manager, step, saved, config) -> None:
       changed.append(difference)
   if fixed:
     raise OtherNetworkError(
-      f'the checkpoint of step {step} in {manager.directory} is of another '
+      f'the checkpoint of update {step} in {manager.directory} is of another '
       f'network: {"; ".join(fixed)}. Use its configuration, or another '
       'workdir.'
     )
   for difference in changed:
-    logging.warning('Changed since step %d: %s', step, difference)
+    logging.warning('Changed since update %d: %s', step, difference)

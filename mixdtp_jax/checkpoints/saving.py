@@ -1,25 +1,58 @@
-"""Saving of checkpoints: WORKDIR/checkpoints/STEP, by orbax.
+"""Saving of checkpoints: WORKDIR/checkpoints/UPDATE, by orbax.
 
 A checkpoint holds the parameters, their moving average if the run has one, the
-optimizer's state, and the run's whole configuration with a format number. It is
-complete or absent.
+optimizer's state, the run's whole configuration with a format number, and
+digests of all of it. It is complete or absent: it gets its name when it has
+been read back and found to be what the devices held.
 """
 
 import contextlib
+import glob
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
+from mixdtp_jax.checkpoints import best, verifying
 from mixdtp_jax.checkpoints.state import TrainState
+from mixdtp_jax.runtime import hosts
 
 FORMAT = 1  # checkpoints of version 0.1 have no number
 EMA = 'ema_params'  # an item that only runs with ema_decay have
 
 
-class _Manager(ocp.CheckpointManager):
+class NotFiniteError(FloatingPointError):
+  """Training has led to values that are not finite."""
+
+
+class Manager(ocp.CheckpointManager):
+  """Checkpoints that are verified before they count, and old ones deleted.
+
+  Orbax deletes old checkpoints only after a save has succeeded, and `_verify`
+  is a part of that save.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, keep: int | None):
+    """Opens the checkpoints of a run; see `make_manager`."""
+    self.best = best.read_best(workdir)
+    self._saving: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+    policies = [checkpoint_managers.LatestN(keep or None), _KeepsBest(self)]
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+      create=True,
+      cleanup_tmp_directories=True,
+      async_options=ocp.options.AsyncOptions(
+        post_finalization_callback=self._verify
+      ),
+    )
+    super().__init__(_folder(workdir), options=options)
+
   def reached_preemption(self, step: int) -> bool:
     """Returns False: training/preemption.py watches for preemption.
 
@@ -29,10 +62,67 @@ class _Manager(ocp.CheckpointManager):
     del step
     return False
 
+  def expect(self, update: int, trees: dict[str, Any], config: dict) -> None:
+    """Notes what the checkpoint that is saved next must hold."""
+    trees = verifying.on_host(trees)
+    self._saving = update, trees, {'update': update, 'config': config}
+
+  def _verify(self) -> None:
+    """Reads back what was written, and adds its digests.
+
+    Orbax calls it in a thread of the first host, before it renames the folder.
+
+    Raises:
+      NotFiniteError: the state is not finite.
+      OSError: what is read back has other values.
+    """
+    (update, trees, facts), self._saving = self._saving, None
+    (folder,) = self.directory.glob(f'{update}.orbax-checkpoint-tmp*')
+    try:
+      arrays = verifying.named(trees)
+      if bad := verifying.not_finite(arrays):
+        raise not_finite(self, update, f'{bad[0]} is not finite')
+      for name, tree in trees.items():
+        _check_readable(folder / name, tree)
+      verifying.write_digests(folder, arrays, facts)
+    except BaseException:
+      shutil.rmtree(folder, ignore_errors=True)
+      raise
+
+
+class _KeepsBest:
+  """A policy of orbax that keeps the best checkpoint."""
+
+  def __init__(self, manager: Manager):
+    self._manager = manager
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    del context
+    found = self._manager.best
+    return [bool(found) and c.step == found['update'] for c in checkpoints]
+
+
+def _check_readable(folder: os.PathLike, tree: Any) -> None:
+  """Raises OSError unless a folder of orbax holds exactly these arrays."""
+  handler = ocp.StandardCheckpointHandler()
+  try:
+    args = ocp.args.StandardRestore(tree)
+    found = handler.restore(folder, args=args)
+  finally:
+    handler.close()
+  found, saved = verifying.named({'': found}), verifying.named({'': tree})
+  for name, x in saved.items():
+    if not np.array_equal(_bytes(found[name]), _bytes(x)):
+      raise OSError(f'{folder}{name} is read back with other values')
+
+
+def _bytes(x: np.ndarray) -> np.ndarray:
+  return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+
 
 def make_manager(
   workdir: str | os.PathLike, *, keep: int | None = None
-) -> ocp.CheckpointManager:
+) -> Manager:
   """Opens (and creates) the checkpoints of a run for saving.
 
   Half-saved checkpoints of a killed run are removed, so only one run may do
@@ -40,12 +130,14 @@ def make_manager(
 
   Args:
     workdir: the run's folder.
-    keep: number of newest checkpoints to keep; None keeps all.
+    keep: number of newest checkpoints to keep beside the best one; None or 0
+      keeps all.
+
+  Raises:
+    ValueError: see `check_path`.
   """
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, create=True, cleanup_tmp_directories=True
-  )
-  return _Manager(_folder(workdir), options=options)
+  check_path(workdir)
+  return Manager(workdir, keep)
 
 
 def open_manager(workdir: str | os.PathLike) -> ocp.CheckpointManager:
@@ -58,69 +150,99 @@ def _folder(workdir):
   return pathlib.Path(workdir).absolute() / 'checkpoints'
 
 
-def save(
-  manager: ocp.CheckpointManager,
-  state: TrainState,
-  config: ml_collections.ConfigDict,
-) -> None:
-  """Starts to save a state under its step; training continues meanwhile.
-
-  A step that is saved already is left alone.
+def check_path(path: str | os.PathLike) -> None:
+  """Checks that orbax can save into a folder: it takes paths for patterns.
 
   Raises:
-    OSError: this state or the previous one cannot be saved; see `wait`.
+    ValueError: the path contains a character that orbax cannot save under.
   """
-  step = int(state.step)
-  if step == manager.latest_step():
+  text = os.path.abspath(path)
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    text += '*'
+  if '\\' in text or glob.escape(text) != text:
+    raise ValueError(
+      f'{os.path.abspath(path)!a}: arrays cannot be saved in a folder whose '
+      'path contains [ * ? or a backslash, or is not UTF-8: choose another'
+    )
+
+
+def save(
+  manager: Manager, state: TrainState, config: ml_collections.ConfigDict
+) -> None:
+  """Starts to save a state under its update; training continues meanwhile.
+
+  An update that is saved already is left alone.
+
+  Raises:
+    NotFiniteError, OSError: the previous state could not be saved; see `wait`.
+    OSError: this one cannot be saved.
+  """
+  update = int(state.step)
+  if update == manager.latest_step():
     return
-  items = {
-    'params': ocp.args.StandardSave(state.params),
-    'opt_state': ocp.args.StandardSave(state.opt_state),
-    'config': ocp.args.JsonSave({'format': FORMAT, **config.to_dict()}),
-  }
+  trees = {'params': state.params, 'opt_state': state.opt_state}
   if state.ema_params is not None:
-    items[EMA] = ocp.args.StandardSave(state.ema_params)
+    trees[EMA] = state.ema_params
+  saved = {'format': FORMAT, **config.to_dict()}
+  items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+  items['config'] = ocp.args.JsonSave(saved)
   wait(manager)
-  with _named_failure(manager, step):
-    manager.save(step, args=ocp.args.Composite(**items))
+  with _named_failure(manager, update):
+    if hosts.is_first():
+      manager.expect(update, trees, saved)
+    manager.save(update, args=ocp.args.Composite(**items))
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
-  """Waits until the checkpoint that `save` started is on the disk.
+  """Waits until the checkpoint that `save` started is verified and complete.
 
   Raises:
-    OSError: it could not be written, as on a full disk; the message names the
-      last good checkpoint, which is unchanged.
+    NotFiniteError: the state that was to be saved is not finite.
+    OSError: it could not be written, as on a full disk, or not be read back.
+      Both messages name the last good checkpoint, which is unchanged.
   """
   with _named_failure(manager, manager.latest_step()):
     manager.wait_until_finished()
 
 
 @contextlib.contextmanager
-def _named_failure(manager, step) -> Iterator[None]:
+def _named_failure(manager, update) -> Iterator[None]:
   try:
     yield
   # ValueError: TensorStore's error for a full disk.
   except (OSError, ValueError) as error:
     manager.reload()
     raise OSError(
-      f'the checkpoint of step {step} could not be saved: {reason(error)}; '
+      f'the checkpoint of update {update} could not be saved: {reason(error)}; '
       f'{last_good(manager)}. Free or fix the disk, then start the same '
       'command again: it continues from there.'
     ) from error
 
 
+def not_finite(
+  manager: ocp.CheckpointManager, update: int, found: str
+) -> NotFiniteError:
+  """Returns the error of an update that has made something not finite."""
+  return NotFiniteError(
+    f'update {update}: {found}; {last_good(manager, before=update)}. Start '
+    'again from there with a smaller schedule.learning_rate or with '
+    'optimizer.clip_norm set.'
+  )
+
+
 def last_good(
   manager: ocp.CheckpointManager, *, before: int | None = None
 ) -> str:
-  """Returns a clause that names the newest checkpoint, before a given step."""
-  steps = [s for s in manager.all_steps() if before is None or s < before]
-  if not steps:
+  """Returns a clause that names the newest checkpoint, or that before `before`."""
+  found = [s for s in manager.all_steps() if before is None or s < before]
+  if not found:
     return 'no checkpoint was saved before'
-  return f'the last good checkpoint is {manager.directory / str(max(steps))}'
+  return f'the last good checkpoint is {manager.directory / str(max(found))}'
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
   """Returns the first line of an error, at most 300 characters."""
   text = str(error).partition('\n')[0]
   return f'{type(error).__name__}: {text[:300]}'

@@ -123,7 +123,7 @@ def test_the_configuration_comes_back(tmp_path):
 )
 def test_another_network_is_refused(tmp_path, changes, fields):
   _save(tmp_path, 6)
-  with pytest.raises(ValueError, match='checkpoint of step 6') as error:
+  with pytest.raises(ValueError, match='checkpoint of update 6') as error:
     _restore(tmp_path, _config(**changes))
   for field in fields:
     assert field in str(error.value)
@@ -152,8 +152,8 @@ def test_other_changes_are_told(tmp_path, caplog):
   assert state.step == 6
   told = [r.getMessage() for r in caplog.records if 'Changed' in r.msg]
   assert told == [
-    'Changed since step 6: batch_size: saved 4, now 16',
-    'Changed since step 6: schedule.factor: saved 0.2, now 0.5',
+    'Changed since update 6: batch_size: saved 4, now 16',
+    'Changed since update 6: schedule.factor: saved 0.2, now 0.5',
   ]
 
 
@@ -275,7 +275,7 @@ def test_when_all_are_damaged_nothing_is_moved_or_started(tmp_path):
 
 def test_another_network_is_not_taken_for_damage(tmp_path):
   _save(tmp_path, 3, 6)
-  with pytest.raises(restoring.OtherNetworkError, match='of step 6'):
+  with pytest.raises(restoring.OtherNetworkError, match='of update 6'):
     _restore(tmp_path, _config(**{'model.width': 32}))
   assert not (tmp_path / 'damaged_checkpoints').exists()
 

@@ -80,7 +80,7 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
     command, env=environment, capture_output=True, text=True, timeout=500
   )
   assert result.returncode == 0, result.stderr
-  message = r'Continuing from the checkpoint of step (\d+)'
+  message = r'Continuing from the checkpoint of update (\d+)'
   (step,) = re.findall(message, result.stderr)
   assert 4 <= int(step) < 20
   _check_messages(result.stderr.splitlines(), int(step))

@@ -1,0 +1,132 @@
+"""Digests of saved arrays, so that no array is read with other values.
+
+They are made from the arrays in memory, and lie beside the saved ones:
+
+    digests.json   {'arrays': {'params/conv/kernel': SHA-256, ...},
+                    'facts': SHA-256 of what else was saved,
+                    'digest': SHA-256 of the two entries above}
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from mixdtp_jax.runtime.files import dump_json
+
+FILE = 'digests.json'
+
+
+class DamagedError(ValueError):
+  """What was read is not what was saved."""
+
+
+def on_host(tree: Any) -> Any:
+  """Returns an array tree in NumPy; every device must hold all of its values.
+
+  On a CPU the arrays share the memory of `tree`.
+  """
+
+  def shard(x):
+    # The object that orbax copies, too, so that it is copied once.
+    return x.addressable_shards[0].data if isinstance(x, jax.Array) else x
+
+  shards = jax.tree.map(shard, tree)
+  for x in jax.tree.leaves(shards):
+    if isinstance(x, jax.Array):
+      x.copy_to_host_async()
+  return jax.tree.map(np.asarray, shards)
+
+
+def named(trees: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Returns the arrays of trees on the host, by names such as 'params/a/b'."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(on_host(dict(trees)))
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
+
+
+def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
+  """Returns the names of the arrays that have infinite values or NaN."""
+  return [name for name, x in arrays.items() if not np.isfinite(x).all()]
+
+
+def write_digests(
+  folder: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Any
+) -> None:
+  """Writes the digests of arrays into the folder that they were saved in.
+
+  Args:
+    folder: the folder.
+    arrays: see `named`.
+    facts: what else was saved, and must be read with the same values: JSON.
+  """
+  content = {
+    'arrays': {name: _of_array(x) for name, x in arrays.items()},
+    'facts': _of_json(facts),
+  }
+  dump_json(content | {'digest': _of_json(content)}, folder / FILE)
+
+
+def read_digests(folder: pathlib.Path, facts: Any) -> dict[str, str] | None:
+  """Reads the digests of a folder's arrays, by name; None if it has none.
+
+  Args:
+    folder: the folder.
+    facts: what else was read from it; see `write_digests`.
+
+  Raises:
+    DamagedError: the digests are damaged, or `facts` are not what was saved.
+  """
+  path = folder / FILE
+  try:
+    content = json.loads(path.read_bytes())
+    digest = content.pop('digest')
+  except FileNotFoundError:
+    return None
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    digest = content = None
+  if digest is None or digest != _of_json(content):
+    raise DamagedError(f'{path} is damaged')
+  if content['facts'] != _of_json(facts):
+    raise DamagedError(f'{folder}: its configuration is not what was saved')
+  return content['arrays']
+
+
+def check(
+  folder: pathlib.Path,
+  digests: Mapping[str, str] | None,
+  trees: Mapping[str, Any],
+) -> None:
+  """Checks arrays that were read from a folder.
+
+  Args:
+    folder: the folder, for messages.
+    digests: see `read_digests`; with None, a line says that nothing is checked.
+    trees: what was read, by its name in the folder.
+
+  Raises:
+    DamagedError: an array is not what was saved.
+  """
+  if digests is None:
+    logging.info('%s was saved without digests: not verified', folder)
+    return
+  for name, x in named(trees).items():
+    if digests.get(name) != _of_array(x):
+      raise DamagedError(f'{folder}: {name} is not what was saved')
+
+
+def _of_array(x: np.ndarray) -> str:
+  digest = hashlib.sha256(f'{x.dtype.str} {x.shape} '.encode())
+  digest.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
+  return digest.hexdigest()
+
+
+def _of_json(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
