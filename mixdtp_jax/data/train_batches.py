@@ -24,7 +24,7 @@ from mixdtp_jax.data.sampling import drawn_numbers
 from mixdtp_jax.data.tf import tf
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split, stages
-from mixdtp_jax.recipe.rain_ranges import make_rain_ranges
+from mixdtp_jax.recipe.rain_ranges import RainRanges
 from mixdtp_jax.runtime import mesh as mesh_lib
 
 
@@ -121,7 +121,7 @@ def _rain(
 
   Both crops hold whole gray levels, 0 to 255.
   """
-  ranges = make_rain_ranges(config.data.rain)
+  ranges = RainRanges(**config.data.rain)
 
   # Traced at the first clean image that has no rainy one.
   @tf.function(reduce_retracing=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import ml_collections
 
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.spelling import did_you_mean
 
 RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
-DEFAULT = RECIPES / 'default.py'
 
 
 def load_config_file(
@@ -28,8 +28,8 @@ def load_config_file(
 
   Raises:
     FileNotFoundError: there is no such recipe.
-    ValueError: the recipe fails, has no get_config(), or sets an option that
-      does not exist; or see `override`.
+    ValueError: the recipe fails or has no get_config(), an option does not
+      exist, or a value is not in its range.
   """
   name, *argument = str(recipe).split(':', 1)
   file = _find(name)
@@ -43,9 +43,12 @@ def load_config_file(
       f'{file} is no recipe: it must define get_config(), which returns a '
       'ConfigDict, as default.py of this package does'
     )
-  if file != DEFAULT:
-    _check_options(file, config)
-  return override(config, overrides)
+  config = override(config, overrides)
+  try:
+    make_recipe(config.to_dict())
+  except ValueError as error:
+    raise ValueError(f'{recipe}: {error}') from error
+  return config
 
 
 def _find(name: str) -> pathlib.Path:
@@ -70,16 +73,6 @@ def _failure(file: pathlib.Path, error: Exception) -> str:
   where = f'{file}, line {lines[-1]}' if lines else str(file)
   kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
   return f'{where}: {kind}{error}'
-
-
-def _check_options(file: pathlib.Path, config) -> None:
-  """Refuses options that do not exist; those of networks differ."""
-  known = flat_config(load_config_file(DEFAULT)).keys()
-  for name in flat_config(config):
-    if name not in known and not name.startswith('model.'):
-      raise ValueError(
-        f'{file} sets an unknown option {name}{did_you_mean(name, known)}'
-      )
 
 
 def override(
@@ -122,11 +115,9 @@ def _parsed(value: str, present: Any, text: str) -> Any:
     )
     value = value.capitalize()
   try:
-    parsed = ast.literal_eval(value)
+    parsed = float(value) if kind is float else ast.literal_eval(value)
   except (ValueError, SyntaxError):
     parsed = None
-  if kind is float and type(parsed) is int:
-    parsed = float(parsed)
   if type(parsed) is not kind:
     raise ValueError(f'--config.{text}: needs a value like {present!r}')
   return parsed

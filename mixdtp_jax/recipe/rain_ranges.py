@@ -4,93 +4,131 @@ data/rain/draw.py draws it. This file needs no TensorFlow, for configurations.
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from mixdtp_jax.runtime.options import Options, option
 
 Range = tuple[float, float]
 
 
+def _range(
+  low: float,
+  high: float,
+  meaning: str,
+  unit: str = '',
+  *,
+  least: float | None = None,
+  most: float | None = None,
+) -> Any:
+  return option(
+    (low, high),
+    meaning,
+    unit=unit,
+    least=least,
+    most=most,
+    form='two numbers, low and high',
+  )
+
+
 @dataclasses.dataclass(frozen=True)
-class RainRanges:
+class RainRanges(Options):
   """Ranges (low, high) from which `add_rain` draws values uniformly.
 
   A strength below 0 counts as 0: with noise = (-0.01, 0.03), a quarter of the
   images have no noise. With `streaks`, `veil`, `drops`, `noise` and `jpeg` all
   at (0, 0), an image is unchanged.
-
-  Attributes:
-    streaks: lines per 10,000 pixels, in all layers together.
-    angle: direction of an image's rain, in degrees from the vertical; above 0
-      it falls to the right.
-    spread: standard deviation of the lines' angles, in degrees.
-    depth: distance of the layers, as a multiple of the nearest drops'.
-    length: length of each line at depth 1, in pixels.
-    width: standard deviation of the lines' profile at depth 1, in pixels, for
-      all lines of an image.
-    brightness: light that each line adds at its peak, 0 to 1.
-    occlusion: share of the background that a line of brightness 1 hides, 0
-      to 1.
-    veil: optical depth of the haze for each line per 10,000 pixels.
-    airlight: gray value of the haze, 0 to 1.
-    drops: drops on the lens per 10,000 pixels.
-    radius: radius of each drop on the lens, in pixels.
-    shrink: factor by which a drop shows the scene smaller.
-    noise: standard deviation of the sensor's noise, for values in [0, 1].
-    jpeg: loss of JPEG quality, 100 - quality, at most 99.
   """
 
-  streaks: Range = (5.0, 50.0)
-  angle: Range = (-35.0, 35.0)
-  spread: Range = (0.5, 2.0)
-  depth: Range = (1.0, 3.0)
-  length: Range = (15.0, 130.0)
-  width: Range = (0.6, 1.4)
-  brightness: Range = (0.05, 0.6)
-  occlusion: Range = (0.0, 0.3)
-  veil: Range = (0.0, 0.0)
-  airlight: Range = (0.6, 0.9)
-  drops: Range = (0.0, 0.0)
-  radius: Range = (4.0, 20.0)
-  shrink: Range = (2.0, 5.0)
-  noise: Range = (0.0, 0.0)
-  jpeg: Range = (0.0, 0.0)
+  prefix: ClassVar[str] = 'data.rain.'
+
+  streaks: Range = _range(
+    5.0, 50.0, 'lines in all layers together', 'per 10,000 pixels', most=1e4
+  )
+  angle: Range = _range(
+    -35.0,
+    35.0,
+    "direction of an image's rain; above 0 it falls to the right",
+    'degrees from the vertical',
+    least=-90,
+    most=90,
+  )
+  spread: Range = _range(
+    0.5,
+    2.0,
+    "standard deviation of the lines' angles",
+    'degrees',
+    least=0,
+    most=90,
+  )
+  depth: Range = _range(
+    1.0,
+    3.0,
+    "distance of the layers, as a multiple of the nearest drops'",
+    least=1,
+    most=1e4,
+  )
+  length: Range = _range(
+    15.0,
+    130.0,
+    'length of each line at depth 1',
+    'pixels',
+    least=1,
+    most=1000,
+  )
+  width: Range = _range(
+    0.6,
+    1.4,
+    "standard deviation of the lines' profile at depth 1, for all lines of an "
+    'image',
+    'pixels',
+    least=0.1,
+    most=50,
+  )
+  brightness: Range = _range(
+    0.05, 0.6, 'light that each line adds at its peak', least=0, most=1
+  )
+  occlusion: Range = _range(
+    0.0,
+    0.3,
+    'share of the background that a line of brightness 1 hides',
+    least=0,
+    most=1,
+  )
+  veil: Range = _range(
+    0.0,
+    0.0,
+    'optical depth of the haze for each line per 10,000 pixels',
+    most=1e4,
+  )
+  airlight: Range = _range(0.6, 0.9, 'gray value of the haze', least=0, most=1)
+  drops: Range = _range(
+    0.0, 0.0, 'drops on the lens', 'per 10,000 pixels', most=1e4
+  )
+  radius: Range = _range(
+    4.0, 20.0, 'radius of each drop on the lens', 'pixels', least=1, most=500
+  )
+  shrink: Range = _range(
+    2.0,
+    5.0,
+    'factor by which a drop shows the scene smaller',
+    least=1,
+    most=50,
+  )
+  noise: Range = _range(
+    0.0,
+    0.0,
+    "standard deviation of the sensor's noise, for values in [0, 1]",
+    most=1e4,
+  )
+  jpeg: Range = _range(0.0, 0.0, 'loss of JPEG quality, 100 - quality', most=99)
 
   def __post_init__(self):
-    """Converts every range to two floats.
-
-    Raises:
-      ValueError: a range is not two ascending numbers within its limits.
-    """
+    """Makes every range two floats; raises ValueError if one does not fit."""
+    super().__post_init__()
     for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      lowest, highest = _LIMITS.get(field.name, (-math.inf, math.inf))
-      try:
-        low, high = map(float, value)
-        fits = lowest <= low <= high <= highest and high - low < math.inf
-      except (TypeError, ValueError):
-        fits = False
-      if not fits:
-        raise ValueError(
-          f'rain.{field.name} = {value!r}: needs (low, high) with '
-          f'{lowest} <= low <= high <= {highest}, finite'
-        )
-      object.__setattr__(self, field.name, (low, high))
+      low, high = getattr(self, field.name)
+      self.require(low <= high, field.name, 'low <= high')
 
-
-# Strengths have no lower limit: below 0 they are off.
-_LIMITS: dict[str, Range] = {
-  'angle': (-90.0, 90.0),
-  'spread': (0.0, 90.0),
-  'depth': (1.0, math.inf),
-  'length': (1.0, 1000.0),
-  'width': (0.1, 50.0),
-  'brightness': (0.0, 1.0),
-  'occlusion': (0.0, 1.0),
-  'airlight': (0.0, 1.0),
-  'radius': (1.0, 500.0),
-  'shrink': (1.0, 50.0),
-  'jpeg': (-math.inf, 99.0),
-}
 
 # Rain100L adds streaks of one direction to an image, and nothing else. `light`
 # follows the quantiles and correlations of its streaks.
@@ -128,18 +166,3 @@ PRESETS: dict[str, RainRanges] = {
 def as_mapping(ranges: RainRanges) -> dict[str, Range]:
   """Returns the ranges as a mapping, as in `config.data.rain`."""
   return dataclasses.asdict(ranges)
-
-
-def make_rain_ranges(mapping: Mapping[str, Range]) -> RainRanges:
-  """Makes the ranges of a mapping with exactly their names.
-
-  Raises:
-    ValueError: a name is missing or unknown, or a range does not fit.
-  """
-  values = dict(mapping)
-  names = {field.name for field in dataclasses.fields(RainRanges)}
-  if unknown := sorted(set(values) - names):
-    raise ValueError(f'unknown ranges of rain: {", ".join(unknown)}')
-  if missing := sorted(names - set(values)):
-    raise ValueError(f'missing ranges of rain: {", ".join(missing)}')
-  return RainRanges(**values)

@@ -134,7 +134,7 @@ def test_every_option_of_restormer_is_alive(change):
 
 @pytest.mark.parametrize(
   ('change', 'message'),
-  [({'steps': 0}, 'steps = 0: needs >= 1'), ({'recurrent_width': 0}, '>= 1')],
+  [({'steps': 0}, 'steps = 0: needs'), ({'recurrent_width': 0}, 'from 1')],
 )
 def test_a_prenet_that_cannot_be_is_refused(change, message):
   with pytest.raises(ValueError, match=message):

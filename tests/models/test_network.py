@@ -288,16 +288,16 @@ def test_weights_start_as_in_pytorch():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'width': 5}, 'even'),
-    ({'width': 0}, '>= 1'),
-    ({'heads': (3, 1, 1, 1)}, 'does not divide'),
-    ({'heads': (1, 1)}, '4 positive'),
-    ({'encoder_blocks': (1, 0, 1, 1)}, '4 positive'),
-    ({'decoder_blocks': (1, 1)}, '3 positive'),
-    ({'steps': -1}, '>= 0'),
-    ({'scan_unroll': 0}, '>= 1'),
-    ({'dtype': 'float16'}, 'choose from float32, bfloat16'),
-    ({'remat': 'all'}, 'choose from none, blocks, full'),
+    ({'width': 5}, 'a multiple of 2'),
+    ({'width': 0}, 'from 2'),
+    ({'heads': (3, 1, 1, 1)}, 'that divide'),
+    ({'heads': (1, 1)}, '4 whole numbers'),
+    ({'encoder_blocks': (1, 0, 1, 1)}, '4 whole numbers, from 1'),
+    ({'decoder_blocks': (1, 1)}, '3 whole numbers'),
+    ({'steps': -1}, 'from 0'),
+    ({'scan_unroll': 0}, 'from 1'),
+    ({'dtype': 'float16'}, 'one of float32, bfloat16'),
+    ({'remat': 'all'}, 'one of none, blocks, full'),
   ],
 )
 def test_a_network_that_cannot_be_is_refused(change, message):

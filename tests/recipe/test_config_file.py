@@ -62,14 +62,14 @@ def test_names_the_recipes_that_exist(recipe, message):
       '  config = demo.get_config()\n'
       '  config.batchsize = 3\n'
       '  return config\n',
-      'sets an unknown option batchsize; did you mean batch_size?',
+      'unknown option batchsize; did you mean batch_size?',
     ),
   ],
 )
 def test_refuses_what_is_no_recipe(tmp_path, text, message):
   file = tmp_path / 'mine.py'
   file.write_text(text + '\n')
-  with pytest.raises(ValueError, match='^' + str(file)) as error:
+  with pytest.raises(ValueError, match=f'^{file}') as error:
     load_config_file(file)
   assert message in str(error.value)
 
