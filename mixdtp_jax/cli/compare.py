@@ -35,12 +35,7 @@ def add_arguments(parser: Parser) -> None:
     help='folder to write compare.json and compare.html into',
   )
   options.add_config(parser, default="the run's, or default")
-  parser.add_argument(
-    '--steps',
-    type=int,
-    help='iterations of the progressive refinement, which a .pth file does not '
-    'record (default: as published, 3 for MixDTPNet and 6 for PReNet)',
-  )
+  options.add_steps(parser)
   _add_images(parser)
   training = parser.add_argument_group('training')
   for name, default, text in (

@@ -8,6 +8,7 @@ The ending of the target says what is written.
 
 import argparse
 
+from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
 
 
@@ -25,12 +26,7 @@ def add_arguments(parser: Parser) -> None:
     help='file to write if it ends in .safetensors or .pth, else a weights '
     'folder; must not exist',
   )
-  parser.add_argument(
-    '--steps',
-    type=int,
-    help='iterations of the progressive refinement, which a .pth file does not '
-    'record (default: as published, 3 for MixDTPNet and 6 for PReNet)',
-  )
+  options.add_steps(parser)
   parser.add_argument(
     '--dtype',
     choices=('float32', 'float16'),

@@ -34,13 +34,7 @@ def add_config(parser: Parser, default: str = '') -> None:
 def add_network(parser: Parser) -> None:
   """Adds the weights that restore, and the limits of the memory."""
   group = parser.add_argument_group('network and memory')
-  group.add_argument(
-    '--weights',
-    default='general',
-    metavar='WEIGHTS',
-    help='name of shipped weights, .safetensors or .pth file, weights folder, '
-    'or workdir of a training run (default: %(default)s)',
-  )
+  add_weights(group)
   group.add_argument(
     '--memory',
     type=_bytes,
@@ -60,6 +54,27 @@ def add_network(parser: Parser) -> None:
     default='float32',
     help='numbers that the network computes with; bfloat16 is faster on GPUs '
     'and TPUs, and less exact (default: %(default)s)',
+  )
+
+
+def add_weights(parser: argparse._ActionsContainer) -> None:
+  """Adds --weights, by default the shipped ones, to a parser or a group."""
+  parser.add_argument(
+    '--weights',
+    default='general',
+    metavar='WEIGHTS',
+    help='name of shipped weights, .safetensors or .pth file, weights folder, '
+    'or workdir of a training run (default: %(default)s)',
+  )
+
+
+def add_steps(parser: Parser) -> None:
+  """Adds --steps, the number that files of PyTorch do not record."""
+  parser.add_argument(
+    '--steps',
+    type=int,
+    help='iterations of the progressive refinement, which a .pth file does not '
+    'record (default: as published, 3 for MixDTPNet and 6 for PReNet)',
   )
 
 

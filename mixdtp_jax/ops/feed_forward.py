@@ -229,6 +229,8 @@ _CACHE = 4 * _STRIP
 def _in_strips(x, widen, depthwise, narrow):
   """Computes `_at_once` in strips of rows."""
   b, h, w, c = x.shape
+  if not isinstance(b * h * w, int):  # a program of any size, by jax.export
+    return _at_once(x, widen, depthwise, narrow)
   row = b * w * widen.shape[1] * x.dtype.itemsize
   # The rows above and below a strip are widened twice: too much for few rows.
   strips = math.ceil(h / max(_STRIP // row, 8))

@@ -1,0 +1,109 @@
+"""Exports weights as a model that runs without this package."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import zipfile
+
+import jax
+
+from mixdtp_jax import __version__
+from mixdtp_jax.models.config import AnyConfig, as_mapping
+from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.weights import shipped
+from mixdtp_jax.weights.load import load_weights
+from mixdtp_jax.weights.safetensors_file import read_notes
+
+# Neither protobuf nor flatbuffers, which hold these files, go beyond 2 GiB.
+_MOST_BYTES = 2**31 - 2**26
+_PROTOCOL = (
+  'Input and output are float32 RGB images in [0, 1], {layout}, of any size. '
+  'The values are those of an sRGB picture: 8 bits divided by 255, and back by '
+  'rounding. Sides are reflected at the bottom and right up to multiples of 8 '
+  'where the network needs it, and cropped again; the result is clamped to '
+  '[0, 1].'
+)
+_LAYOUTS = {
+  'onnx': '(batch, 3, height, width)',
+  'stablehlo': '(batch, height, width, 3)',
+}
+
+
+def export(
+  weights: str | os.PathLike,
+  format: str,
+  output: str | os.PathLike | None = None,
+  *,
+  steps: int | None = None,
+) -> str:
+  """Writes a network and its weights as one file, whole or not at all.
+
+  Args:
+    weights: see `load_weights`.
+    format: onnx or stablehlo.
+    output: file to write, which must not exist; None for the name of the
+      weights with the format as ending, in the current folder.
+    steps: see `load_weights`.
+
+  Returns:
+    One line that says what was written.
+
+  Raises:
+    FileExistsError: the output exists.
+    FileNotFoundError, ImportError, ValueError: see `load_weights`.
+    ModuleNotFoundError: ONNX is not installed.
+    ValueError: the network has more than 2 GB of parameters.
+  """
+  found = shipped.locate(weights)
+  path = pathlib.Path(output or f'{found.stem}.{format}')
+  if os.path.lexists(path):
+    raise FileExistsError(f'{path} exists already: choose another output')
+  if format == 'onnx':
+    import onnx  # noqa: F401 - before the weights are read
+  cfg, params = load_weights(weights, steps=steps)
+  cfg = _in_float32(cfg)
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  if size > _MOST_BYTES:
+    raise ValueError(
+      f'{weights}: {size / 1e9:.1f} GB of parameters; a file of this format '
+      'holds 2 GB'
+    )
+  notes = read_notes(found) if found.suffix == '.safetensors' else {}
+  metadata = {
+    'mixdtp_jax': __version__,
+    'model': json.dumps(as_mapping(cfg)),
+    'protocol': _PROTOCOL.format(layout=_LAYOUTS[format]),
+    'licence': 'not recorded',
+    **notes,
+  }
+  with replacing(path) as temporary:
+    write = _write_onnx if format == 'onnx' else _write_stablehlo
+    write(pathlib.Path(temporary), cfg, params, metadata)
+    size = os.path.getsize(temporary)
+  return f'{weights} -> {path}: {cfg.name}, {size / 1e6:.1f} MB'
+
+
+def _in_float32(cfg: AnyConfig) -> AnyConfig:
+  """Returns the configuration without what only training uses."""
+  plain = {'dtype': 'float32', 'remat': 'none', 'fused_feed_forward': False}
+  names = {field.name for field in dataclasses.fields(cfg)}
+  return dataclasses.replace(
+    cfg, **{name: plain[name] for name in names & plain.keys()}
+  )
+
+
+def _write_onnx(path, cfg, params, metadata):
+  from mixdtp_jax.tools.export.onnx_writer import onnx_model
+
+  path.write_bytes(onnx_model(cfg, params, metadata).SerializeToString())
+
+
+def _write_stablehlo(path, cfg, params, metadata):
+  from mixdtp_jax.tools.export.stablehlo import stablehlo_program
+
+  path.write_bytes(stablehlo_program(cfg, params))
+  # JAX reads the program from the start of the file, and zipfile reads an
+  # archive from its end.
+  with zipfile.ZipFile(path, 'a') as archive:
+    archive.writestr('metadata.json', json.dumps(metadata, indent=2))
