@@ -13,14 +13,11 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import logging as standard_logging
 import os
 import pathlib
 import re
-import signal
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,8 +149,8 @@ def run(args: argparse.Namespace) -> int:
   failed = _restore(args, plan.jobs) if plan.jobs else 0
   counts = {
     'restored': len(plan.jobs) - failed,
-    'skipped because they exist (--overwrite redoes them)': len(plan.done),
-    'left out because they are results of this command': plan.results,
+    'skipped as restored before (see --overwrite)': len(plan.done),
+    'left out as results of this command': plan.results,
     'failed': failed,
   }
   if failed or sum(counts.values()) > 1 or not plan.jobs:
@@ -205,17 +202,10 @@ def _piped_job(args: argparse.Namespace, format: str):
 
 def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
   """Restores pictures and tells about each; returns how many failed."""
-  from PIL import Image
-
   import mixdtp_jax
   from mixdtp_jax.restoration import batch, memory_plan
 
-  # The reader limits sizes by itself, and names what is damaged.
-  Image.MAX_IMAGE_PIXELS = None
-  warnings.filterwarnings('ignore', module='PIL')
-  standard_logging.getLogger('PIL').setLevel(standard_logging.CRITICAL)
-  # Unwinds, which removes what is half-written.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  options.set_up_restoring()
   console.show('loading the network')
   restorer = mixdtp_jax.load(
     args.weights, memory=args.memory, scratch=args.scratch, dtype=args.dtype
@@ -225,9 +215,8 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
     args.quality,
     not args.strip_metadata,
     args.overwrite,
-    # 30 bytes for a pixel: what was read, as float, restored, and encoded.
-    max_pixels=memory // 30,
     ahead=memory // 500,
+    check=restorer.check,
   )
   progress = _Progress(len(jobs))
   failed = 0
@@ -274,18 +263,16 @@ def _say_work(args: argparse.Namespace, work) -> None:
     logging.warning('%s: written without %s', work.picture.name, work.lost)
   if work.job.target is None:
     return
-  height, width = work.picture.height, work.picture.width
-  pixels = height * width * work.picture.count
   _say(
     args,
     work.job.source,
     'restored',
     output=str(work.job.target),
-    width=width,
-    height=height,
+    width=work.picture.width,
+    height=work.picture.height,
     frames=work.picture.count,
     seconds=round(work.seconds, 6),
-    megapixels_per_second=round(pixels / 1e6 / work.seconds, 3),
+    megapixels_per_second=round(work.picture.pixels / 1e6 / work.seconds, 3),
     peak_memory=_peak_memory(),
   )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixdtp_jax.data.images import MAX_PIXELS, ImageError, name_of
+from mixdtp_jax.data.images import ImageError, name_of
 from mixdtp_jax.restoration import sheets
 from mixdtp_jax.restoration.encoding import encode, lost
 from mixdtp_jax.restoration.folders import Job
@@ -36,16 +36,17 @@ class Settings:
       source.
     keep_metadata: whether EXIF, ICC profile and XMP are kept.
     overwrite: whether an existing file is replaced.
-    max_pixels: number of pixels above which a picture is refused.
     ahead: number of pixels up to which a picture is read while another one is
       restored. A larger one has the memory for itself.
+    check: (height, width, kept) -> None; ValueError if the memory is too small
+      for a picture of that size, and this number of pixels of other frames.
   """
 
   quality: int | None = None
   keep_metadata: bool = True
   overwrite: bool = False
-  max_pixels: int = MAX_PIXELS
-  ahead: int = MAX_PIXELS
+  ahead: int = 10_000_000
+  check: Callable[[int, int, int], None] = lambda height, width, kept: None
 
 
 def _step(method: Callable[..., None]) -> Callable[..., None]:
@@ -101,17 +102,13 @@ class Work:
   @_step
   def open(self) -> None:
     """Reads the header, and the pixels unless they are many."""
-    self.picture = open_picture(
-      self.job.source, STDIN, self.settings.max_pixels
-    )
-    pixels = self.picture.height * self.picture.width
-    most = 4 * self.settings.max_pixels  # all frames are held when restored
-    if self.picture.count * pixels > most:
-      raise ImageError(
-        f'{self.picture.name} has {self.picture.count:,} frames, with more '
-        f'than {most:,} pixels in all: split it'
-      )
-    if self.picture.count == 1 and pixels <= self.settings.ahead:
+    # The memory is the limit.
+    picture = open_picture(self.job.source, STDIN, sys.maxsize)
+    single = picture.count == 1
+    # All frames are kept until they are written.
+    self.settings.check(*picture.largest, 0 if single else picture.pixels)
+    self.picture = picture
+    if single and picture.pixels <= self.settings.ahead:
       self._read()
 
   @_step

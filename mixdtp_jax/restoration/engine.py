@@ -15,8 +15,8 @@ from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.restoration import memory_plan, pieces
 from mixdtp_jax.restoration.maps import Map
 from mixdtp_jax.restoration.programs import Programs, Window
-from mixdtp_jax.restoration.schedule import FINAL, RAINY, schedule
 from mixdtp_jax.restoration.shapes import Shapes
+from mixdtp_jax.restoration.steps import FINAL, RAINY, steps_of
 
 # Pieces that a CPU computes at the same time, at most.
 _MOST_AT_ONCE = 8
@@ -57,7 +57,7 @@ class Engine:
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
     self._multiple = make_network(cfg).multiple
-    self._steps = schedule(cfg)
+    self._steps = steps_of(cfg)
     self._programs = Programs(devices)
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)
     cores = min(os.cpu_count() or 1, _MOST_AT_ONCE)
@@ -69,6 +69,7 @@ class Engine:
     each = zip(self._steps, self._weights, strict=True)
     self._kinds = [_kind(self._programs, *pair) for pair in each]
     self._lock = threading.Lock()
+    self._held = memory_plan.held()
 
   def __call__(
     self, image: np.ndarray, progress: Progress | None = None
@@ -100,14 +101,28 @@ class Engine:
         self._take_steps(grids, programs, maps, progress or (lambda part: None))
       return np.clip(final, 0, 1, out=final)
 
+  def check(self, height: int, width: int, others: int) -> None:
+    """Checks that there is enough memory for an image.
+
+    Args:
+      height: of the image, in pixels.
+      width: the same.
+      others: bytes that hold the image and its result, beside the engine's.
+
+    Raises:
+      ValueError: too little is allowed; the message says how much is needed.
+    """
+    size = tuple(s + -s % self._multiple for s in (height, width))
+    self._room(size, self._grids(size), self._held + others)
+
   @property
   def programs(self) -> int:
     """How many programs were compiled, not counting those kept from before."""
     return self._programs.compiled
 
-  def _prepared(self, size):
-    """Returns pieces and program of each step, and the bytes for maps."""
-    grids = [
+  def _grids(self, size):
+    """Returns the pieces of each step."""
+    return [
       self._shapes.choose(
         step,
         tuple(side >> step.level for side in size),
@@ -115,25 +130,30 @@ class Engine:
       )
       for step, kind in zip(self._steps, self._kinds, strict=True)
     ]
-    memory = self._memory or memory_plan.half_of_free()
 
-    def room(compiled):
-      return memory_plan.room_for_maps(
-        self._steps,
-        grids,
-        size,
-        at_once=self._at_once,
-        memory=memory,
-        compiled=compiled,
-      )
+  def _room(self, size, grids, others):
+    """Returns the bytes for maps, beside what `others` hold."""
+    kinds = zip(self._kinds, grids, strict=True)
+    return memory_plan.room_for_maps(
+      self._steps,
+      grids,
+      size,
+      at_once=self._at_once,
+      memory=self._memory or memory_plan.half_of_free(),
+      compiled=all(g.core in self._programs.cores(kind) for kind, g in kinds),
+      others=others,
+    )
 
+  def _prepared(self, size):
+    """Returns pieces and program of each step, and the bytes for maps."""
+    grids = self._grids(size)
+    self._room(size, grids, memory_plan.held())  # before the work of compiling
+    for step, grid in zip(self._steps, grids, strict=True):
+      self._shapes.count(step, grid)
     cores = [grid.core for grid in grids]
-    wanted = list(zip(self._kinds, cores, strict=True))
-    # Before the work of compiling.
-    room(all(core in self._programs.cores(kind) for kind, core in wanted))
-    programs = self._programs.get(wanted)
+    programs = self._programs.get(list(zip(self._kinds, cores, strict=True)))
     memory_plan.give_back()
-    return grids, programs, room(True)
+    return grids, programs, self._room(size, grids, memory_plan.held())
 
   def _take_steps(self, grids, programs, maps, progress):
     """Takes all steps, and tells the progress after each piece."""

@@ -13,7 +13,7 @@ import psutil
 
 from mixdtp_jax.restoration.maps import FileMap, Map
 from mixdtp_jax.restoration.pieces import Grid
-from mixdtp_jax.restoration.schedule import FINAL, MapSpec, Step
+from mixdtp_jax.restoration.steps import FINAL, MapSpec, Step
 
 _CGROUP = pathlib.Path('/sys/fs/cgroup')
 
@@ -48,25 +48,27 @@ def room_for_maps(
   at_once: int,
   memory: int,
   compiled: bool,
+  others: int,
 ) -> int:
   """Returns the bytes that feature maps may take of the memory.
 
   Args:
-    steps: of the schedule.
+    steps: of the network.
     grids: the pieces of each step.
     size: rows and columns of the image, with its padding.
     at_once: pieces that are computed at the same time.
     memory: bytes that this process may hold in all.
     compiled: whether all programs are.
+    others: bytes of all else that this process holds meanwhile.
 
   Raises:
     ValueError: the memory is too small, even with all maps in files.
   """
   pairs = list(zip(steps, grids, strict=True))
-  always = held() + 2 * bytes_of(FINAL, size)  # and the padded image
+  always = others + 2 * bytes_of(FINAL, size)  # and the padded image
   always += _KEPT + at_once * max(_piece(*pair) for pair in pairs)
   if not compiled:
-    always = max(always + _COMPILED, held() + _COMPILING)
+    always = max(always + _COMPILED, others + _COMPILING)
   most = _most_at_once(steps, size)
   if always + most <= memory:
     return most

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -41,6 +42,8 @@ class Picture:
     height: of the first frame, upright, in pixels.
     width: the same.
     count: number of frames or pages.
+    largest: (H, W) of the largest of them.
+    pixels: of all of them together.
     stored: how the file was stored, as `encode` keeps it, in the words of
       Pillow's writers.
     max_pixels: number of pixels above which a frame is refused.
@@ -52,6 +55,8 @@ class Picture:
   height: int
   width: int
   count: int
+  largest: tuple[int, int]
+  pixels: int
   stored: dict[str, Any]
   max_pixels: int = images.MAX_PIXELS
 
@@ -115,8 +120,14 @@ def open_picture(
     ImageError: the file is not there, is no image, or has too many pixels.
   """
   with images.opened(source, name, max_pixels) as file:
-    height, width = images.upright_size(file)
+    height, width = largest = images.upright_size(file)
+    stored = _stored(file, source)
     count = file.n_frames if images.is_animated(file) else 1
+    pixels = count * height * width
+    if count > 1 and file.format == 'TIFF':  # its pages have their own sizes
+      sizes = [_size_of_page(file, page) for page in range(count)]
+      largest = max(sizes, key=math.prod)
+      pixels = sum(map(math.prod, sizes))
     return Picture(
       source,
       images.name_of(source, name),
@@ -124,9 +135,16 @@ def open_picture(
       height,
       width,
       count,
-      _stored(file, source),
+      largest,
+      pixels,
+      stored,
       max_pixels,
     )
+
+
+def _size_of_page(file: OpenFile, page: int) -> tuple[int, int]:
+  file.seek(page)
+  return images.upright_size(file)
 
 
 def _stored(file: OpenFile, source: Path | bytes) -> dict[str, Any]:

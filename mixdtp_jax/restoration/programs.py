@@ -1,4 +1,8 @@
-"""Compiled functions of phases.py, kept in the user's cache folder."""
+"""Compiled functions of phases.py, kept in the user's cache folder.
+
+A kept program is machine code, and JAX reads it with pickle: whoever can write
+the folder can run code here. So the folder belongs to the user alone.
+"""
 
 import collections
 import contextlib
@@ -18,7 +22,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from mixdtp_jax.ops import choice
 from mixdtp_jax.ops.cpu import build
-from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.runtime.files import own_folder, replacing
 
 _COMPILERS = 4  # threads
 
@@ -92,7 +96,7 @@ class Programs:
       limit: bytes that the folder may hold.
     """
     self.mesh = Mesh(np.array(devices), 'piece', axis_types=(AxisType.Auto,))
-    self._limit, self._folder = limit, folder or _user_folder()
+    self._limit, self._folder = limit, _usable(folder)
     self._environment = _environment(self.mesh)
     self._loaded = {}
     self._cores = _cores_on_disk(self._folder)
@@ -130,7 +134,7 @@ class Programs:
 
   def cores(self, kind: Kind) -> Set[tuple[int, int]]:
     """Returns the rows and columns of pieces that there are programs for."""
-    return self._cores[kind.name]
+    return frozenset(self._cores[kind.name])  # others may add to it
 
   def get(self, wanted: Sequence[tuple[Kind, Core]]) -> list[Program]:
     """Returns programs, each compiled now or before.
@@ -218,11 +222,17 @@ class Programs:
       self._folder = None
 
 
-def _user_folder() -> pathlib.Path | None:
+def _usable(folder: pathlib.Path | None) -> pathlib.Path | None:
+  """Returns a folder that only this user can write; None if there is none."""
   try:
-    return build.cache_folder() / 'programs'
-  except RuntimeError:  # there is no home folder
-    return None
+    folder = folder or build.cache_folder() / 'programs'
+    if own_folder(folder):
+      return folder
+    reason = f'others can write {folder}: remove it, or set XDG_CACHE_HOME'
+  except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+    reason = error
+  logging.warning('Compiled programs are not kept: %s', reason)
+  return None
 
 
 def _file(kind: Kind, core: Core) -> str:

@@ -19,6 +19,9 @@ _LARGEST = {'uint8': 255, 'uint16': 65535}
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 # Modes of PIL images that stay as they are; all others become RGB or RGBA.
 _MODES = ('L', 'LA', 'RGB', 'RGBA')
+# Bytes for a pixel: its colours as floats, and its samples before and after;
+# and for one that is kept and then written.
+_PER_PIXEL, _PER_KEPT_PIXEL = 12 + 2 * 8, 12
 _SHAPES = '(H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3)'
 
 
@@ -77,6 +80,20 @@ class Restorer:
       'a PIL image'
     )
 
+  def check(self, height: int, width: int, kept: int = 0) -> None:
+    """Checks that the memory suffices for a picture, before it is read.
+
+    Args:
+      height: of the picture, in pixels.
+      width: the same.
+      kept: pixels of other pictures that the caller holds meanwhile.
+
+    Raises:
+      ValueError: more must be allowed; the message says how much.
+    """
+    others = _PER_PIXEL * height * width + _PER_KEPT_PIXEL * kept
+    self._engine.check(height, width, others)
+
   def restore(
     self,
     pixels: np.ndarray,
@@ -93,7 +110,8 @@ class Restorer:
       Pixels of that shape and dtype.
 
     Raises:
-      ValueError: the pixels have another shape, dtype or range.
+      ValueError: the pixels have another shape, dtype or range; or the network
+        gives values that are not finite.
     """
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
       raise ValueError(f'pixels of shape {pixels.shape}: needs (H, W, 1 to 4)')
@@ -105,6 +123,11 @@ class Restorer:
       np.broadcast_to(rainy, (*rainy.shape[:2], 3)), progress
     )
     del rainy
+    if not np.isfinite(restored).all():
+      raise ValueError(
+        'the network gives values that are not finite: choose other weights, '
+        'or float32 if it computes in bfloat16'
+      )
     if colours == 1:
       restored = np.minimum(restored @ _LUMA, 1)[..., None]
     result = np.empty_like(pixels)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mixdtp_jax.restoration import phases
 from mixdtp_jax.restoration.pieces import Grid
-from mixdtp_jax.restoration.schedule import Step
+from mixdtp_jax.restoration.steps import Step
 
 # Sides of the core of a piece: of each level, and of the refinement, which has
 # wide halos. On a CPU larger pieces gain nothing (docs/restoring.md).
@@ -59,17 +59,22 @@ class Shapes:
     """Returns the pieces in which a step computes an image.
 
     Args:
-      step: of the schedule.
+      step: of the network.
       size: rows and columns of the image at the step's level.
       compiled: cores that there are programs for.
     """
-    best = self._best(step, size, itertools.product(*self._sides(step, size)))
+    best = self._best(step, size)
     if not compiled or best.grid.core in compiled:
       return best.grid
     known = self._best(step, size, compiled)
-    lost = step.function, step.level, step.width, best.grid.core
-    self._lost[lost] += known.seconds - best.seconds
-    return best.grid if self._lost[lost] > _COMPILE else known.grid
+    lost = self._lost[_kind(step, best.grid)] + known.seconds - best.seconds
+    return best.grid if lost > _COMPILE else known.grid
+
+  def count(self, step: Step, grid: Grid) -> None:
+    """Remembers what taking these pieces costs, beside the best ones."""
+    best = self._best(step, grid.size)
+    lost = self.seconds(step, grid) - best.seconds
+    self._lost[_kind(step, best.grid)] += lost
 
   def seconds(self, step: Step, grid: Grid) -> float:
     """Estimates how long a step takes."""
@@ -78,7 +83,8 @@ class Shapes:
     groups = math.ceil(len(grid) / self._devices)
     return groups * (rows * columns * step.width * _PER_VALUE + _START)
 
-  def _best(self, step, size, cores) -> _Choice:
+  def _best(self, step, size, cores=None) -> _Choice:
+    cores = cores or itertools.product(*self._sides(step, size))
     grids = (Grid(size, core) for core in cores)
     choices = (_Choice(grid, self.seconds(step, grid)) for grid in grids)
     return min(choices, key=lambda choice: choice.seconds)
@@ -96,6 +102,10 @@ class Shapes:
       )[:_TRIED]
       for whole in size
     ]
+
+
+def _kind(step: Step, grid: Grid):
+  return step.function, step.level, step.width, grid.core
 
 
 def _halo(step: Step) -> int:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,6 +32,26 @@ def _json_safe(value: Any) -> Any:
   return value
 
 
+def own_folder(folder: pathlib.Path) -> bool:
+  """Makes a folder for this user alone, for code that is loaded again.
+
+  Returns:
+    Whether nobody else could have written into it: it is the user's, and was
+    not open to others.
+
+  Raises:
+    OSError: it cannot be made.
+  """
+  folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+  if not hasattr(os, 'getuid'):  # Windows, where it lies in the user's own
+    return True
+  found = folder.stat()
+  if found.st_uid != os.getuid() or found.st_mode & 0o022:
+    return False
+  folder.chmod(0o700)
+  return True
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[str]:
   """Yields a temporary name to write, which then replaces `path`.
@@ -46,3 +67,18 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
     temporary = os.path.join(folder, path.name)
     yield temporary
     os.replace(temporary, path)
+
+
+def local_path(path: str | os.PathLike) -> str:
+  """Returns a path with ~ expanded; '' stays ''.
+
+  Raises:
+    ValueError: it is a URL.
+  """
+  text = os.path.expanduser(path)
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
+    raise ValueError(
+      f'{text} is a URL, and only folders and files can be used: mount the '
+      'bucket (as with gcsfuse) or copy the files, and give the path'
+    )
+  return text

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from PIL import Image
 import mixdtp_jax
 from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.data import images
-from mixdtp_jax.restoration import batch
+from mixdtp_jax.restoration import batch, restorer, tiff
 from mixdtp_jax.restoration.pictures import open_picture
 from tests.conftest import REPOSITORY
 from tests.helpers import hostile
@@ -26,6 +27,9 @@ PROGRAM = 'from mixdtp_jax.cli.main import main; main("derain")'
 
 class Negative:
   """Stands for a network: dark becomes light."""
+
+  def check(self, height, width, kept):
+    pass
 
   def restore(self, pixels, progress):
     progress(0.5)
@@ -110,7 +114,7 @@ def test_a_folder_twice(derain):
   status, out, err = derain('in', '-o', 'out')
   assert status == 0
   assert 'in/c.png -> out/c.png' in out
-  assert '2 skipped because they exist (--overwrite redoes them)' in err
+  assert '2 skipped as restored before (see --overwrite)' in err
   assert times == [os.stat(f).st_mtime_ns for f in ('out/a.jpg', 'out/x/b.png')]
   status, out, err = derain('in', '-o', 'out', '--overwrite')
   assert out.count('\n') == 3
@@ -310,17 +314,31 @@ def test_heic_needs_its_package(derain, monkeypatch):
   assert err == 'error: HEIC needs another package: pip install pillow-heif\n'
 
 
-def test_what_does_not_fit_is_refused(derain):
+def test_what_does_not_fit_is_refused_with_the_least(
+  derain, monkeypatch, tiny_weights
+):
+  """An image, one of 179 megapixels in 36 bytes, an animation, large pages."""
+  monkeypatch.setattr(mixdtp_jax, 'load', restorer.Restorer)
+  monkeypatch.setattr(restorer, '_PER_KEPT_PIXEL', 10**6)
   put('a.png')
-  status, _, err = derain('a.png', '--memory', '30kB')
-  assert status == 1
-  assert 'a.png has 48x36 pixels, more than the 1,000 that' in err
+  put('b.bmp', data=b'BM' + struct.pack('<IIIIiiHHIIiiII', 99, 0, 54, 40,
+    65000, 65000, 1, 24, 0, 0, 0, 0, 0, 0))  # fmt: skip
   first, *others = (hostile.smooth(seed) for seed in range(6))
-  first.save('b.gif', save_all=True, append_images=others)
-  status, _, err = derain('b.gif', '--memory', '60kB')
+  first.save('c.gif', save_all=True, append_images=others)
+  put('d.tif', data=tiff.encode_tiff([pixels('a.png')] * 2, {}, True))
+  words = ('.', '-o', 'dry/', '--weights', str(tiny_weights), '--memory')
+  status, _, err = derain(*words, '10MB')
   assert status == 1
-  assert 'b.gif has 6 frames, with more than 8,000 pixels in all' in err
-  assert files() == {'a.png', 'b.gif'}
+  least = re.findall(
+    r'error: (\w)\.\w+: \d+x\d+ pixels need at least (\d+) MB of memory and '
+    r'may use 10 MB: allow more with --memory',
+    err,
+  )
+  assert [name for name, _ in least] == list('abcd'), err
+  a, b, c, d = (int(size) for _, size in least)
+  assert b > 65000**2 * 28 / 1e6
+  assert c == a + 6 * 36 * 48 and d == a + 2 * 36 * 48
+  assert files() == {'a.png', 'b.bmp', 'c.gif', 'd.tif'}
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(derain, monkeypatch):

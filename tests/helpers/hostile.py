@@ -2,6 +2,7 @@
 
 import functools
 import io
+import zlib
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -114,34 +115,51 @@ def sound(name: str) -> bytes:
   return file.getvalue()
 
 
-def damaged(name: str, count: int):
+def damaged(name: str, count: int, seed: int = 0):
   """Yields damaged copies: most damage is near the start, where headers are."""
-  random = np.random.default_rng(list(name.encode()))
+  random = np.random.default_rng([seed, *name.encode()])
   for _ in range(count):
-    yield _damage(bytearray(sound(name)), random)
+    data = _damage(bytearray(sound(name)), random)
+    # Else most damage of a PNG would stop at its check sums.
+    yield _with_sums(data) if random.random() < 0.5 else data
 
 
 def _damage(data, random) -> bytes:
   def place():
     return int(min(len(data) - 1, random.exponential(len(data) / 8)))
 
-  kind, length = random.integers(6), int(random.integers(1, 40))
+  kind, length = random.integers(7), int(random.integers(1, 40))
+  start = place()
   if kind == 0:
     for _ in range(length % 5 + 1):
       data[place()] ^= 1 << int(random.integers(8))
   elif kind == 1:
     del data[int(random.integers(1, len(data))) :]
   elif kind == 2:
-    start = place()
     data[start : start + length] = bytes(len(data[start : start + length]))
   elif kind == 3:
-    start = place()
     extreme = (b'\xff' * 4, bytes(4), b'\x7f\xff\xff\xff')[length % 3]
     data[start : start + 4] = extreme[: len(data[start : start + 4])]
   elif kind == 4:
-    start, target = place(), place()
+    target = place()
     data[target:target] = data[start : start + length]
-  else:
-    start = place()
+  elif kind == 5:
     del data[start : start + length]
+  else:  # goes on as another image
+    other = sound(NAMES[int(random.integers(len(NAMES)))])
+    data[start:] = other[int(random.integers(len(other))) :]
   return bytes(data)
+
+
+def _with_sums(data: bytes) -> bytes:
+  """Corrects the check sums of a PNG's chunks; others stay as they are."""
+  if not data.startswith(b'\x89PNG\r\n\x1a\n'):
+    return data
+  found, place = bytearray(data), 8
+  while place + 12 <= len(data):
+    end = place + 8 + int.from_bytes(data[place : place + 4])
+    if end + 4 > len(data):
+      break
+    found[end : end + 4] = zlib.crc32(data[place + 4 : end]).to_bytes(4)
+    place = end + 4
+  return bytes(found)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.restoration import programs, shapes
-from mixdtp_jax.restoration.schedule import schedule
+from mixdtp_jax.restoration.steps import steps_of
 from tests.helpers import engines
 
 
@@ -101,6 +101,23 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
   assert engines.engine('prenet')(image).shape == image.shape
 
 
+@pytest.mark.skipif(not hasattr(os, 'getuid'), reason='there are no owners')
+@pytest.mark.parametrize('fault', ['mode', 'owner'])
+def test_programs_of_others_are_not_loaded(cache, monkeypatch, fault):
+  image = engines.picture(9, 9)
+  expected = engines.engine('prenet')(image)
+  assert cache.stat().st_mode & 0o777 == 0o700
+  if fault == 'mode':
+    cache.chmod(0o770)
+  else:
+    monkeypatch.setattr(os, 'getuid', lambda: cache.stat().st_uid + 1)
+  reads = []
+  monkeypatch.setattr(programs.pickle, 'loads', reads.append)
+  engine = engines.engine('prenet')
+  np.testing.assert_array_equal(engine(image), expected)
+  assert engine.programs > 0 and not reads
+
+
 @pytest.mark.usefixtures('quick_compiler')
 def test_jaxs_own_cache_is_left_alone(cache):
   """Programs that JAX's cache gave cannot be kept once more."""
@@ -114,7 +131,7 @@ def test_jaxs_own_cache_is_left_alone(cache):
 
 def _first(function):
   """The first step of the tiny network with this function."""
-  steps = schedule(engines.NETWORKS['mixdtp'])
+  steps = steps_of(engines.NETWORKS['mixdtp'])
   return next(step for step in steps if step.function.__name__ == function)
 
 
@@ -132,8 +149,10 @@ def test_a_better_size_is_compiled_once_it_pays():
   step, size = _first('refine'), (320, 416)  # 160x208 fits
   have, cores = {(192, 192)}, []
   for _ in range(200):
-    cores.append(chooser.choose(step, size, have).core)
-    have.add(cores[-1])
+    grid = chooser.choose(step, size, have)
+    chooser.count(step, grid)
+    cores.append(grid.core)
+    have.add(grid.core)
   changed = cores.index((160, 208))
   assert cores == [(192, 192)] * changed + [(160, 208)] * (200 - changed)
   assert changed > 2

@@ -1,7 +1,7 @@
 """The steps in which an image goes through a network, piece by piece.
 
-A schedule names feature maps and says which function of phases.py makes which
-map of which others. It holds for images of any size.
+They name feature maps and say which function of phases.py makes which map of
+which others. They hold for images of any size.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ FINAL = MapSpec('final', 0, 3)
 _COARSE = MapSpec('coarse', 0, 3)
 
 
-def schedule(cfg: AnyConfig) -> list[Step]:
+def steps_of(cfg: AnyConfig) -> list[Step]:
   """Returns the steps from the map RAINY to the map FINAL."""
   return list(_STEPS[type(cfg)](cfg))
 
