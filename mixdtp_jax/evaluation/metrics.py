@@ -21,13 +21,14 @@ a function of restored and clean images, both (B, H, W, 3) float in [0, 1]:
 Every SSIM has an 11x11 Gaussian window of sigma 1.5, K = (0.01, 0.03) and
 weighted population statistics. "Valid region" means that only windows inside
 the image count; both sides must be at least 11 pixels. The PSNR of identical
-images is inf. A data set's PSNR and SSIM are the means over its images.
+images is inf. A restored image that is not finite scores nan. A data set's PSNR
+and SSIM are the means over its images.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +39,11 @@ from mixdtp_jax.ops.ssim import check_shapes, ssim
 class Score(NamedTuple):
   """PSNR in dB and SSIM: arrays (B,) for a batch, floats for one image."""
 
-  psnr: jax.Array | float
-  ssim: jax.Array | float
+  psnr: Any
+  ssim: Any
+
+
+Protocol = Callable[[jax.Array, jax.Array], Score]
 
 
 def _psnr(x: jax.Array, y: jax.Array, peak: float) -> jax.Array:
@@ -91,19 +95,16 @@ def _shrink(images: jax.Array) -> jax.Array:
   return images.reshape(batch, rows, f, columns, f, channels).mean((2, 4))
 
 
-@jax.jit
 def _rgb(restored: jax.Array, clean: jax.Array) -> Score:
   restored, clean = jnp.clip(restored, 0, 1), jnp.clip(clean, 0, 1)
   return Score(_psnr(restored, clean, 1), ssim(restored, clean, padding='SAME'))
 
 
-@jax.jit
 def _rgb8(restored: jax.Array, clean: jax.Array) -> Score:
   x, y = _round_to_uint8(restored), _round_to_uint8(clean)
   return Score(_psnr(x, y, 255), ssim(x, y, padding='VALID', data_range=255))
 
 
-@jax.jit
 def _y(restored: jax.Array, clean: jax.Array) -> Score:
   x, y = (
     16 + (_scaled_luma(_round_to_uint8(rgb)) + _LUMA_SCALE // 2) // _LUMA_SCALE
@@ -112,7 +113,6 @@ def _y(restored: jax.Array, clean: jax.Array) -> Score:
   return Score(_psnr(x, y, 255), ssim(x, y, padding='VALID', data_range=255))
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _y_float(
   quantise: Callable[[jax.Array], jax.Array],
   restored: jax.Array,
@@ -124,11 +124,23 @@ def _y_float(
   return Score(psnr, ssim(x, y, padding='VALID', data_range=255))
 
 
+def _checked(protocol: Protocol) -> Protocol:
+  """Compiles a protocol, and makes it score nan where pixels are not finite."""
+
+  @jax.jit
+  def score(restored: jax.Array, clean: jax.Array) -> Score:
+    scores = protocol(restored, clean)  # rounding to integers hides a nan
+    finite = jnp.isfinite(restored).all((1, 2, 3))
+    return Score(*(jnp.where(finite, x, jnp.nan) for x in scores))
+
+  return score
+
+
 # Each maps restored and clean images to a Score of arrays (B,), float32.
-PROTOCOLS: dict[str, Callable[[jax.Array, jax.Array], Score]] = {
-  'rgb': _rgb,
-  'rgb8': _rgb8,
-  'y': _y,
-  'y_float': functools.partial(_y_float, _round_to_uint8),
-  'prenet': functools.partial(_y_float, _truncate_to_uint8),
+PROTOCOLS: dict[str, Protocol] = {
+  'rgb': _checked(_rgb),
+  'rgb8': _checked(_rgb8),
+  'y': _checked(_y),
+  'y_float': _checked(functools.partial(_y_float, _round_to_uint8)),
+  'prenet': _checked(functools.partial(_y_float, _truncate_to_uint8)),
 }

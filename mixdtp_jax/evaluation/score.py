@@ -1,50 +1,51 @@
-"""Scores of restored images: one row for each image.
-
-Nothing here knows a network: callers pass a `restore` function.
-"""
+"""Scores of restored images: one row for each image."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from mixdtp_jax.data.eval_batches import EvalBatch
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 
+Scores = dict[str, Score]  # by protocol
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """The scores of one image (floats), by protocol.
+  """The scores (floats) of an image before and after it was restored."""
 
-  Attributes:
-    name: the image's name; may contain folders, as in 'a/b'.
-    input: scores of the rainy image.
-    restored: scores of the restored image.
-  """
-
-  name: str
-  input: dict[str, Score]
-  restored: dict[str, Score]
+  name: str  # may contain folders, as in 'a/b'
+  input: Scores
+  restored: Scores
 
 
 def evaluate(
-  restore: Callable[[np.ndarray], np.ndarray],
+  restore: Callable[[np.ndarray], np.ndarray | jax.Array],
   batches: Iterable[EvalBatch],
   protocols: Sequence[str],
   *,
   save: Callable[[str, np.ndarray], None] | None = None,
   progress: Callable[[int], None] | None = None,
+  inputs: dict[str, Scores] | None = None,
 ) -> list[Row]:
   """Restores every image, and scores it and its rainy input.
 
+  A restored image that is not finite is named in a warning and scores nan.
+
   Args:
-    restore: a function of images (B, H, W, 3), float32 in [0, 1], to restored
-      images of the same shape.
-    batches: see `data.eval_batches`; only the first len(names) images of a
-      batch count.
+    restore: maps images (B, H, W, 3), float32 in [0, 1], to restored images of
+      that shape. These are scored on the device that holds them.
+    batches: only the first len(names) images of each count.
     protocols: keys of `metrics.PROTOCOLS`.
-    save: called with the name and the restored image (H, W, 3) of each image.
+    save: called with the name and the restored image (H, W, 3) of each image;
+      values that are not finite are 0.
     progress: called after each batch with the number of images done.
+    inputs: scores of rainy images by name that are known; others are added.
 
   Returns:
     One row for each image, in the order of the batches.
@@ -57,17 +58,25 @@ def evaluate(
     raise ValueError(
       f'unknown protocols: {", ".join(unknown)}; known: {", ".join(PROTOCOLS)}'
     )
-  rows = {}
+  inputs = {} if inputs is None else inputs
+  rows: dict[str, Row] = {}
   for batch in batches:
-    restored = restore(batch.rainy)
-    before = _scores(batch.rainy, batch.clean, protocols)
-    after = _scores(restored, batch.clean, protocols)
+    restored = _on_device(restore(batch.rainy))
+    clean = jax.device_put(batch.clean, restored.device)
+    if not inputs.keys() >= set(batch.names):
+      rainy = jax.device_put(batch.rainy, restored.device)
+      before = _scores(rainy, clean, protocols)
+      inputs |= zip(batch.names, before, strict=False)
+    after = _scores(restored, clean, protocols)
+    images = None if save is None else np.nan_to_num(jax.device_get(restored))
     for i, name in enumerate(batch.names):
       if name in rows:
         raise ValueError(f'two images have the name {name!r}: rename one')
-      rows[name] = Row(name, before[i], after[i])
-      if save is not None:
-        save(name, restored[i])
+      rows[name] = Row(name, inputs[name], after[i])
+      if np.isnan([*after[i].values()]).any():
+        logging.warning('%s: restored image not finite, scores nan', name)
+      if images is not None and save is not None:
+        save(name, images[i])
     if progress is not None:
       progress(len(rows))
   if not rows:
@@ -75,21 +84,28 @@ def evaluate(
   return list(rows.values())
 
 
+def _on_device(images: np.ndarray | jax.Array) -> jax.Array:
+  return images if isinstance(images, jax.Array) else jax.device_put(images)
+
+
 def _scores(
-  images: np.ndarray, clean: np.ndarray, protocols: Sequence[str]
-) -> list[dict[str, Score]]:
-  """Returns the scores of each image of a batch, by protocol."""
-  batch = {
-    name: Score(*map(np.asarray, PROTOCOLS[name](images, clean)))
-    for name in protocols
-  }
+  images: jax.Array, clean: jax.Array, protocols: Sequence[str]
+) -> list[Scores]:
+  """Returns the scores of each image of a batch (B, H, W, 3)."""
+  found = jax.device_get(_score(tuple(protocols), images, clean))
   return [
-    {
-      name: Score(float(score.psnr[i]), float(score.ssim[i]))
-      for name, score in batch.items()
-    }
-    for i in range(len(clean))
+    dict(zip(protocols, (Score(*s) for s in image.tolist()), strict=True))
+    for image in found
   ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score(
+  protocols: tuple[str, ...], images: jax.Array, clean: jax.Array
+) -> jax.Array:
+  """Returns PSNR and SSIM of each image by protocol: (B, protocols, 2)."""
+  scores = [jnp.stack(PROTOCOLS[p](images, clean), -1) for p in protocols]
+  return jnp.stack(scores, 1)
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
@@ -103,7 +119,7 @@ def mean_row(rows: Sequence[Row]) -> Row:
   if not rows:
     raise ValueError('no rows to take the mean of')
 
-  def mean(scores: Sequence[dict[str, Score]]) -> dict[str, Score]:
+  def mean(scores: Sequence[Scores]) -> Scores:
     return {
       name: Score(*map(float, np.mean([s[name] for s in scores], axis=0)))
       for name in scores[0]

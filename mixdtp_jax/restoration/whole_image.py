@@ -19,7 +19,7 @@ from mixdtp_jax.runtime.mesh import (
 )
 
 Apply = Callable[[Any, jax.Array], jax.Array]
-Restore = Callable[[np.ndarray], np.ndarray]
+Restore = Callable[[np.ndarray], jax.Array]
 
 
 # At module level, so that JAX finds the compiled program again for the same
@@ -35,6 +35,11 @@ def _apply_and_clamp(
   restored = jnp.clip(restored.astype(jnp.float32), 0, 1)
   # Every host gets the whole batch, so that every host can score it.
   return jax.lax.with_sharding_constraint(restored, replicated(mesh))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _cut(images: jax.Array, batch: int, height: int, width: int) -> jax.Array:
+  return images[:batch, :height, :width]
 
 
 def make_restore(
@@ -58,15 +63,16 @@ def make_restore(
   Returns:
     restore: images (B, H, W, 3), float in [0, 1], to float32 images of that
     shape in [0, 1]. All hosts of the mesh call it with the same images, and
-    each gets the whole result. Images are reflected at the bottom and right up
-    to `multiple`, and cropped again. If the devices do not divide a batch, its
-    last image is repeated. ValueError for another shape or an empty batch.
+    each gets the whole result, on one of its devices. Images are reflected at
+    the bottom and right up to `multiple`, and cropped again. If the devices do
+    not divide a batch, its last image is repeated. ValueError for another shape
+    or an empty batch.
   """
   mesh = make_mesh() if mesh is None else mesh
   params = place(params, replicated(mesh))
   by_image = NamedSharding(mesh, PartitionSpec('data'))
 
-  def restore(images: np.ndarray) -> np.ndarray:
+  def restore(images: np.ndarray) -> jax.Array:
     images = np.asarray(images, np.float32)
     if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
       raise ValueError(
@@ -75,7 +81,7 @@ def make_restore(
     batch, height, width, _ = images.shape
     padded = place(pad(images, multiple, mesh.shape['data']), by_image)
     restored = _apply_and_clamp(apply, mesh, params, padded)
-    return np.asarray(restored)[:batch, :height, :width]
+    return _cut(restored.addressable_data(0), batch, height, width)
 
   return restore
 

@@ -83,8 +83,9 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
       return x
     # jax.device_put would compare the values between hosts every time.
     values = np.asarray(x)
-    return jax.make_array_from_callback(
-      values.shape, sharding, lambda index: values[index]
-    )
+    with jax.transfer_guard('allow'):  # JAX counts this one as implicit
+      return jax.make_array_from_callback(
+        values.shape, sharding, lambda index: values[index]
+      )
 
   return jax.tree.map(to_global, tree)

@@ -94,6 +94,41 @@ def test_a_perfect_restoration_scores_inf():
   assert max(score.psnr for score in row.input.values()) < 20
 
 
+def test_an_image_that_is_not_finite_scores_nan_and_is_named(caplog):
+  good = _floats(_Pairs()[0]['clean'])
+  bad = good.copy()
+  bad[0, 3, 4, 1] = np.nan
+  batch = EvalBatch(
+    *(np.concatenate([good, good]) for _ in range(2)), ('a', 'b')
+  )
+  saved = {}
+  one, other = evaluate(
+    lambda _: np.concatenate([bad, 0.5 * good]),
+    [batch],
+    list(PROTOCOLS),
+    save=saved.__setitem__,
+  )
+  assert np.isnan(list(one.restored.values())).all()
+  assert np.isfinite(list(other.restored.values())).all()
+  (record,) = caplog.records
+  assert record.getMessage() == 'a: restored image not finite, scores nan'
+  assert saved['a'][3, 4, 1] == 0  # a PNG has no nan
+
+
+def test_what_is_known_of_the_rainy_images_is_not_computed_again():
+  known = {}
+
+  def run():
+    batches = eval_batches(_Pairs(), batch_size=2)
+    return evaluate(_darken, batches, ('rgb',), inputs=known)
+
+  first = run()
+  assert known == {row.name: row.input for row in first}
+  known['set/0'] = {'rgb': Score(1.0, 2.0)}
+  again = run()
+  assert again[0].input == known['set/0'] and again[1:] == first[1:]
+
+
 def test_bad_input_is_refused():
   image = np.zeros((1, 16, 16, 3), np.float32)
   batch = EvalBatch(image, image, ('twin',))

@@ -1,0 +1,107 @@
+"""Scores a network, in training and by mixdtp eval, and reports the scores."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mixdtp_jax.data import eval_batches
+from mixdtp_jax.data.pairs import Pairs
+from mixdtp_jax.evaluation import published, results
+from mixdtp_jax.evaluation.images import FirstImages
+from mixdtp_jax.evaluation.metrics import PROTOCOLS
+from mixdtp_jax.evaluation.score import Row, Scores, evaluate, mean_row
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.restoration.whole_image import make_restore
+from mixdtp_jax.runtime import hosts
+from mixdtp_jax.runtime.console import progress
+from mixdtp_jax.runtime.tables import show
+
+
+def score_network(
+  cfg: AnyConfig,
+  params: Any,
+  pairs: Pairs,
+  *,
+  batch_size: int,
+  protocols: Sequence[str] = tuple(PROTOCOLS),
+  limit: int = 0,
+  folder: str | os.PathLike | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+  inputs: dict[str, Scores] | None = None,
+  check: Callable[[], None] = lambda: None,
+) -> tuple[list[Row], np.ndarray]:
+  """Restores and scores images; all hosts call it in the same way.
+
+  Args:
+    cfg: configuration of the network.
+    params: its parameters.
+    pairs: the images.
+    batch_size: images of equal size at once.
+    protocols: see `evaluate`.
+    limit: only this number of the first images; 0 takes all.
+    folder: the first host writes the restored images there, into images/; None
+      writes none.
+    mesh: see `make_restore`.
+    inputs: see `evaluate`.
+    check: called between batches; its error ends the evaluation.
+
+  Returns:
+    A row for each image, and the first images side by side (H, W, 3) uint8.
+
+  Raises:
+    ValueError: see `evaluate`.
+  """
+  first = FirstImages(pairs, folder if hosts.is_first() else None)
+  tell = progress('Evaluating', min(limit or len(pairs), len(pairs)))
+
+  def after_batch(done: int) -> None:
+    tell(done)
+    check()
+
+  multiple = make_network(cfg).multiple
+  rows = evaluate(
+    make_restore(final_image(cfg), params, multiple=multiple, mesh=mesh),
+    eval_batches.eval_batches(pairs, batch_size=batch_size, limit=limit),
+    protocols,
+    save=first.add,
+    progress=after_batch,
+    inputs=inputs,
+  )
+  return rows, first.image
+
+
+def report(
+  rows: Sequence[Row],
+  image: np.ndarray,
+  folder: str | os.PathLike | None,
+  *,
+  dataset: str,
+  crop_multiple: int,
+  context: Mapping[str, Any],
+) -> list[pathlib.Path]:
+  """Writes scores, and prints them among published ones.
+
+  Args:
+    rows: of `score_network`.
+    image: likewise.
+    folder: gets results.csv, results.json and comparison.png; None writes
+      none.
+    dataset: whose whole test split was scored; '' for other images.
+    crop_multiple: of the images' sides.
+    context: what was evaluated, for results.json.
+
+  Returns:
+    The paths of the files.
+  """
+  name = published.run_name(crop_multiple)
+  ranks = published.rank(dataset, mean_row(rows).restored, name)
+  paths = []
+  if folder is not None:
+    paths = results.write_results(folder, rows, image, context, ranks)
+  show(results.score_table(rows), *published.tables(ranks))
+  return paths
