@@ -14,7 +14,6 @@ import collections
 import json
 import pathlib
 import random
-import tempfile
 
 import numpy as np
 from PIL import Image
@@ -45,9 +44,7 @@ def find_pairs(sources):
   found = {}
   for entry in sources:
     name, _, source = entry.partition('=')
-    with tempfile.TemporaryDirectory() as nowhere:
-      builder = DATASETS[name](source=source, data_dir=nowhere, partial=True)
-    found[name] = builder.find_pairs(pathlib.Path(source))
+    found[name] = DATASETS[name].find_pairs(pathlib.Path(source), True)
   return found
 
 

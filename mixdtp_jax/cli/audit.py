@@ -7,7 +7,6 @@ Compares every image with all others. Findings are a report: the exit status is
 """
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,11 +75,9 @@ def _find(sources: Sequence[str]) -> tuple[dict, dict, list]:
       )
     if name in published:
       raise ValueError(f'{name} is given twice: audit its folders one by one')
-    with tempfile.TemporaryDirectory() as nowhere:  # nothing is prepared
-      builder = DATASETS[name](source=source, data_dir=nowhere, partial=True)
-    published[name] = builder.counts
+    published[name] = DATASETS[name].counts
     try:
-      splits = builder.find_pairs(Path(source))
+      splits = DATASETS[name].find_pairs(Path(source), True)
       sets[name] = {split: list(pairs) for split, pairs in splits.items()}
     except (OSError, ValueError) as error:
       layout.append(Finding('layout', (PairId(name, '', ''),), str(error)))

@@ -39,6 +39,20 @@ def add_arguments(parser: Parser) -> None:
     metavar='FILE',
     help='leave out of training what mixdtp audit found; its JSON file',
   )
+  parser.add_argument(
+    '--again',
+    action='store_true',
+    help='write the copy also if there is one, such as after a change of the '
+    'original files; the old copy is replaced when the new one is complete',
+  )
+  parser.add_argument(
+    '--memory_mb',
+    type=int,
+    default=4_096,
+    metavar='N',
+    help='most MiB for images that are decoded at the same time (default: '
+    '%(default)s); the whole command takes about 2,000 more',
+  )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     data_dir=args.data_dir,
     partial=args.partial,
     exclude=args.exclude,
+    again=args.again,
+    memory_mb=args.memory_mb,
   )
   counts = ', '.join(
     f'{split} {info.num_examples:,}'

@@ -1,17 +1,12 @@
 """Training crops: cut from an image, mirrored and turned."""
 
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.data.mixture import Mixture
-
-# Values of config.data.crops.
-CROPS = ('random', 'second_cell')
+from mixdtp_jax.recipe.knobs import Data
 
 
-def check_crops(
-  pairs: Mixture, data: ml_collections.ConfigDict, crop: int
-) -> None:
+def check_crops(pairs: Mixture, data: Data, crop: int) -> None:
   """Checks that every image has room for the crops.
 
   Args:
@@ -20,12 +15,8 @@ def check_crops(
     crop: side of the crops in pixels.
 
   Raises:
-    ValueError: data.crops is unknown, or an image is too small.
+    ValueError: an image is too small.
   """
-  if data.crops not in CROPS:
-    raise ValueError(
-      f'data.crops = {data.crops!r}: choose from {", ".join(CROPS)}'
-    )
   if data.crops != 'second_cell':
     return
   for index in range(len(pairs)):
@@ -41,7 +32,7 @@ def check_crops(
 def cut_crop(
   image: np.ndarray,
   draws: np.ndarray,
-  data: ml_collections.ConfigDict,
+  data: Data,
   crop: int,
 ) -> np.ndarray:
   """Cuts a crop, mirrors it and turns it.

@@ -8,86 +8,94 @@ for numbers, {name} for any text. Fields of one name have one value in both
 files of a pair, as in 'rainy_image/{i}_{k}' with 'ground_truth/{i}'.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mixdtp_jax.data import matching
 from mixdtp_jax.data.images import Half
 from mixdtp_jax.data.pairs import PairFiles
 
-
-class Layout(Protocol):
-  """A naming of the files of pairs; str() describes it for errors."""
-
-  def patterns(self) -> tuple[str, ...]:
-    """Returns the patterns of all files."""
-
-  def pairs(self, folder: Path) -> Sequence[PairFiles]:
-    """Returns the pairs below `folder`, or none if it has another layout.
-
-    Raises:
-      ValueError: it has this layout, but a file has no partner or another name.
-    """
+_SHOWN = 10  # folders whose content an error shows
 
 
-class TwoFiles(NamedTuple):
-  """A layout with a rainy and a clean file; '' if a set has no such files."""
+class Layout(NamedTuple):
+  """A naming of the files of pairs.
 
-  rainy: str
-  clean: str
+  Attributes:
+    text: describes it, for errors.
+    pairs: a function of a split's folder to its pairs; none if it has another
+      layout. Raises ValueError if a file has no partner or another name.
+  """
 
-  def __str__(self) -> str:
-    """Returns the text for errors."""
-    return ' with '.join(filter(None, self))
+  text: str
+  pairs: Callable[[Path], Sequence[PairFiles]]
 
-  def patterns(self) -> tuple[str, ...]:
-    """See `Layout`."""
-    return tuple(filter(None, self))
 
-  def pairs(self, folder: Path) -> list[PairFiles]:
-    """See `Layout`."""
-    found = _matching(folder, self.patterns())
+def two_files(rainy: str, clean: str) -> Layout:
+  """Returns the layout of a rainy and a clean file, each by its pattern."""
+  fields = [re.findall(r'\{(\w+)\}', pattern) for pattern in (rainy, clean)]
+  shared = [n for n, field in enumerate(fields[0]) if field in fields[1]]
+
+  def pairs(folder: Path) -> list[PairFiles]:
+    found = _matching(folder, (rainy, clean))
     if found is None:
       return []
-    if len(found) == 1:
-      side = 'rainy' if self.rainy else 'clean'
-      none = PairFiles('', None, None)
-      return [
-        none._replace(name=path.stem, **{side: path})
-        for path in found[0].values()
-      ]
-    shared = [
-      number
-      for number, field in enumerate(_fields(self.rainy))
-      if field in _fields(self.clean)
-    ]
     return matching.match(*found, lambda key: tuple(key[n] for n in shared))
 
+  return Layout(f'{rainy} with {clean}', pairs)
 
-class SideBySide(NamedTuple):
-  """A layout with one file for both images of a pair."""
 
-  file: str
-  rainy: str  # the rainy half: 'left' or 'right'
+def side_by_side(pattern: str, *, rainy: str) -> Layout:
+  """Returns the layout of one file for both images of a pair.
 
-  def __str__(self) -> str:
-    """Returns the text for errors."""
-    return f'{self.file} (both images side by side, {self.rainy} half rainy)'
+  Args:
+    pattern: the pattern of the file.
+    rainy: its rainy half, 'left' or 'right'.
+  """
+  clean = {'left': 'right', 'right': 'left'}[rainy]
 
-  def patterns(self) -> tuple[str, ...]:
-    """See `Layout`."""
-    return (self.file,)
-
-  def pairs(self, folder: Path) -> list[PairFiles]:
-    """See `Layout`."""
-    (found,) = _matching(folder, self.patterns()) or ({},)
-    clean = {'left': 'right', 'right': 'left'}[self.rainy]
+  def pairs(folder: Path) -> list[PairFiles]:
     return [
-      PairFiles(path.stem, Half(path, self.rainy), Half(path, clean))
+      PairFiles(matching.pair_name(path), Half(path, rainy), Half(path, clean))
+      for found in _matching(folder, (pattern,)) or ()
       for path in found.values()
     ]
+
+  text = f'{pattern} (both images side by side, {rainy} half rainy)'
+  return Layout(text, pairs)
+
+
+def one_side(side: str) -> Layout:
+  """Returns the layout of a folder of only 'rainy' or only 'clean' images."""
+  none = PairFiles('', None, None)
+
+  def pairs(folder: Path) -> list[PairFiles]:
+    return [
+      none._replace(name=matching.pair_name(path), **{side: path})
+      for path in matching.by_stem(folder).values()
+      if not path.is_dir()
+    ]
+
+  return Layout(f'{side} images', pairs)
+
+
+def _equal_names(folder: Path) -> list[PairFiles]:
+  for names in matching.FOLDER_NAMES:
+    if all((folder / name).is_dir() for name in names):
+      rainy, clean = (matching.by_stem(folder / name) for name in names)
+      if not rainy.keys().isdisjoint(clean):
+        return matching.match(rainy, clean)
+  return []
+
+
+# How people rearrange a set.
+EQUAL_NAMES = Layout(
+  ', '.join(map(' with '.join, matching.FOLDER_NAMES)) + ' (equal names)',
+  _equal_names,
+)
 
 
 class Split(NamedTuple):
@@ -124,7 +132,7 @@ def find_pairs(source: Path, split: Split) -> Sequence[PairFiles]:
   """
   places = split.places(source)
   found = {
-    f'{place}/{layout}': pairs
+    f'{place}/{layout.text}': pairs
     for place in places
     for layout in split.layouts
     if (pairs := layout.pairs(place))
@@ -136,8 +144,9 @@ def find_pairs(source: Path, split: Split) -> Sequence[PairFiles]:
       f'{source} has pairs in several layouts: {"; ".join(found)}: keep one'
     )
   raise FileNotFoundError(
-    f'{_content(source, places, split)}; expected, in {source}/'
-    f'{" or ".join(split.folders)}: {"; or ".join(map(str, split.layouts))}'
+    f'{_content(source, places)}; expected, in {source}/'
+    f'{" or ".join(split.folders)}: '
+    f'{"; or ".join(layout.text for layout in split.layouts)}'
   )
 
 
@@ -152,19 +161,21 @@ def _matching(
   if not all(place.is_dir() for place in places):
     return None
   files = {
-    place: [f for f in matching.by_stem(place).values() if not f.is_dir()]
+    place: {s: f for s, f in matching.by_stem(place).items() if not f.is_dir()}
     for place in places
   }
   found = []
   for pattern in patterns:
     path = folder / pattern
     fullmatch = _expression(path.name).fullmatch
-    matches = ((fullmatch(file.stem), file) for file in files[path.parent])
-    found.append({match.groups(): file for match, file in matches if match})
+    named = ((fullmatch(s), file) for s, file in files[path.parent].items())
+    found.append({match.groups(): file for match, file in named if match})
   if not all(found):
     return None
   fitting = {file for side in found for file in side.values()}
-  unmatched = [f for side in files.values() for f in side if f not in fitting]
+  unmatched = [
+    f for side in files.values() for f in side.values() if f not in fitting
+  ]
   if unmatched:
     raise ValueError(
       f'{len(unmatched)} files fit no name of {" and ".join(patterns)}, the '
@@ -181,21 +192,16 @@ def _expression(pattern: str) -> re.Pattern:
   return re.compile(''.join(parts))
 
 
-def _fields(pattern: str) -> list[str]:
-  return re.findall(r'\{(\w+)\}', pattern)
-
-
-def _content(source: Path, places: list[Path], split: Split) -> str:
+def _content(source: Path, places: list[Path]) -> str:
   """Describes what is there, down to the folders that should hold files."""
-  below = {
-    (place / pattern).parent
+  below = [
+    path
     for place in places
-    for layout in split.layouts
-    for pattern in layout.patterns()
-  }
-  shown = [source, *sorted({*places, *below} - {source})]
+    for path in sorted(place.iterdir())
+    if path.is_dir() and not path.name.startswith('.')
+  ]
+  shown = dict.fromkeys([source, *places, *below])
   return '; '.join(
     f'{path} has {matching.content(path)}'
-    for path in shown
-    if path == source or path.is_dir()
+    for path in itertools.islice(shown, _SHOWN)
   )

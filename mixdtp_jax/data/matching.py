@@ -4,13 +4,19 @@ Nothing is skipped: a file that does not fit is an error that names it.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 from mixdtp_jax.data.pairs import FolderPairs, PairFiles
 
 # Accepted names of the two folders, rainy first.
-FOLDER_NAMES = (('rainy', 'clean'), ('input', 'target'), ('rain', 'norain'))
+FOLDER_NAMES = (
+  ('rainy', 'clean'),
+  ('input', 'target'),
+  ('rain', 'norain'),
+  ('in', 'gt'),
+)
 
 
 def open_folder(folder: str | Path) -> FolderPairs:
@@ -23,9 +29,11 @@ def open_folder(folder: str | Path) -> FolderPairs:
 
 
 def find_pairs(folder: Path) -> list[PairFiles]:
-  """Finds files of equal stem in rainy/ and clean/, in natural order.
+  """Finds the pairs in rainy/ and clean/, in natural order.
 
-  The folders may also be named input/ and target/, or rain/ and norain/.
+  Both files have the same stem. Or no pair does, and each rainy file's stem is
+  that of its clean file, then _ or - and more: several rains of one scene. The
+  folders may also have the other FOLDER_NAMES.
 
   Raises:
     FileNotFoundError: `folder` does not exist, or lacks these two folders.
@@ -35,8 +43,10 @@ def find_pairs(folder: Path) -> list[PairFiles]:
     names for names in FOLDER_NAMES if all((folder / n).is_dir() for n in names)
   ]
   if len(found) == 1:
-    rainy, clean = found[0]
-    return match(by_stem(folder / rainy), by_stem(folder / clean))
+    rainy, clean = (by_stem(folder / name) for name in found[0])
+    if rainy.keys().isdisjoint(clean):
+      return match(rainy, clean, lambda stem: _scene(stem, clean))
+    return match(rainy, clean)
   wanted = ', '.join(f'{rainy}/ and {clean}/' for rainy, clean in FOLDER_NAMES)
   if found:
     raise ValueError(
@@ -48,10 +58,17 @@ def find_pairs(folder: Path) -> list[PairFiles]:
   )
 
 
+def _scene(stem: str, clean: Mapping[str, Path]) -> str:
+  """Returns the longest clean stem that begins a rainy one, or ''."""
+  ends = [found.start() for found in re.finditer('[_-]', stem)]
+  return next((stem[:e] for e in reversed(ends) if stem[:e] in clean), '')
+
+
 def by_stem(folder: Path) -> dict[str, Path]:
   """Returns the files of a folder by stem, except hidden ones.
 
-  They are in natural order: 2 is before 10.
+  They are in natural order: 2 is before 10. Stems are in Unicode's normal form
+  C, whatever form the file system keeps.
 
   Raises:
     FileNotFoundError: `folder` does not exist.
@@ -65,12 +82,15 @@ def by_stem(folder: Path) -> dict[str, Path]:
   for path in sorted(folder.iterdir(), key=_natural):
     if path.name.startswith('.'):
       continue
-    if path.stem in files:
+    stem = unicodedata.normalize('NFC', path.stem)
+    if stem in files:
+      first, second = files[stem].name, path.name
+      if unicodedata.normalize('NFC', first) == stem + path.suffix:
+        first, second = ascii(first), ascii(second)  # they look the same
       raise ValueError(
-        f'{folder}: {files[path.stem].name} and {path.name} have one stem; '
-        'keep one of them'
+        f'{folder}: {first} and {second} have one stem; keep one of them'
       )
-    files[path.stem] = path
+    files[stem] = path
   return files
 
 
@@ -104,9 +124,14 @@ def match(
   if not rainy:
     raise ValueError('no image pairs: the rainy and clean folders are empty')
   return [
-    PairFiles(path.stem, path, clean[partners[key]])
+    PairFiles(pair_name(path), path, clean[partners[key]])
     for key, path in rainy.items()
   ]
+
+
+def pair_name(path: Path) -> str:
+  """Returns a file's stem; bytes that are not UTF-8 become escapes."""
+  return path.stem.encode('utf-8', 'backslashreplace').decode()
 
 
 def content(folder: Path) -> str:

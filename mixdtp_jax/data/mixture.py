@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import ml_collections
-
 from mixdtp_jax.data.cache import PairCache
 from mixdtp_jax.data.datasets.prepared import PreparedPairs
 from mixdtp_jax.data.datasets.registry import open_split
+from mixdtp_jax.recipe.knobs import Data
 
 
 class Mixture:
@@ -63,7 +62,7 @@ class Mixture:
     raise IndexError(f'no pair {index} after the last of {len(self)}')
 
 
-def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
+def open_mixture(data: Data, crop: int) -> Mixture:
   """Opens the training pairs of config.data.
 
   Args:
@@ -71,23 +70,11 @@ def open_mixture(data: ml_collections.ConfigDict, crop: int) -> Mixture:
     crop: smallest side that every image must have, in pixels.
 
   Raises:
-    ValueError: a set comes twice, a weight is not a positive whole number,
-      data.cache_mb is negative, or see `registry.prepare`.
+    ValueError: see `registry.prepare`.
     FileNotFoundError: a set other than data.name is not prepared.
   """
-  named = tuple(data.mixture) or ((data.name, 1),)
+  named = data.mixture or ((data.name, 1),)
   names = [name for name, _ in named]
-  if len(set(names)) < len(names):
-    raise ValueError(
-      f'data.mixture = {named} has a set twice: add its weights, or merge the '
-      'folders'
-    )
-  for name, weight in named:
-    if not isinstance(weight, int) or weight < 1:
-      raise ValueError(
-        f'data.mixture: the weight {weight!r} of {name} needs to be a whole '
-        'number of at least 1'
-      )
   parts = [
     open_split(
       name,

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.data.mixture import Mixture
 from mixdtp_jax.data.tf import tf
 from mixdtp_jax.recipe.crop_schedule import Stage
+from mixdtp_jax.recipe.knobs import Recipe
 
 
 def drawn_numbers(
-  config: ml_collections.ConfigDict,
+  config: Recipe,
   pairs: Mixture,
   stage: Stage,
   start_step: int,

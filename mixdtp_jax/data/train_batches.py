@@ -14,7 +14,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.data.crops import check_crops, cut_crop
@@ -24,12 +23,12 @@ from mixdtp_jax.data.sampling import drawn_numbers
 from mixdtp_jax.data.tf import tf
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split, stages
-from mixdtp_jax.recipe.rain_ranges import RainRanges
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime import mesh as mesh_lib
 
 
 def train_batches(
-  config: ml_collections.ConfigDict, *, start_step: int, mesh: jax.sharding.Mesh
+  config: Recipe, *, start_step: int, mesh: jax.sharding.Mesh
 ) -> Iterator[dict[str, jax.Array]]:
   """Returns the batches from step `start_step` to the last one.
 
@@ -74,7 +73,7 @@ def _global_batches(config, pairs, stage, start_step, mesh):
 
 
 def local_batches(
-  config: ml_collections.ConfigDict,
+  config: Recipe,
   pairs: Mixture,
   stage: Stage,
   *,
@@ -115,13 +114,13 @@ def local_batches(
 
 
 def _rain(
-  config: ml_collections.ConfigDict,
+  config: Recipe,
 ) -> Callable[[np.ndarray, int], tf.Tensor]:
   """Returns a function of clean crop and counter to a crop with rain.
 
   Both crops hold whole gray levels, 0 to 255.
   """
-  ranges = RainRanges(**config.data.rain)
+  ranges = config.data.rain
 
   # Traced at the first clean image that has no rainy one.
   @tf.function(reduce_retracing=True)

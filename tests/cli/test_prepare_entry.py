@@ -1,60 +1,94 @@
-import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
-import time
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mixdtp_jax.cli import main
+from mixdtp_jax.data import matching
+from mixdtp_jax.data.datasets import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def start(*arguments):
-  return subprocess.Popen(
-    [sys.executable, '-m', 'mixdtp_jax', 'prepare', *map(str, arguments)],
+# The signal comes when the copy is written, but not yet in its place.
+_STOPPED = """
+import os, signal, sys
+from mixdtp_jax.cli import main
+from mixdtp_jax.data.datasets import registry
+
+if signal_number := int(sys.argv.pop(1)):
+  registry.seal = lambda path: os.kill(os.getpid(), signal_number)
+main.main('prepare')
+"""
+
+
+def prepare(number, *arguments):
+  return subprocess.run(
+    [sys.executable, '-c', _STOPPED, str(int(number)), *map(str, arguments)],
     cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
+    capture_output=True,
     text=True,
   )
 
 
-def test_stops_without_a_trace_and_starts_again(tmp_path):
-  source, data = tmp_path / 'source', tmp_path / 'data'
+def make_pairs(source):
   for split in ('train', 'test'):
     for side in ('rainy', 'clean'):
       path = source / split / side / '1.png'
       path.parent.mkdir(parents=True)
       Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(path)
-  pipes = [source / f'test/{side}/2.png' for side in ('rainy', 'clean')]
-  for pipe in pipes:
-    os.mkfifo(pipe)  # reading it waits for a writer
+
+
+def test_a_stopped_command_starts_again(tmp_path):
+  source, data = tmp_path / 'source', tmp_path / 'data'
+  make_pairs(source)
   arguments = ('pairs', '--source', source, '--data_dir', data)
-  process = start(*arguments)
-  while not list(data.glob('pairs/incomplete*')):
-    assert process.poll() is None, process.communicate()
-    time.sleep(0.05)
-  process.terminate()
-  while process.poll() is None:
-    for pipe in pipes:
-      with contextlib.suppress(OSError):  # nobody reads it
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-    time.sleep(0.05)
-  process.communicate()
-  assert process.returncode
+  stopped = prepare(signal.SIGTERM, *arguments)
+  assert (stopped.returncode, stopped.stderr) == (1, 'stopped by SIGTERM\n')
   assert not list(data.glob('pairs/*'))
-  for pipe in pipes:
-    pipe.unlink()
-  process = start(*arguments)
-  out, err = process.communicate()
-  assert process.returncode == 0, err
-  assert 'pairs: train 1, test 1, in ' in out
-  assert not err
+  assert prepare(signal.SIGKILL, *arguments).returncode == -signal.SIGKILL
+  (left,) = data.glob('pairs/*')
+  assert left.name.startswith('incomplete.')
+  result = prepare(0, *arguments)
+  assert result.returncode == 0, result.stderr
+  assert 'pairs: train 1, test 1, in ' in result.stdout
+  assert [p.name for p in data.glob('pairs/*')] == ['1.0.0']
+  assert result.stderr.splitlines() == [
+    f'Removing {left}, which a killed process left'
+  ]
+
+
+def test_any_file_name_is_prepared_and_scored(tmp_path):
+  """Names in other encodings, and a name in both of Unicode's normal forms."""
+  source, data = tmp_path / 'source', tmp_path / 'data'
+  make_pairs(source)
+  other = os.fsdecode(b'caf\xe9.png')
+  forms = [unicodedata.normalize(form, 'é.png') for form in ('NFC', 'NFD')]
+  for side, form in zip(('rainy', 'clean'), forms, strict=True):
+    folder = source / 'test' / side
+    for name in (other, form):
+      (folder / name).write_bytes((folder / '1.png').read_bytes())
+  result = prepare(0, 'pairs', '--source', source, '--data_dir', data)
+  assert result.returncode == 0, result.stderr
+  pairs = registry.open_split(
+    'pairs', source=str(source), data_dir=str(data), split='test'
+  )
+  names = [pairs[i]['name'] for i in range(3)]
+  assert names == ['1', r'caf\udce9', 'é']
+  assert [matching.open_folder(source / 'test')[i]['name'] for i in range(3)]
+  (source / 'test/rainy' / forms[1]).write_bytes(b'')  # beside its twin
+  result = prepare(0, 'pairs', '--source', source, '--data_dir', data)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert r"'\xe9.png' and 'e\u0301.png' have one stem" in line.replace(
+    r"'e\u0301.png' and '\xe9.png'", r"'\xe9.png' and 'e\u0301.png'"
+  )
 
 
 @pytest.mark.parametrize(
@@ -62,12 +96,16 @@ def test_stops_without_a_trace_and_starts_again(tmp_path):
   [
     ('ddn', 'prepare ddn --source FOLDER'),
     ('rain100', "data set 'rain100' is unknown; did you mean rain100"),
+    ('photographs --memory_mb 1', r'astronaut-01 (rainy) takes about 3 MiB'),
   ],
 )
 def test_an_error_is_one_line_that_names_the_remedy(
   name, message, tmp_path, capsys
 ):
-  assert main.run_command(['prepare', name, '--data_dir', str(tmp_path)]) == 1
+  status = main.run_command(
+    ['prepare', *name.split(), '--data_dir', str(tmp_path)]
+  )
+  assert status == 1
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('error: ')
   assert message in line

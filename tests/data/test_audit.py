@@ -98,8 +98,8 @@ def test_finds_20_of_20_leaks_and_no_other_among_200_photographs():
 
 
 def test_real_photographs(real_data):
-  splits = registry.Rain100L(source='', data_dir='').find_pairs(
-    real_data / 'rain100l'
+  splits = registry.DATASETS['rain100l'].find_pairs(
+    real_data / 'rain100l', False
   )
   copies = [
     PairFiles(p.name, p.rainy, jpeg(images_lib.read_image(p.clean), 50 + k))

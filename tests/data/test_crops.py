@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.data import train_batches
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime import mesh as mesh_lib
 from tests.helpers.batches import SHAPES, is_crop, make_config, open_pairs, take
 
@@ -96,10 +97,14 @@ def test_transposing_comes_before_a_random_crop(published_dir):
 def test_an_image_without_a_second_cell_is_named(data_dir):
   config = make_config(crops='second_cell', data_dir=data_dir)
   with pytest.raises(ValueError, match=r'^0 has 30x24 pixels, .*crop = 16'):
-    train_batches.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
+    train_batches.train_batches(
+      make_recipe(config), start_step=0, mesh=mesh_lib.make_mesh()
+    )
 
 
 def test_unknown_crops_list_the_choices(data_dir):
   config = make_config(crops='first', data_dir=data_dir)
   with pytest.raises(ValueError, match="crops = 'first': .* random, second_ce"):
-    train_batches.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
+    train_batches.train_batches(
+      make_recipe(config), start_step=0, mesh=mesh_lib.make_mesh()
+    )

@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,10 +24,10 @@ def source(tmp_path):
   return tmp_path / 'source'
 
 
-def prepare(source, crop=32):
+def prepare(source, crop=32, **options):
   data_dir = source.parent / 'data'
   return registry.prepare(
-    'pairs', source=str(source), data_dir=str(data_dir), crop=crop
+    'pairs', source=str(source), data_dir=str(data_dir), crop=crop, **options
   )
 
 
@@ -59,14 +61,14 @@ def test_prepares_once(source):
 
 
 def test_a_host_that_finishes_second_takes_the_first_copy(source, monkeypatch):
-  find_pairs = registry.OwnPairs.find_pairs
+  write = registry._write
 
-  def overtaken(builder, folder):
-    monkeypatch.setattr(registry.OwnPairs, 'find_pairs', find_pairs)
+  def overtaken(*ours):
+    monkeypatch.setattr(registry, '_write', write)
     prepare(source)  # another host's whole preparation, in the middle of ours
-    return find_pairs(builder, folder)
+    write(*ours)
 
-  monkeypatch.setattr(registry.OwnPairs, 'find_pairs', overtaken)
+  monkeypatch.setattr(registry, '_write', overtaken)
   assert len(registry.PreparedPairs(prepare(source), 'train')) == 3
   assert [p.name for p in (source.parent / 'data/pairs').iterdir()] == ['1.0.0']
 
@@ -249,29 +251,36 @@ def test_large_sets_are_sorted_in_small_parts(source, monkeypatch):
   assert max(parts) == 1
 
 
-def test_warns_of_what_a_killed_process_left(source, caplog):
+def test_removes_what_a_killed_process_left_unless_one_writes(source, caplog):
   left = source.parent / 'data/pairs/incomplete.ABC_1.0.0'
   left.mkdir(parents=True)
-  assert len(open_split(source, 'train')) == 3
-  assert f'{left} was left by a process' in caplog.text
+  with registry._room_to_write(left.parent) as other:
+    assert not left.exists()
+    left.mkdir()
+    assert len(open_split(source, 'train')) == 3
+    assert pathlib.Path(other).exists()
+    assert left.exists()
+    assert 'is being written by another process' in caplog.text
+  assert len(registry.PreparedPairs(prepare(source, again=True), 'test')) == 3
+  assert [p.name for p in left.parent.iterdir()] == ['1.0.0']
 
 
-def test_rain100l_pairs_the_published_files(real_data, tmp_path):
-  builder = registry.Rain100L(source='', data_dir=str(tmp_path))
-  found = builder.find_pairs(real_data / 'rain100l')
+def test_rain100l_pairs_the_published_files(real_data):
+  data_set = registry.DATASETS['rain100l']
+  found = data_set.find_pairs(real_data / 'rain100l', False)
   sizes = {split: len(pairs) for split, pairs in found.items()}
   assert sizes == {'train': 200, 'test': 100}
-  assert not builder.unlike_published(sizes)
+  assert not data_set.unlike_published(sizes)
   for pairs in found.values():
     for pair in (pairs[0], pairs[9], pairs[-1]):
       # Rain only brightens: a wrong partner would not be darker everywhere.
       assert (brightening(pair) >= -3).mean() > 0.99
 
 
-def test_rain800_pairs_the_published_halves(real_data, tmp_path):
-  builder = registry.Rain800(source='', data_dir=str(tmp_path), partial=True)
-  found = builder.find_pairs(real_data / 'rain800')
-  assert len(found['train']) in builder.counts['train']
+def test_rain800_pairs_the_published_halves(real_data):
+  data_set = registry.DATASETS['rain800']
+  found = data_set.find_pairs(real_data / 'rain800', True)
+  assert len(found['train']) in data_set.counts['train']
   # In one of six the rainy half is darker, and those look as published.
   assert np.median([brightening(p).mean() for p in found['train'][::50]]) > 5
 

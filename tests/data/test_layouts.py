@@ -56,14 +56,11 @@ def touch(*paths):
 
 
 def find(name, source):
-  builder = DATASETS[name](
-    source='', data_dir=str(source.parent / 'data'), partial=True
-  )
-  return builder.find_pairs(source)
+  return DATASETS[name].find_pairs(source, True)
 
 
 def test_counts_are_the_published_ones():
-  known = {name: cls.counts for name, cls in DATASETS.items() if cls.counts}
+  known = {name: s.counts for name, s in DATASETS.items() if s.counts}
   assert known == COUNTS
 
 

@@ -8,6 +8,7 @@ from mixdtp_jax.configs.default import get_config
 from mixdtp_jax.data import mixture, sampling, train_batches
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime import mesh as mesh_lib
 
 SIZES = {'pairs': 3, 'rain200l': 5, 'rain800': 2}
@@ -49,9 +50,9 @@ def make_config(data_dir, **data):
 
 def shown(config, count, start_step=0, rows=range(4)):
   """Returns (set, image) of every row of `count` batches."""
-  (stage,) = stages(config)
+  (stage,) = stages(make_recipe(config))
   batches = train_batches.local_batches(
-    config,
+    make_recipe(config),
     mixture.open_mixture(config.data, config.data.crop),
     stage,
     start_step=start_step,
@@ -107,7 +108,7 @@ def test_training_batches_are_of_the_mixture(data_dir):
   config = make_config(data_dir, name='rain100l')  # only tested on
   config.batch_size = 8
   batches = train_batches.train_batches(
-    config, start_step=2, mesh=mesh_lib.make_mesh()
+    make_recipe(config), start_step=2, mesh=mesh_lib.make_mesh()
   )
   pixels = np.asarray(next(batches)['rainy'][:, 0, 0, 0])
   found = [divmod(int(p), 60) for p in np.round(pixels * 255)]

@@ -16,6 +16,7 @@ from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.data.datasets.prepared import PreparedPairs
 from mixdtp_jax.data.rain import draw
 from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.rain_ranges import PRESETS, as_mapping
 from mixdtp_jax.runtime import mesh as mesh_lib
 from tests.helpers.batches import (
@@ -88,9 +89,9 @@ def test_the_cache_is_alive(data_dir, cache_mb):
   pairs = Decoder(open_pairs(data_dir))
   config = make_config(cache_mb=cache_mb)
   batches = train_batches.local_batches(
-    config,
+    make_recipe(config),
     mixture.Mixture([pairs], [1], cache_mb),
-    *stages(config),
+    *stages(make_recipe(config)),
     start_step=0,
     rows=range(8),
   )
@@ -112,7 +113,9 @@ def test_the_cache_serves_every_stage(data_dir, monkeypatch):
   config = make_config(data_dir=data_dir)
   config.growth, config.num_train_steps = ((2, 24, 8),), 4
   mesh = mesh_lib.make_mesh(jax.devices()[:1])
-  for _ in train_batches.train_batches(config, start_step=0, mesh=mesh):
+  for _ in train_batches.train_batches(
+    make_recipe(config), start_step=0, mesh=mesh
+  ):
     pass
   assert sorted(decoded) == [0, 1, 2, 3, 4]
 
@@ -174,7 +177,9 @@ def test_the_seed_is_alive(data_dir):
 def test_train_batches_are_split_over_the_mesh(data_dir):
   config = make_config(data_dir=data_dir)
   mesh = mesh_lib.make_mesh()
-  batches = train_batches.train_batches(config, start_step=2, mesh=mesh)
+  batches = train_batches.train_batches(
+    make_recipe(config), start_step=2, mesh=mesh
+  )
   expected = take(config, data_dir, 2, start_step=2)
   for batch, local in zip(itertools.islice(batches, 2), expected, strict=True):
     assert set(batch) == {'rainy', 'clean'}
@@ -188,7 +193,9 @@ def test_refuses_a_batch_that_devices_cannot_share(data_dir):
   config = make_config(data_dir=data_dir)
   config.batch_size = 12
   with pytest.raises(ValueError, match=r'batch_size = 12 .* 8 devices'):
-    train_batches.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
+    train_batches.train_batches(
+      make_recipe(config), start_step=0, mesh=mesh_lib.make_mesh()
+    )
 
 
 def _growing(data_dir):
@@ -200,7 +207,9 @@ def _growing(data_dir):
 
 def test_growing_crops_go_through_the_images_without_a_gap(data_dir):
   config, mesh = _growing(data_dir), mesh_lib.make_mesh(jax.devices()[:4])
-  grown = list(train_batches.train_batches(config, start_step=0, mesh=mesh))
+  grown = list(
+    train_batches.train_batches(make_recipe(config), start_step=0, mesh=mesh)
+  )
   shapes = [batch['rainy'].shape for batch in grown]
   assert shapes == [(8, 16, 16, 3)] * 3 + [(4, 24, 24, 3)] * 3
   # Images 24 to 35 come next: in batches of 4, those are batches 6 to 8.
@@ -213,8 +222,14 @@ def test_growing_crops_go_through_the_images_without_a_gap(data_dir):
 @pytest.mark.parametrize('start', [2, 3, 4, 6])
 def test_growing_crops_resume_at_any_step(data_dir, start):
   config, mesh = _growing(data_dir), mesh_lib.make_mesh(jax.devices()[:4])
-  whole = list(train_batches.train_batches(config, start_step=0, mesh=mesh))
-  rest = list(train_batches.train_batches(config, start_step=start, mesh=mesh))
+  whole = list(
+    train_batches.train_batches(make_recipe(config), start_step=0, mesh=mesh)
+  )
+  rest = list(
+    train_batches.train_batches(
+      make_recipe(config), start_step=start, mesh=mesh
+    )
+  )
   assert len(rest) == 6 - start
   assert_equal(rest, whole[start:])
 
@@ -222,30 +237,34 @@ def test_growing_crops_resume_at_any_step(data_dir, start):
 def test_every_stage_is_checked_before_the_first_batch(data_dir):
   config, mesh = _growing(data_dir), mesh_lib.make_mesh()
   with pytest.raises(ValueError, match=r'batch_size = 4 .* 8 devices'):
-    train_batches.train_batches(config, start_step=0, mesh=mesh)
+    train_batches.train_batches(make_recipe(config), start_step=0, mesh=mesh)
   config.growth = ((3, 32, 8),)
   with pytest.raises(ValueError, match='smaller than data.crop = 32'):
-    train_batches.train_batches(config, start_step=0, mesh=mesh)
+    train_batches.train_batches(make_recipe(config), start_step=0, mesh=mesh)
 
 
 def test_rows_of_images_are_split_along_space(published_dir):
   config = make_config(data_dir=published_dir, crop=32)
   mesh = mesh_lib.make_mesh(space=4)
-  batch = next(train_batches.train_batches(config, start_step=0, mesh=mesh))
+  batch = next(
+    train_batches.train_batches(make_recipe(config), start_step=0, mesh=mesh)
+  )
   shape = batch['rainy'].sharding.shard_shape(batch['rainy'].shape)
   assert shape == (4, 8, 32, 3)
   assert_equal([batch], take(config, published_dir, 1))
   for crop in (16, 38):
     config.data.crop = crop
     with pytest.raises(ValueError, match=f'crop = {crop} .* mesh_space = 4'):
-      train_batches.train_batches(config, start_step=0, mesh=mesh)
+      train_batches.train_batches(make_recipe(config), start_step=0, mesh=mesh)
 
 
 def test_refuses_a_batch_that_does_not_split_into_parts(data_dir):
   config = make_config(data_dir=data_dir)
   config.accumulate_steps = 2
   with pytest.raises(ValueError, match='8 devices .* accumulate_steps = 2'):
-    train_batches.train_batches(config, start_step=0, mesh=mesh_lib.make_mesh())
+    train_batches.train_batches(
+      make_recipe(config), start_step=0, mesh=mesh_lib.make_mesh()
+    )
 
 
 def test_eval_batches_group_by_shape(data_dir):
@@ -289,10 +308,10 @@ def take_drawn(clean_dir, count=1, start_step=0, rows=range(8), preset='light'):
   pairs = registry.open_split(
     'synthetic', source='', data_dir=clean_dir, split='train'
   )
-  (stage,) = stages(config)
+  (stage,) = stages(make_recipe(config))
   pairs = mixture.Mixture([pairs], [1])
   batches = train_batches.local_batches(
-    config, pairs, stage, start_step=start_step, rows=rows
+    make_recipe(config), pairs, stage, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 

@@ -1,37 +1,32 @@
-"""The base of all data sets: pairs are checked and stored for training.
+"""Writing of prepared copies: pairs are checked and stored for training.
 
 A data set is prepared once: every image is checked, and the files' own bytes
-are written to array_record files, which give random access. The file of a data
-set only says how its pairs are found.
+are written to array_record files, which give random access.
 """
 
-import abc
-import hashlib
-import os
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mixdtp_jax.data import findings, layouts
 from mixdtp_jax.data import images as images_lib
 from mixdtp_jax.data import pairs as pairs_lib
+from mixdtp_jax.data.datasets.published import DATASETS, Splits
+from mixdtp_jax.data.images import Half
 from mixdtp_jax.data.pairs import PairFiles
 from mixdtp_jax.data.tf import tf, tfds
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.runtime.console import progress
 
+MEMORY_MB = 4_096
+_BYTES_PER_PIXEL = 14  # while an image is decoded
 
-class PairsBuilder(
-  tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
-):
-  """Base of all data sets, with features name, height, width and the sides.
 
-  The prepared copy records its source folder and its smallest training side,
-  so that it is not mistaken for another copy.
+class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A prepared copy, with features name, height, width and the set's sides.
 
   Attributes:
-    sides: the images that the set has, of 'rainy' and 'clean'.
-    counts: numbers of pairs of published versions, by split.
-    reads_source: whether the set is made from a folder of files.
+    data_set: the data set.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -39,51 +34,39 @@ class PairsBuilder(
   # needs a package that TFDS does not bring.
   code_path = None
 
-  sides: tuple[str, ...] = ('rainy', 'clean')
-  counts: dict[str, tuple[int, ...]] = {}
-  reads_source = True
-
   def __init__(
     self,
-    *,
-    source: str,
+    name: str,
     data_dir: str,
+    *,
+    splits: Splits | None = None,
     crop: int = 0,
-    partial: bool = False,
-    exclude: str = '',
+    memory_mb: float = MEMORY_MB,
   ):
     """Reads what TFDS finds already prepared; writes nothing.
 
     Args:
-      source: the folder of the published files.
+      name: a key of DATASETS.
       data_dir: the folder of prepared copies, one folder for each set.
+      splits: the pairs to write, if there is no copy yet.
       crop: smallest side that every training image must have, in pixels.
-      partial: accept an incomplete copy of a published set.
-      exclude: JSON file of an audit, whose findings are left out.
+      memory_mb: most MiB for images that are decoded at the same time.
     """
-    self._source = source
-    self._data_dir_given = data_dir
+    self.name = name
+    self.data_set = DATASETS[name]
+    self._splits = splits or {}
     self._crop = crop
-    self._partial = partial
-    self._exclude = exclude
+    self._memory = _Memory(memory_mb)
     super().__init__(data_dir=data_dir, file_format='array_record')
 
-  @abc.abstractmethod
-  def find_pairs(self, source: Path) -> dict[str, Sequence[PairFiles]]:
-    """Finds the pairs of each split by file names, without opening images.
-
-    Raises:
-      FileNotFoundError, ValueError: `source` is not laid out as expected.
-    """
-
   def _info(self) -> tfds.core.DatasetInfo:
-    images = {s: tfds.features.Image(shape=(None, None, 3)) for s in self.sides}
+    image = tfds.features.Image(shape=(None, None, 3))
     return tfds.core.DatasetInfo(
       builder=self,
-      description=type(self).__doc__,
+      description=f'Pairs of {self.name}.',
       features=tfds.features.FeaturesDict(
         {'name': tfds.features.Text(), 'height': tf.int32, 'width': tf.int32}
-        | images
+        | dict.fromkeys(self.data_set.sides, image)
       ),
       # Evaluation needs the published order; training makes its own.
       disable_shuffling=True,
@@ -92,101 +75,87 @@ class PairsBuilder(
 
   def _split_generators(self, dl_manager):
     del dl_manager  # nothing is downloaded
-    self.info.metadata['source'] = source_id(self._source)
-    self.info.metadata['audit'] = audit_id(self._exclude)
-    splits = self.find_pairs(Path(self._source))
-    sizes = {split: len(pairs) for split, pairs in splits.items()}
-    if not self._partial and (differing := self.unlike_published(sizes)):
-      raise ValueError(
-        f'{self._source} is not {self.name} as published: {differing}; '
-        'complete it, or prepare what is there by mixdtp prepare '
-        f'{self.name} --source {self._source} --data_dir '
-        f'{self._data_dir_given} --partial'
-      )
-    if self._exclude:
-      found = findings.read_audit(self._exclude)
-      splits = findings.leave_out(self.name, splits, found)
     return {
       split: self._generate_examples(split, pairs)
-      for split, pairs in splits.items()
+      for split, pairs in self._splits.items()
     }
-
-  def unlike_published(self, sizes: dict[str, int]) -> str:
-    """Describes how numbers of pairs differ from the published ones, or ''.
-
-    Args:
-      sizes: number of pairs by split.
-    """
-    return ', '.join(
-      f'{sizes.get(split, 0):,} {split} pairs instead of '
-      + ' or '.join(f'{count:,}' for count in counts)
-      for split, counts in self.counts.items()
-      if sizes.get(split, 0) not in counts
-    )
 
   def _generate_examples(self, split: str, pairs: Sequence[PairFiles]):
     report = progress(f'{self.name}: checked {split}', len(pairs))
-    checked = map_in_threads(_checked, pairs)
+    checked = map_in_threads(self._checked, pairs)
     for number, (pair, example) in enumerate(zip(pairs, checked, strict=True)):
-      side = min(example['height'], example['width'])
       if split == 'train':
+        side = min(example['height'], example['width'])
         self._note_training_side(pair, side)
       # TFDS sorts by 128-bit key in a thousand parts, each in memory: keys from
       # 0 on would all be in one part.
       yield (number << 128) // len(pairs), example
       report(number + 1)
 
+  def _checked(self, pair: PairFiles) -> dict:
+    """Decodes the images of a pair, and returns its example."""
+    sides = {s: i for s in self.data_set.sides if (i := getattr(pair, s))}
+    label = _label(pair, self.data_set.sides[0])
+    need = max(_decoding(image, label) for image in sides.values())
+    with self._memory.taken(need, label):
+      encoded = {side: images_lib.encoded(i) for side, i in sides.items()}
+      shapes = [
+        images_lib.read_image(image, _label(pair, side)).shape
+        for side, image in encoded.items()
+      ]
+    pairs_lib.check_same_size(pair.name, shapes[0], shapes[-1])
+    height, width, _ = shapes[0]
+    return {'name': pair.name, 'height': height, 'width': width, **encoded}
+
   def _note_training_side(self, pair: PairFiles, side: int) -> None:
     if side < self._crop:
       raise ValueError(
-        f'{_label(pair, self.sides[0])} has a side of {side} pixels, smaller '
-        f'than data.crop = {self._crop}: take a smaller crop or remove the pair'
+        f'{_label(pair, self.data_set.sides[0])} has a side of {side} pixels, '
+        f'smaller than data.crop = {self._crop}: take a smaller crop or remove '
+        'the pair'
       )
     metadata = self.info.metadata
     smallest = metadata.get('smallest_training_side', side)
     metadata['smallest_training_side'] = min(smallest, side)
 
 
-class PublishedPairs(PairsBuilder, skip_registration=True):
-  """Base of data sets that are found by the layouts of their files."""
+class _Memory:
+  """An amount of memory that threads share."""
 
-  SPLITS: dict[str, layouts.Split]
+  def __init__(self, limit_mb: float):
+    self._limit_mb = limit_mb
+    self._free = limit_mb * 2**20  # bytes
+    self._returned = threading.Condition()
 
-  def __init_subclass__(cls, **kwargs):
-    """Sets the counts from the splits."""
-    super().__init_subclass__(**kwargs)
-    cls.counts = {name: split.counts for name, split in cls.SPLITS.items()}
+  @contextlib.contextmanager
+  def taken(self, need: int, label: str) -> Iterator[None]:
+    """Waits until `need` bytes are free, and has them while the body runs.
 
-  def find_pairs(self, source: Path) -> dict[str, Sequence[PairFiles]]:
-    """See the base class."""
-    wanted = self.SPLITS
-    if self._partial:  # with no split at all, the error says what is expected
-      wanted = {n: s for n, s in wanted.items() if s.places(source)} or wanted
-    return {n: layouts.find_pairs(source, s) for n, s in wanted.items()}
+    Raises:
+      ValueError: it is more than the limit; the message names `label`.
+    """
+    if need > self._limit_mb * 2**20:
+      raise ValueError(
+        f'{label} takes about {need >> 20:,} MiB while it is decoded, more '
+        f'than the {self._limit_mb:,} MiB of --memory_mb: raise it, or make '
+        'the image smaller'
+      )
+    with self._returned:
+      self._returned.wait_for(lambda: need <= self._free)
+      self._free -= need
+    try:
+      yield
+    finally:
+      with self._returned:
+        self._free += need
+        self._returned.notify_all()
 
 
-def source_id(source: str) -> str:
-  """Returns the record of a source folder in a prepared copy."""
-  return os.path.realpath(source) if source else ''
-
-
-def audit_id(path: str) -> str:
-  """Returns the record of an audit's file in a prepared copy; '' for none."""
-  return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''
-
-
-def _checked(pair: PairFiles) -> dict:
-  """Decodes the images of a pair, and returns its example."""
-  sides = {s: getattr(pair, s) for s in ('rainy', 'clean')}
-  sides = {side: image for side, image in sides.items() if image is not None}
-  encoded = {side: images_lib.encoded(image) for side, image in sides.items()}
-  shapes = [
-    images_lib.read_image(image, _label(pair, side)).shape
-    for side, image in encoded.items()
-  ]
-  pairs_lib.check_same_size(pair.name, shapes[0], shapes[-1])
-  height, width, _ = shapes[0]
-  return {'name': pair.name, 'height': height, 'width': width, **encoded}
+def _decoding(image: images_lib.ImageFile, label: str) -> int:
+  """Returns about how many bytes it takes to decode an image."""
+  whole = image.path if isinstance(image, Half) else image
+  height, width = images_lib.image_shape(whole, label)
+  return _BYTES_PER_PIXEL * height * width
 
 
 def _label(pair: PairFiles, side: str) -> str:

@@ -4,14 +4,13 @@ Five scenes are no benchmark, but enough to see a network learn and to try every
 command.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from mixdtp_jax.data import images, pairs
-from mixdtp_jax.data.datasets.builder import PairsBuilder
 from mixdtp_jax.data.rain import draw
 from mixdtp_jax.recipe.rain_ranges import PRESETS
 
@@ -22,19 +21,15 @@ TRAIN_VERSIONS = 16  # rainy versions of each photograph
 TEST_VERSIONS = 2
 
 
-class Photographs(PairsBuilder, skip_registration=True):
-  """Three photographs for training and two for testing, with drawn rain."""
-
-  name = 'photographs'
-  reads_source = False
-
-  def find_pairs(self, source: Path) -> dict[str, list[pairs.PairFiles]]:
-    """See the base class; `source` is not read."""
-    del source
-    return {
-      'train': list(_draw(TRAIN, TRAIN_VERSIONS, seed=0)),
-      'test': list(_draw(TEST, TEST_VERSIONS, seed=1)),
-    }
+def find_pairs(
+  source: Path, partial: bool
+) -> dict[str, Sequence[pairs.PairFiles]]:
+  """Draws three photographs for training and two for testing; reads nothing."""
+  del source, partial
+  return {
+    'train': list(_draw(TRAIN, TRAIN_VERSIONS, seed=0)),
+    'test': list(_draw(TEST, TEST_VERSIONS, seed=1)),
+  }
 
 
 def _draw(

@@ -1,8 +1,18 @@
-"""Reading of prepared data sets."""
+"""Reading of prepared copies."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
 from mixdtp_jax.data import images as images_lib
 from mixdtp_jax.data.datasets.builder import PairsBuilder
 from mixdtp_jax.data.tf import tfds
+from mixdtp_jax.runtime.files import dump_json
+
+_SEAL = 'seal.json'  # sizes of the copy's files, and digests of small ones
+_SMALL = 2**20  # bytes; records have checksums of their own
 
 
 class PreparedPairs:
@@ -16,7 +26,7 @@ class PreparedPairs:
     """Opens a split.
 
     Raises:
-      ValueError: there is no such split.
+      ValueError: there is no such split, or the copy is damaged.
     """
     if split not in builder.info.splits:
       raise ValueError(
@@ -24,25 +34,81 @@ class PreparedPairs:
         f'{", ".join(sorted(builder.info.splits))}'
       )
     size = builder.info.splits[split].num_examples
-    whole = size in builder.counts.get(split, (size,))
+    whole = size in builder.data_set.counts.get(split, (size,))
     self.name = builder.name if whole else f'part of {builder.name}'
-    self._sides = builder.sides
-    self._records = builder.as_data_source(
-      split, decoders=dict.fromkeys(self._sides, tfds.decode.SkipDecoding())
-    )
+    self._path = Path(builder.data_path)
+    self._sides = builder.data_set.sides
+    with reading(self._path):
+      self._records = builder.as_data_source(
+        split, decoders=dict.fromkeys(self._sides, tfds.decode.SkipDecoding())
+      )
 
   def __len__(self) -> int:
     """Returns the number of pairs."""
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict:
-    """Returns the decoded pair, or its only side; see `Pairs`."""
-    record = self._records[index]
-    name = record['name'].decode()
-    images = {s: images_lib.read_image(record[s], name) for s in self._sides}
+    """Returns the decoded pair, or its only side; see `Pairs`.
+
+    Raises:
+      ValueError: the copy is damaged.
+    """
+    with reading(self._path):
+      record = self._records[index]
+      name = record['name'].decode()
+      images = {s: images_lib.read_image(record[s], name) for s in self._sides}
     return {'name': name} | images
 
   def shape(self, index: int) -> tuple[int, int]:
-    """Returns (H, W), which is stored with the image."""
-    record = self._records[index]
-    return int(record['height']), int(record['width'])
+    """Returns (H, W), which is stored with the image.
+
+    Raises:
+      ValueError: the copy is damaged.
+    """
+    with reading(self._path):
+      record = self._records[index]
+      return int(record['height']), int(record['width'])
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+  """Makes any error of the body a ValueError that names a prepared copy.
+
+  Args:
+    path: the folder of the copy, DATA_DIR/NAME/VERSION.
+  """
+  try:
+    yield
+  # TFDS, Riegeli and protobuf raise anything on damaged files.
+  except Exception as error:
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    raise ValueError(
+      f'{path} is damaged ({reason}): write it again with mixdtp prepare '
+      f'{path.parent.name} --source FOLDER --data_dir {path.parents[1]} --again'
+    ) from error
+
+
+def seal(path: Path) -> None:
+  """Records the files of a copy that was just written."""
+  dump_json({p.name: _state(p) for p in path.iterdir()}, path / _SEAL)
+
+
+def check_seal(path: Path) -> None:
+  """Checks that the files of a copy are those that were written.
+
+  Older versions of this package wrote no seal; nothing is checked then.
+
+  Raises:
+    ValueError: a file is missing or another one; or see `json.loads`.
+    OSError: a file cannot be read.
+  """
+  if (path / _SEAL).exists():
+    for name, state in json.loads((path / _SEAL).read_text()).items():
+      if _state(path / name) != state:
+        raise ValueError(f'{name} is not as it was written')
+
+
+def _state(path: Path) -> list:
+  size = path.stat().st_size
+  small = path.read_bytes() if size <= _SMALL else b''
+  return [size, hashlib.blake2b(small, digest_size=16).hexdigest()]

@@ -1,41 +1,34 @@
-"""The data sets by name; preparing and opening them."""
+"""Preparing and opening data sets."""
 
 import contextlib
+import hashlib
 import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from absl import logging
 
-from mixdtp_jax.data.datasets.builder import PairsBuilder, audit_id, source_id
-from mixdtp_jax.data.datasets.ddn import Ddn
-from mixdtp_jax.data.datasets.did import Did
-from mixdtp_jax.data.datasets.own_pairs import OwnPairs
-from mixdtp_jax.data.datasets.photographs import Photographs
-from mixdtp_jax.data.datasets.prepared import PreparedPairs
-from mixdtp_jax.data.datasets.rain100 import Rain100H, Rain100L
-from mixdtp_jax.data.datasets.rain200 import Rain200H, Rain200L
-from mixdtp_jax.data.datasets.rain800 import Rain800
-from mixdtp_jax.data.datasets.raindrop import RainDrop
-from mixdtp_jax.data.datasets.rid import Rid
-from mixdtp_jax.data.datasets.spa import Spa
-from mixdtp_jax.data.datasets.synthetic import Synthetic
+from mixdtp_jax.data import findings, images
+from mixdtp_jax.data.datasets.builder import MEMORY_MB, PairsBuilder
+from mixdtp_jax.data.datasets.prepared import (
+  PreparedPairs,
+  check_seal,
+  reading,
+  seal,
+)
+from mixdtp_jax.data.datasets.published import DATASETS, Splits
 from mixdtp_jax.data.tf import tfds
+from mixdtp_jax.data.threads import map_in_threads
+from mixdtp_jax.runtime.console import waiting
 from mixdtp_jax.runtime.spelling import did_you_mean
 
-DATASETS: dict[str, type[PairsBuilder]] = {
-  'pairs': OwnPairs,
-  'synthetic': Synthetic,
-  'photographs': Photographs,
-  'rain100l': Rain100L,
-  'rain100h': Rain100H,
-  'rain200l': Rain200L,
-  'rain200h': Rain200H,
-  'spa': Spa,
-  'raindrop': RainDrop,
-  'rid': Rid,
-  'did': Did,
-  'ddn': Ddn,
-  'rain800': Rain800,
-}
+try:
+  import fcntl
+except ImportError:  # on Windows
+  fcntl = None
 
 
 def prepare(
@@ -46,6 +39,8 @@ def prepare(
   crop: int = 0,
   partial: bool = False,
   exclude: str = '',
+  again: bool = False,
+  memory_mb: float = MEMORY_MB,
 ) -> PairsBuilder:
   """Checks a data set and writes DATA_DIR/NAME/1.0.0, unless it exists.
 
@@ -58,10 +53,14 @@ def prepare(
     partial: accept an incomplete copy of a published set.
     exclude: JSON file of an audit, whose findings are left out; '' leaves out
       nothing, but accepts a prepared copy of any audit.
+    again: write the copy also if it exists; it is replaced when the new one is
+      complete.
+    memory_mb: most MiB for images that are decoded at the same time.
 
   Raises:
-    ValueError: the name is unknown, files do not fit, or the prepared copy has
-      another source or audit, or images smaller than `crop`.
+    ValueError: the name is unknown, files do not fit, or the prepared copy is
+      damaged, has another source or audit, has images smaller than `crop`, or
+      is older than changes in its source.
     FileNotFoundError: `source` lacks files, or is '' without a prepared copy.
   """
   if name not in DATASETS:
@@ -69,27 +68,29 @@ def prepare(
       f'data set {name!r} is unknown{did_you_mean(name, DATASETS)}; choose '
       f'from {", ".join(DATASETS)}'
     )
-
-  def make_builder() -> PairsBuilder:
-    return DATASETS[name](
-      source=source,
-      data_dir=data_dir,
-      crop=crop,
-      partial=partial,
-      exclude=exclude,
-    )
-
-  builder = make_builder()
-  if not builder.data_path.exists():
-    if builder.reads_source and not source:
+  path = Path(data_dir, name, '1.0.0')
+  if again or not path.exists():
+    if DATASETS[name].reads_source and not source:
       raise FileNotFoundError(
-        f'{data_dir} has no prepared {name}: mixdtp prepare {name} --source '
-        f'FOLDER --data_dir {data_dir} makes it'
+        f'{path.parent} is not prepared without a source: '
+        f'{_command(name, "FOLDER", data_dir)} makes it'
       )
-    _write(builder)
-    # Another process may have written it: it is read in the same way.
-    builder = make_builder()
-  _check_prepared(builder, source, crop, exclude)
+    splits, metadata = _found(name, source, data_dir, partial, exclude)
+    with _room_to_write(path.parent) as temporary:
+      builder = PairsBuilder(
+        name, temporary, splits=splits, crop=crop, memory_mb=memory_mb
+      )
+      builder.info.metadata.update(metadata)
+      _write(builder, path, again)
+  with reading(path):
+    check_seal(path)
+    builder = PairsBuilder(name, data_dir)
+    sizes = {n: s.num_examples for n, s in builder.info.splits.items()}
+    builder.info.metadata['source']  # fails if the copy is damaged
+  if differing := builder.data_set.unlike_published(sizes):
+    logging.warning('%s is a part of the data set: it has %s', path, differing)
+  _check_prepared(path, builder.info.metadata, source, crop, exclude)
+  _check_source(builder, source, data_dir)
   return builder
 
 
@@ -112,7 +113,7 @@ def open_split(
   builder = prepare(name, source=source, data_dir=data_dir, crop=crop)
   # Training draws rain on sets that have only clean images.
   for side in ('clean',) if split == 'train' else ('rainy', 'clean'):
-    if side not in builder.sides:
+    if side not in builder.data_set.sides:
       raise ValueError(
         f'{name} has no {side} images, which training and scores need: choose '
         'another data set'
@@ -120,49 +121,176 @@ def open_split(
   return PreparedPairs(builder, split)
 
 
-def _write(builder: PairsBuilder) -> None:
-  for left in builder.data_path.parent.glob('*incomplete*'):
-    logging.warning(
-      '%s was left by a process that was killed, or is being written by one '
-      'that runs: delete it if none does',
-      left,
+def _found(
+  name: str, source: str, data_dir: str, partial: bool, exclude: str
+) -> tuple[Splits, dict[str, str]]:
+  """Returns the pairs to write, and what the copy records of their files."""
+  data_set = DATASETS[name]
+  splits = data_set.find_pairs(Path(source), partial)
+  sizes = {split: len(pairs) for split, pairs in splits.items()}
+  if not partial and (differing := data_set.unlike_published(sizes)):
+    raise ValueError(
+      f'{source} is not {name} as published: {differing}; complete it, or '
+      'prepare what is there by '
+      f'{_command(name, source, data_dir)} --partial'
     )
+  metadata = {'source': _source_id(source), 'audit': _audit_id(exclude)}
+  if data_set.reads_source:
+    metadata |= _listing(source, splits) | {'contents': _contents(splits)}
+  if exclude:
+    found = findings.read_audit(exclude)
+    splits = findings.leave_out(name, splits, found)
+  return splits, metadata
+
+
+@contextlib.contextmanager
+def _room_to_write(folder: Path) -> Iterator[str]:
+  """Yields a temporary folder in `folder`, and removes it afterwards.
+
+  What killed processes left there is removed first. Processes that write hold
+  a lock of the folder, which the kernel releases when they end.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  lock = os.open(folder, os.O_RDONLY)
   try:
-    # TFDS prints that it downloads, although it does not.
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    left = list(folder.glob('incomplete.*'))
+    if _locked(lock, 'LOCK_EX', 'LOCK_NB'):
+      for path in left:
+        logging.info('Removing %s, which a killed process left', path)
+        shutil.rmtree(path, ignore_errors=True)
+    elif left:
+      logging.warning(
+        '%s is being written by another process, or was left by one that was '
+        'killed: delete it if none runs',
+        left[0],
       )
+    _locked(lock, 'LOCK_SH')
+    with tempfile.TemporaryDirectory(dir=folder, prefix='incomplete.') as new:
+      yield new
+  finally:
+    os.close(lock)
+
+
+def _locked(lock: int, *how: str) -> bool:
+  """Returns whether a folder could be locked."""
+  try:
+    fcntl.flock(lock, sum(getattr(fcntl, flag) for flag in how))
+  except (AttributeError, OSError):  # in use, or a system without such locks
+    return False
+  return True
+
+
+def _write(builder: PairsBuilder, path: Path, again: bool) -> None:
+  """Writes a copy where the builder says, then moves it to `path`."""
+  # TFDS prints that it downloads, although it does not.
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+  written = Path(builder.data_path)
+  seal(written)
+  if again and path.exists():
+    path.rename(written.with_name('old'))  # is removed with its folder
+  try:
+    written.rename(path)
   except OSError:
     # Another host with the same folder finished first, and its copy stays.
-    if not builder.data_path.exists():
+    if not path.exists():
       raise
 
 
 def _check_prepared(
-  builder: PairsBuilder, source: str, crop: int, exclude: str
+  path: Path, metadata: dict, source: str, crop: int, exclude: str
 ) -> None:
-  metadata = builder.info.metadata
-  if source and source_id(source) != metadata['source']:
+  if source and _source_id(source) != metadata['source']:
     raise ValueError(
-      f'{builder.data_path} was prepared from {metadata["source"]!r}, not from '
+      f'{path} was prepared from {metadata["source"]!r}, not from '
       f'data.source = {source!r}: choose another data_dir, delete that copy, '
       "or set data.source = '' to use it as it is"
     )
-  if exclude and audit_id(exclude) != metadata.get('audit', ''):
+  if exclude and _audit_id(exclude) != metadata.get('audit', ''):
     raise ValueError(
-      f'{builder.data_path} was prepared without what {exclude} excludes: '
+      f'{path} was prepared without what {exclude} excludes: '
       'choose another data_dir or delete that copy'
-    )
-  sizes = {n: split.num_examples for n, split in builder.info.splits.items()}
-  if differing := builder.unlike_published(sizes):
-    logging.warning(
-      '%s is a part of the data set: it has %s', builder.data_path, differing
     )
   smallest = metadata.get('smallest_training_side', crop)
   if smallest < crop:
     raise ValueError(
-      f'{builder.data_path} has a training image with a side of {smallest} '
+      f'{path} has a training image with a side of {smallest} '
       f'pixels, smaller than data.crop = {crop}: take a smaller crop, or '
       'delete that copy and prepare it without the small images'
     )
+
+
+def _check_source(builder: PairsBuilder, source: str, data_dir: str) -> None:
+  """Checks that the source, if it is still there, is as it was prepared."""
+  recorded = builder.info.metadata
+  if not source or 'contents' not in recorded or not os.path.exists(source):
+    return
+  try:
+    splits = builder.data_set.find_pairs(Path(source), True)
+    found = _listing(source, splits)
+    if found['times'] == recorded['times']:
+      return
+    changed = 'files were added, removed or replaced'
+    if found['files'] == recorded['files']:
+      # Copying a folder changes the times alone.
+      if _contents(splits) == recorded['contents']:
+        return
+      changed = 'files have other contents'
+  except (OSError, ValueError) as error:
+    changed = str(error)
+  raise ValueError(
+    f'{source} has changed since {builder.data_path} was prepared '
+    f'({changed}): prepare it again with '
+    f'{_command(builder.name, source, data_dir)} --again, or '
+    "set data.source = '' to use the copy as it is"
+  )
+
+
+def _listing(source: str, splits: Splits) -> dict[str, str]:
+  """Returns digests of the files' names and sizes, and of their times too."""
+  names, times = (hashlib.blake2b(digest_size=16) for _ in range(2))
+  for split, file in _source_files(splits):
+    status = file.stat()
+    name = os.fsencode(file)[len(os.fsencode(source)) :]
+    entry = b'%b %b %d\n' % (split.encode(), name, status.st_size)
+    names.update(entry)
+    times.update(b'%b %d' % (entry, status.st_mtime_ns))
+  return {'files': names.hexdigest(), 'times': times.hexdigest()}
+
+
+def _contents(splits: Splits) -> str:
+  """Returns a digest of the bytes of all files, in order."""
+  found = hashlib.blake2b(digest_size=16)
+  files = (file for _, file in _source_files(splits))
+  with waiting('Reading the files'):
+    for own in map_in_threads(_digest, files):
+      found.update(own)
+  return found.hexdigest()
+
+
+def _digest(file: Path) -> bytes:
+  return hashlib.blake2b(images.encoded(file), digest_size=16).digest()
+
+
+def _source_files(splits: Splits) -> Iterator[tuple[str, Path]]:
+  for split, pairs in splits.items():
+    for pair in pairs:
+      files = dict.fromkeys(
+        image.path if isinstance(image, images.Half) else image
+        for image in (pair.rainy, pair.clean)
+      )
+      yield from ((split, file) for file in files if isinstance(file, Path))
+
+
+def _source_id(source: str) -> str:
+  return os.path.realpath(source) if source else ''
+
+
+def _audit_id(path: str) -> str:
+  return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''
+
+
+def _command(name: str, source: str, data_dir: str) -> str:
+  return f'mixdtp prepare {name} --source {source} --data_dir {data_dir}'

@@ -1,0 +1,261 @@
+"""The data sets: how the files of each are laid out, and how many there are."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mixdtp_jax.data import layouts, matching
+from mixdtp_jax.data.datasets import photographs
+from mixdtp_jax.data.layouts import (
+  EQUAL_NAMES,
+  Layout,
+  Split,
+  one_side,
+  side_by_side,
+  two_files,
+)
+from mixdtp_jax.data.pairs import PairFiles
+
+Splits = dict[str, Sequence[PairFiles]]
+
+
+class DataSet(NamedTuple):
+  """A data set.
+
+  Attributes:
+    find_pairs: a function of the source folder, and of whether a part of the
+      set is accepted, to the pairs of each split. It reads names of files
+      alone, and raises FileNotFoundError or ValueError if the folder is not
+      laid out as expected.
+    counts: numbers of pairs of published versions, by split.
+    sides: the images that the set has, of 'rainy' and 'clean'.
+    reads_source: whether the set is made from a folder of files.
+  """
+
+  find_pairs: Callable[[Path, bool], Splits]
+  counts: dict[str, tuple[int, ...]] = {}
+  sides: tuple[str, ...] = ('rainy', 'clean')
+  reads_source: bool = True
+
+  def unlike_published(self, sizes: dict[str, int]) -> str:
+    """Describes how numbers of pairs differ from the published ones, or ''.
+
+    Args:
+      sizes: number of pairs by split.
+    """
+    return ', '.join(
+      f'{sizes.get(split, 0):,} {split} pairs instead of '
+      + ' or '.join(f'{count:,}' for count in counts)
+      for split, counts in self.counts.items()
+      if sizes.get(split, 0) not in counts
+    )
+
+
+def _published(*sides: str, **splits: Split) -> DataSet:
+  """Returns a published set; `sides` are given if it has only one."""
+
+  def find_pairs(source: Path, partial: bool) -> Splits:
+    wanted = splits
+    if partial:  # with no split at all, the error says what is expected
+      wanted = {n: s for n, s in wanted.items() if s.places(source)} or wanted
+    return {n: layouts.find_pairs(source, s) for n, s in wanted.items()}
+
+  counts = {name: split.counts for name, split in splits.items()}
+  return DataSet(find_pairs, counts, sides or ('rainy', 'clean'))
+
+
+def _own_pairs(source: Path, partial: bool) -> Splits:
+  del partial
+  splits = ('train', 'test')
+  if not all((source / split).is_dir() for split in splits):
+    raise FileNotFoundError(
+      f'{source} has {matching.content(source)}; expected train/ and test/, '
+      'each with rainy/ and clean/ in it'
+    )
+  if (source / 'val').is_dir():  # images to choose the best checkpoint by
+    splits = (*splits, 'val')
+  return {split: matching.find_pairs(source / split) for split in splits}
+
+
+def _own_photographs(source: Path, partial: bool) -> Splits:
+  del partial
+  pairs = one_side('clean').pairs(source)
+  if not pairs:
+    raise FileNotFoundError(f'{source} is empty; expected photographs in it')
+  return {'train': pairs}
+
+
+def _rain100(letter: str, train: tuple[int, ...]) -> DataSet:
+  """Rain100L and Rain100H.
+
+  Yang et al., Deep Joint Rain Detection and Removal from a Single Image, CVPR
+  2017. In the published archive, names of training files end in x2. In copies
+  with PReNet's layout, the clean files lie beside a folder rainy/ or beside the
+  rainy files.
+  """
+  flat = (
+    two_files('rainy/norain-{i}x2', 'norain-{i}'),
+    two_files('rainy/rain-{i}', 'norain-{i}'),
+    two_files('rain-{i}', 'norain-{i}'),
+    EQUAL_NAMES,
+  )
+  trained = two_files('rain/norain-{i}x2', 'norain/norain-{i}')
+  tested = two_files('rain/rain-{i}', 'norain/norain-{i}')
+  return _published(
+    train=Split(('train', f'RainTrain{letter}'), (trained, *flat), train),
+    test=Split(('test', f'Rain100{letter}'), (tested, *flat), (100,)),
+  )
+
+
+def _rain200(letter: str) -> DataSet:
+  """Rain200L and Rain200H, which the same authors published later.
+
+  They replace Rain100L and Rain100H. Rain200L's test images are the training
+  images of Rain100L.
+  """
+  folders = f'rain_{letter}', f'rain_{letter}/X2', 'rain', 'rain/X2'
+  known = [EQUAL_NAMES]
+  for folder in folders:
+    known += [
+      two_files(f'{folder}/{{i}}x2', 'norain/{i}'),
+      two_files(f'{folder}/norain-{{i}}x2', 'norain/norain-{i}'),
+    ]
+  return _published(
+    train=Split(('train',), tuple(known), (1800,)),
+    test=Split(('test',), tuple(known), (200,)),
+  )
+
+
+class Listed(Sequence):
+  """The pairs of SPA-Data's list, made when they are read.
+
+  The list takes 80 MB of memory; 638,492 pairs of Path objects take 390 MB.
+  """
+
+  def __init__(self, file: Path):
+    """Reads the list, whose paths are relative to its folder.
+
+    Raises:
+      ValueError: a line does not have two paths.
+    """
+    self._folder = file.parent
+    self._lines = file.read_text().splitlines()
+    for number, line in enumerate(self._lines, 1):
+      if len(line.split()) != 2:
+        raise ValueError(
+          f'{file}, line {number}: {line!r} is not a rainy and a clean path '
+          'with a space between them'
+        )
+
+  def __len__(self) -> int:
+    """Returns the number of pairs."""
+    return len(self._lines)
+
+  def __getitem__(self, index: int) -> PairFiles:
+    """Returns the pair of a line."""
+    # The published list has a slash before each path.
+    rainy, clean = (p.lstrip('/') for p in self._lines[index].split())
+    name = str(Path(rainy).with_suffix(''))
+    return PairFiles(name, self._folder / rainy, self._folder / clean)
+
+
+def _listed(folder: Path) -> Sequence[PairFiles]:
+  file = folder / 'real_world.txt'
+  return Listed(file) if file.is_file() else ()
+
+
+def _spa() -> DataSet:
+  """SPA-Data: real rain, with clean images made from videos.
+
+  Wang et al., Spatial Attentive Single-Image Deraining with a High Quality Real
+  Rain Dataset, CVPR 2019. Its training pairs are crops of 256 pixels.
+  """
+  with_list = Layout(
+    'real_world.txt with lines of a rainy and a clean path beside it', _listed
+  )
+  tested = [
+    two_files(f'{above}rain/{{i}}', f'{above}gt/{{i}}{end}')
+    for above in ('', 'real_test_1000/')
+    for end in ('', 'gt')
+  ]
+  train = '.', 'train', 'training', 'Training'
+  test = 'test', 'testing', 'Testing', 'real_test_1000'
+  return _published(
+    train=Split(train, (with_list, EQUAL_NAMES), (638_492,)),
+    test=Split(test, (*tested, EQUAL_NAMES), (1000,)),
+  )
+
+
+def _did() -> DataSet:
+  """DID-Data, also Rain1200: three densities of drawn rain.
+
+  Zhang and Patel, Density-aware Single Image De-raining using a Multi-stream
+  Dense Network, CVPR 2018. The training pairs are published in one folder for
+  each density, all with the same file names; many copies have a single folder.
+  """
+  one_file = side_by_side('{i}', rainy='left')
+  folders = [f'Rain_{d}/train2018new' for d in ('Heavy', 'Medium', 'Light')]
+
+  def by_density(folder: Path) -> list[PairFiles]:
+    return [
+      pair._replace(name=f'{Path(density).parent}/{pair.name}')
+      for density in folders
+      for pair in one_file.pairs(folder / density)
+    ]
+
+  densities = Layout(
+    f'{", ".join(folders)}, each with {one_file.text}', by_density
+  )
+  known = one_file, two_files('input/{name}', 'GT/{name}'), EQUAL_NAMES
+  return _published(
+    train=Split(('train', 'DID-MDN-training'), (densities, *known), (12_000,)),
+    test=Split(('test', 'DID-MDN-test'), known, (1_200,)),
+  )
+
+
+def _raindrop() -> DataSet:
+  """RainDrop: photographs through drops on a glass before the lens.
+
+  Qian et al., Attentive Generative Adversarial Network for Raindrop Removal
+  from a Single Image, CVPR 2018. Papers use the well aligned test_a.
+  """
+  known = two_files('data/{i}_rain', 'gt/{i}_clean'), EQUAL_NAMES
+  return _published(
+    train=Split(('train',), known, (861,)),
+    test=Split(('test_a',), known, (58,)),
+    test_b=Split(('test_b',), known, (249,)),
+  )
+
+
+# Fu et al., Removing Rain from Single Images via a Deep Detail Network, CVPR
+# 2017: 14 rainy versions of each photograph.
+_DDN = two_files('rainy_image/{i}_{k}', 'ground_truth/{i}'), EQUAL_NAMES
+# Zhang et al., Image De-raining Using a Conditional Generative Adversarial
+# Network, arXiv:1701.05957. The 100 test pairs are the Test100 of Rain13K.
+_RAIN800 = side_by_side('{i}', rainy='right'), EQUAL_NAMES
+
+DATASETS: dict[str, DataSet] = {
+  'pairs': DataSet(_own_pairs),
+  'synthetic': DataSet(_own_photographs, sides=('clean',)),
+  'photographs': DataSet(photographs.find_pairs, reads_source=False),
+  'rain100l': _rain100('L', (200,)),
+  # 546 backgrounds of the 1800 are also in its test set, as PReNet's authors
+  # found (Ren et al., CVPR 2019); 1254 pairs remain without them.
+  'rain100h': _rain100('H', (1800, 1254)),
+  'rain200l': _rain200('L'),
+  'rain200h': _rain200('H'),
+  'spa': _spa(),
+  'raindrop': _raindrop(),
+  # Rain in Driving (Li et al., Single Image Deraining: A Comprehensive
+  # Benchmark Analysis, CVPR 2019): real rain, no clean images.
+  'rid': _published('rainy', test=Split(('.',), (one_side('rainy'),), (2495,))),
+  'did': _did(),
+  'ddn': _published(
+    train=Split(('train', 'training'), _DDN, (12_600,)),
+    test=Split(('test', 'testing'), _DDN, (1_400,)),
+  ),
+  'rain800': _published(
+    train=Split(('train', 'training'), _RAIN800, (700,)),
+    test=Split(('test', 'test_syn'), _RAIN800, (100,)),
+  ),
+}
