@@ -1,0 +1,56 @@
+"""Serve a page in the browser that takes the rain out of pictures.
+
+  mixdtp serve
+  mixdtp serve --weights runs/mine --memory 4GB --port 9000
+
+Pictures are restored on this machine, one at a time, and only this machine can
+open the page unless --host says otherwise.
+"""
+
+import argparse
+import os
+
+from mixdtp_jax.cli import options
+from mixdtp_jax.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument(
+    '--host',
+    default='127.0.0.1',
+    help='address to serve at; 0.0.0.0 is all of this machine, and then '
+    'everyone on the network can send pictures (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--port',
+    type=int,
+    default=8080,
+    help='port to serve at; 0 takes a free one (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--max-megapixels',
+    type=options.at_least_one,
+    default=64,
+    metavar='N',
+    help='refuse larger pictures (default: %(default)s)',
+  )
+  options.add_network(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Serves until it is interrupted."""
+  from mixdtp_jax.tools.serve.server import serve
+
+  if args.scratch and not os.path.isdir(args.scratch):
+    raise NotADirectoryError(f'--scratch {args.scratch}: not a folder')
+  options.set_up_restoring()
+  serve(
+    args.host,
+    args.port,
+    weights=args.weights,
+    memory=args.memory,
+    max_megapixels=args.max_megapixels,
+    scratch=args.scratch,
+    dtype=args.dtype,
+  )
