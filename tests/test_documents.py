@@ -11,7 +11,8 @@ import subprocess
 import pytest
 
 from mixdtp_jax.cli.main import COMMANDS, make_parser
-from mixdtp_jax.recipe.config_file import flat_config, load_config_file
+from mixdtp_jax.recipe.config_file import flat_config, load_recipe
+from mixdtp_jax.recipe.knobs import as_mapping
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PAGES = [
@@ -58,7 +59,7 @@ def help_text(*command: str) -> str:
 @functools.cache
 def options() -> set[str]:
   """Names of all options of recipes, and of their groups."""
-  names = set(flat_config(load_config_file('default')))
+  names = set(flat_config(as_mapping(load_recipe('default'))))
   return names | {name.rpartition('.')[0] for name in names}
 
 
@@ -110,7 +111,7 @@ def test_commands_can_be_parsed_and_their_recipes_loaded(page):
     except SystemExit:
       pytest.fail(f'mixdtp {shlex.join(words)}')
     if getattr(args, 'config', None):
-      load_config_file(args.config, args.overrides)
+      load_recipe(args.config, args.overrides)
     files = [word for word in words if word.startswith(('docs/', 'examples/'))]
     assert all((REPOSITORY / file).exists() for file in files), files
 

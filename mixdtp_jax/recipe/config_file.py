@@ -1,25 +1,26 @@
 """Recipes, read by name or from a file, with options changed."""
 
 import ast
+import operator
 import os
 import pathlib
 import runpy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from mixdtp_jax.recipe.knobs import make_recipe
+from mixdtp_jax.recipe.knobs import Recipe, as_mapping, make_recipe
 from mixdtp_jax.runtime.spelling import did_you_mean
 
 RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
 
 
-def load_config_file(
+def load_recipe(
   recipe: str | os.PathLike, overrides: Sequence[str] = ()
-) -> ml_collections.ConfigDict:
-  """Returns the options of a recipe, as its get_config() returns them.
+) -> Recipe:
+  """Returns the recipe that a get_config() describes.
 
   Args:
     recipe: the name of a recipe of this package, such as 'rain200l', or the
@@ -38,17 +39,16 @@ def load_config_file(
     config = get_config(*argument) if get_config else None
   except Exception as error:
     raise ValueError(_failure(file, error)) from error
-  if not _is_section(config):
+  if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(
       f'{file} is no recipe: it must define get_config(), which returns a '
       'ConfigDict, as default.py of this package does'
     )
-  config = override(config, overrides)
   try:
-    make_recipe(config.to_dict())
+    found = make_recipe(config)
   except ValueError as error:
     raise ValueError(f'{recipe}: {error}') from error
-  return config
+  return override(found, overrides)
 
 
 def _find(name: str) -> pathlib.Path:
@@ -75,34 +75,44 @@ def _failure(file: pathlib.Path, error: Exception) -> str:
   return f'{where}: {kind}{error}'
 
 
-def override(
-  config: ml_collections.ConfigDict, overrides: Sequence[str]
-) -> ml_collections.ConfigDict:
+def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
   """Returns a copy with options changed, as --config.OPTION=VALUE does.
 
   Args:
-    config: all options of a recipe.
+    recipe: the recipe.
     overrides: 'OPTION=VALUE', such as 'model.dtype=bfloat16'.
 
   Raises:
-    ValueError: an option is unknown, or a value is not of the option's type.
+    ValueError: an option is unknown, or a value is not of the option's type or
+      not in its range.
   """
-  config = config.copy_and_resolve_references()
+  known = flat_config(as_mapping(recipe))
+  changes = {}
   for text in overrides:
     name, _, value = text.partition('=')
-    section = config
+    if name not in known:
+      raise ValueError(
+        f'--config.{name} is an unknown option{did_you_mean(name, known)}'
+      )
+    present = operator.attrgetter(name)(recipe)
+    changes[name] = _parsed(value, present, text)
+  return change(recipe, changes)
+
+
+def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+  """Returns a copy with other values: {'data.crop': 64}.
+
+  Raises:
+    ValueError: an option is unknown, or a value is not in its range.
+  """
+  values = as_mapping(recipe)
+  for name, value in changes.items():
     *path, last = name.split('.')
+    section = values
     for part in path:
-      section = section.get(part) if _is_section(section) else None
-    if not _is_section(section) or last not in section:
-      nearest = did_you_mean(name, flat_config(config))
-      raise ValueError(f'--config.{name} is an unknown option{nearest}')
-    section[last] = _parsed(value, section[last], text)
-  return config
-
-
-def _is_section(value: Any) -> bool:
-  return isinstance(value, ml_collections.ConfigDict)
+      section = section[part]
+    section[last] = value
+  return make_recipe(values)
 
 
 def _parsed(value: str, present: Any, text: str) -> Any:
@@ -116,18 +126,18 @@ def _parsed(value: str, present: Any, text: str) -> Any:
     value = value.capitalize()
   try:
     parsed = float(value) if kind is float else ast.literal_eval(value)
-  except (ValueError, SyntaxError):
+  except (ValueError, SyntaxError, MemoryError):
     parsed = None
   if type(parsed) is not kind:
     raise ValueError(f'--config.{text}: needs a value like {present!r}')
   return parsed
 
 
-def flat_config(config: ml_collections.ConfigDict, prefix: str = '') -> dict:
+def flat_config(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Returns {dotted name: value}; tuples become lists, as in JSON."""
   flat = {}
-  for name, value in config.items():
-    if _is_section(value):
+  for name, value in values.items():
+    if isinstance(value, Mapping):
       flat |= flat_config(value, f'{prefix}{name}.')
     else:
       flat[prefix + name] = _with_lists(value)

@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import ml_collections
+
 from mixdtp_jax.models import config as models
 from mixdtp_jax.recipe.rain_ranges import PRESETS, RainRanges
 from mixdtp_jax.runtime.options import Options, build, option
@@ -242,6 +244,11 @@ class Recipe(Options):
   keep_checkpoints: int = option(
     3, 'number of newest checkpoints to keep; 0 keeps all', least=0
   )
+  keep_best: str = option(
+    '',
+    'split of the data set, such as val, whose PSNR on y chooses a best '
+    "checkpoint that is kept, too; '' keeps none",
+  )
 
   def __post_init__(self):
     """Raises ValueError for values out of range or that contradict."""
@@ -274,12 +281,16 @@ class Recipe(Options):
         )
 
 
-def make_recipe(options: Mapping[str, Any]) -> Recipe:
+def make_recipe(
+  options: Mapping[str, Any] | ml_collections.ConfigDict,
+) -> Recipe:
   """Makes the recipe of nested mappings; what is missing has its default.
 
   Raises:
     ValueError: an option is unknown, or a value is not in its range.
   """
+  if isinstance(options, ml_collections.ConfigDict):
+    options = options.to_dict()
   values = dict(options)
   if 'model' in values:
     values['model'] = models.make_model_config(values['model'])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.ops import ssim
+from mixdtp_jax.recipe import knobs
 
 
 def negative_ssim(restored: jax.Array, clean: jax.Array) -> jax.Array:
@@ -63,33 +64,23 @@ LOSSES: dict[str, Loss] = {
 
 
 def make_loss(
-  final: str, coarse: str, coarse_weight: float
+  options: knobs.Loss,
 ) -> Callable[[Outputs, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
   """Makes the loss final(image) + coarse_weight * coarse(coarse image).
 
-  Args:
-    final: key of LOSSES for the final image. The paper's is negative_ssim.
-    coarse: key of LOSSES for the coarse image. The paper's is mse.
-    coarse_weight: the paper's is 0.5.
+  The paper's is -SSIM + 0.5 MSE, the default.
 
   Returns:
     A function from outputs and clean images to the scalar loss and its terms
     before weighting, all float32.
-
-  Raises:
-    ValueError: a name is unknown.
   """
-  for option, name in (('final', final), ('coarse', coarse)):
-    if name not in LOSSES:
-      raise ValueError(
-        f'loss.{option} = {name!r}: choose from {", ".join(LOSSES)}'
-      )
+  final, coarse = LOSSES[options.final], LOSSES[options.coarse]
 
   def loss(outputs, clean):
     terms = {
-      'final': LOSSES[final](outputs.final, clean),
-      'coarse': LOSSES[coarse](outputs.coarse, clean),
+      'final': final(outputs.final, clean),
+      'coarse': coarse(outputs.coarse, clean),
     }
-    return terms['final'] + coarse_weight * terms['coarse'], terms
+    return terms['final'] + options.coarse_weight * terms['coarse'], terms
 
   return loss

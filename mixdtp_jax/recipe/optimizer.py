@@ -1,39 +1,20 @@
 """The optimizer of a recipe."""
 
-import ml_collections
 import optax
 
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.schedules import make_schedule
 
 
-def make_optimizer(
-  config: ml_collections.ConfigDict,
-) -> optax.GradientTransformation:
-  """Makes the optimizer of `config.optimizer`: clipping, then Adam or AdamW.
-
-  Raises:
-    ValueError: the optimizer's name is unknown, or adam has a weight decay,
-      which only adamw applies.
-  """
-  optimizer = config.optimizer
-  betas = {'b1': optimizer.b1, 'b2': optimizer.b2, 'eps': optimizer.eps}
-  schedule = make_schedule(config)
-  if optimizer.name == 'adam':
-    if optimizer.weight_decay:
-      raise ValueError(
-        f'optimizer.weight_decay = {optimizer.weight_decay} has no effect on '
-        'adam: choose adamw, or 0'
-      )
-    update = optax.adam(schedule, **betas)
-  elif optimizer.name == 'adamw':
-    update = optax.adamw(schedule, **betas, weight_decay=optimizer.weight_decay)
+def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+  """Makes the optimizer of a recipe: clipping, then Adam or AdamW."""
+  chosen = recipe.optimizer
+  options = {'b1': chosen.b1, 'b2': chosen.b2, 'eps': chosen.eps}
+  schedule = make_schedule(recipe)
+  if chosen.name == 'adam':
+    update = optax.adam(schedule, **options)
   else:
-    raise ValueError(
-      f'optimizer.name = {optimizer.name!r}: choose from adam, adamw'
-    )
-  clip = (
-    optax.clip_by_global_norm(optimizer.clip_norm)
-    if optimizer.clip_norm
-    else optax.identity()
-  )
-  return optax.chain(clip, update)
+    update = optax.adamw(schedule, **options, weight_decay=chosen.weight_decay)
+  if not chosen.clip_norm:
+    return optax.chain(optax.identity(), update)
+  return optax.chain(optax.clip_by_global_norm(chosen.clip_norm), update)

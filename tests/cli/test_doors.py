@@ -164,11 +164,11 @@ def test_an_error_of_a_library_is_no_users_error():
 
 
 def test_errors_that_users_cause_are_one_line(tmp_path):
-  from mixdtp_jax.recipe.config_file import load_config_file
+  from mixdtp_jax.recipe.config_file import load_recipe
 
   recipe = tmp_path / 'mine.py'
   recipe.write_text('def get_config():\n  return undefined\n')
-  assert explained(lambda: load_config_file(recipe)) == (
+  assert explained(lambda: load_recipe(recipe)) == (
     f"{recipe}, line 2: NameError: name 'undefined' is not defined"
   )
   assert explained((tmp_path / 'gone').read_text) == (

@@ -1,4 +1,7 @@
+import json
+import os
 import pathlib
+import threading
 
 import numpy as np
 import pytest
@@ -6,7 +9,9 @@ from PIL import Image
 from tensorflow_datasets.core import shuffle
 
 from mixdtp_jax.data import images, matching
-from mixdtp_jax.data.datasets import photographs, registry
+from mixdtp_jax.data.datasets import builder, photographs, registry
+from mixdtp_jax.data.threads import map_in_threads
+from tests.campaigns import prepared as campaign
 
 
 def save(path, size=(40, 36), mode='RGB', seed=0):
@@ -105,6 +110,84 @@ def damage_bytes(source):
     (damage_bytes, r'clean/b\.png cannot be decoded'),
   ],
 )
+def test_a_changed_source_is_noticed_and_prepared_again(source):
+  before = prepare(source).data_path
+  path = source / 'train/clean/a.png'
+  pixels, times = path.read_bytes(), path.stat()
+  os.utime(path, (1, 1))  # as a copied folder has it
+  prepare(source)
+  save(path, seed=7)
+  changed = r'source has changed since .*pairs/1\.0\.0 .*{}.*pairs --again'
+  with pytest.raises(ValueError, match=changed.format('replaced|contents')):
+    prepare(source)
+  with pytest.raises(ValueError, match=changed.format('replaced|contents')):
+    open_split(source, 'test')
+  path.write_bytes(pixels)
+  os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+  prepare(source)
+  save(source / 'train/clean/d.png', seed=3)
+  with pytest.raises(ValueError, match=changed.format('without a rainy image')):
+    prepare(source)
+  save(source / 'train/rainy/d.png', seed=3)
+  with pytest.raises(ValueError, match=changed.format('were added')):
+    prepare(source)
+  assert len(registry.PreparedPairs(prepare(source, again=True), 'train')) == 4
+  assert len(open_split(source, 'train')) == 4
+  source.rename(source.with_name('gone'))  # is no change
+  assert len(open_split(source, 'train')) == 4
+  assert [p.name for p in before.parent.iterdir()] == ['1.0.0']
+
+
+def test_a_failed_second_preparation_leaves_the_first(source):
+  prepare(source)
+  damage_bytes(source)
+  with pytest.raises(ValueError, match='cannot be decoded'):
+    prepare(source, again=True)
+  data_dir = str(source.parent / 'data')
+  pairs = registry.open_split(
+    'pairs', source='', data_dir=data_dir, split='train'
+  )
+  assert pairs[1]['clean'].shape == (36, 40, 3)
+
+
+def test_damaged_copies_are_named_or_give_what_was_written(tmp_path):
+  outcomes = campaign.copies(40, tmp_path)
+  assert min(outcomes['refused'], outcomes['the same']) > 5
+
+
+def test_a_copy_of_an_older_version_is_read(source):
+  path = pathlib.Path(prepare(source).data_path)
+  (path / 'seal.json').unlink()
+  info = json.loads((path / 'metadata.json').read_text())
+  for name in ('files', 'times', 'contents'):
+    del info[name]
+  (path / 'metadata.json').write_text(json.dumps(info))
+  save(source / 'train/clean/a.png', seed=7)
+  assert len(open_split(source, 'train')) == 3
+
+
+def test_images_are_decoded_within_the_memory(tmp_path):
+  for number in range(6):
+    for folder in ('train/rainy', 'train/clean', 'test/rainy', 'test/clean'):
+      save(tmp_path / 'source' / folder / f'{number}.png', (300, 200))
+  decoding, most = builder._BYTES_PER_PIXEL * 300 * 200, []
+  memory = builder._Memory(2.5 * decoding / 2**20)
+  together = threading.Barrier(2, timeout=20)  # breaks if only one has room
+
+  def work(_):
+    with memory.taken(decoding, 'x'):
+      most.append(memory._free)
+      together.wait()
+
+  assert len(list(map_in_threads(work, range(8)))) == 8
+  assert min(most) == decoding // 2
+  with pytest.raises(
+    ValueError, match=r'0\.png takes about 0 MiB .*--memory_mb'
+  ):
+    prepare(tmp_path / 'source', memory_mb=0.5)
+  prepare(tmp_path / 'source', memory_mb=1)
+
+
 def test_stops_at_a_bad_file_and_leaves_nothing(source, damage, message):
   damage(source)
   with pytest.raises(ValueError, match=message):

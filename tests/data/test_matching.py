@@ -32,6 +32,24 @@ def test_opens_each_layout(tmp_path, names):
   np.testing.assert_array_equal(pairs[1]['clean'], clean)
 
 
+def test_several_rains_of_one_scene(tmp_path):
+  names = 'im_2_s80_a04', 'im_2_s80_a05', 'im_10-light', 'im_2_1_s90'
+  for name in names:
+    save(tmp_path / 'in' / f'{name}.png')
+  for name in ('im_2', 'im_10', 'im_2_1'):
+    save(tmp_path / 'gt' / f'{name}.png')
+  found = {p.name: p.clean.stem for p in matching.find_pairs(tmp_path)}
+  assert found == dict(zip(names, ('im_2', 'im_2', 'im_10', 'im_2_1')))
+  # An equal name says that the others are no versions.
+  save(tmp_path / 'in/im_2.png')
+  with pytest.raises(ValueError, match='without a clean image: .*im_2_s80_a04'):
+    matching.find_pairs(tmp_path)
+  (tmp_path / 'in/im_2.png').unlink()
+  save(tmp_path / 'in/im_3_s80.png')
+  with pytest.raises(ValueError, match=r'clean image: .*im_3_s80\.png \('):
+    matching.find_pairs(tmp_path)
+
+
 def test_names_images_without_partner(tmp_path):
   for name in ('rainy/1.png', 'rainy/2.png', 'clean/1.png', 'clean/3.png'):
     save(tmp_path / name)

@@ -11,6 +11,7 @@ from mixdtp_jax.configs.default import get_config
 from mixdtp_jax.data import mixture, train_batches
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.recipe.knobs import make_recipe
 
 CROP = 16
 
@@ -46,10 +47,10 @@ def open_pairs(data_dir, split='train'):
 
 
 def take(config, data_dir, count, start_step=0, rows=range(8)):
-  (stage,) = stages(config)
+  (stage,) = stages(make_recipe(config))
   pairs = mixture.Mixture([open_pairs(data_dir)], [1], config.data.cache_mb)
   batches = train_batches.local_batches(
-    config, pairs, stage, start_step=start_step, rows=rows
+    make_recipe(config), pairs, stage, start_step=start_step, rows=rows
   )
   return list(itertools.islice(batches, count))
 

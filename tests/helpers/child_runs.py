@@ -13,6 +13,7 @@ import ml_collections
 import pytest
 
 from mixdtp_jax.models.config import PReNetConfig, as_mapping
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.console import set_up_logging
 from mixdtp_jax.training.loop import train_and_evaluate
@@ -48,7 +49,8 @@ def run(config, workdir, output, compiler, devices, host, before) -> None:
   hosts.initialize(*host)
   set_up_logging(first=hosts.is_first())
   before()
-  train_and_evaluate(config, str(workdir))
+  jax.config.update('jax_transfer_guard', 'disallow')
+  train_and_evaluate(make_recipe(config), str(workdir))
   jax.distributed.shutdown()  # as at the end of a program
 
 

@@ -20,6 +20,7 @@ from mixdtp_jax.ops import choice
 from mixdtp_jax.ops import ssim as ssim_lib
 from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.recipe import losses
+from mixdtp_jax.recipe.knobs import Loss
 from mixdtp_jax.weights.names import MIXDTP_STAGES
 from mixdtp_jax.weights.state_dict import from_torch, to_torch
 from tests.helpers import golden_values
@@ -47,7 +48,7 @@ def step_of(case, dtype=np.float32):
   """Returns a jitted function of params to (loss, outputs), gradients."""
   data = {k: v.astype(dtype) for k, v in reference(case).items() if v.ndim == 4}
   network = MixDTP(MixDTPConfig(steps=CASES[case]))
-  loss = losses.make_loss('negative_ssim', 'ssim_as_published', 0.5)
+  loss = losses.make_loss(Loss('negative_ssim', 'ssim_as_published', 0.5))
 
   def loss_fn(params):
     outputs = network.apply({'params': params}, data['rainy'])

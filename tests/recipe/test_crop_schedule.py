@@ -1,26 +1,21 @@
-import ml_collections
 import pytest
 
 from mixdtp_jax.recipe.crop_schedule import images_before, stages
+from mixdtp_jax.recipe.knobs import Data, Recipe
 
 
-def _config(*growth):
-  return ml_collections.ConfigDict(
-    {
-      'data': {'crop': 128},
-      'batch_size': 8,
-      'growth': growth,
-      'num_train_steps': 100,
-    }
+def _recipe(*growth):
+  return Recipe(
+    data=Data(crop=128), batch_size=8, growth=growth, num_train_steps=100
   )
 
 
 def test_without_growth_there_is_one_stage():
-  assert stages(_config()) == [(0, 100, 128, 8, 0)]
+  assert stages(_recipe()) == [(0, 100, 128, 8, 0)]
 
 
 def test_stages_follow_one_another():
-  assert stages(_config((10, 160, 5), (30, 192, 4))) == [
+  assert stages(_recipe((10, 160, 5), (30, 192, 4))) == [
     (0, 10, 128, 8, 0),
     (10, 30, 160, 5, 80),
     (30, 100, 192, 4, 180),
@@ -28,10 +23,10 @@ def test_stages_follow_one_another():
 
 
 def test_images_are_counted_update_by_update():
-  config = _config((10, 160, 5), (30, 192, 4))
+  recipe = _recipe((10, 160, 5), (30, 192, 4))
   sizes = [8] * 10 + [5] * 20 + [4] * 70
   for step in range(101):
-    assert images_before(config, step) == sum(sizes[:step])
+    assert images_before(recipe, step) == sum(sizes[:step])
 
 
 @pytest.mark.parametrize(
@@ -48,4 +43,4 @@ def test_images_are_counted_update_by_update():
 )
 def test_stages_that_cannot_be_are_refused(growth):
   with pytest.raises(ValueError, match='growth = .*: needs'):
-    stages(_config(*growth))
+    _recipe(*growth)

@@ -9,7 +9,7 @@ import pytest
 
 from mixdtp_jax.models.config import NETWORKS, UNetConfig
 from mixdtp_jax.recipe import losses
-from mixdtp_jax.recipe.config_file import flat_config, load_config_file
+from mixdtp_jax.recipe.config_file import flat_config, load_recipe
 from mixdtp_jax.recipe.knobs import (
   LOSSES,
   Data,
@@ -97,7 +97,7 @@ NUMBERS = [k for k, (_, name, field) in OPTIONS.items()
 
 def test_every_option_is_walked_over():
   walked = {name for _, name, _ in OPTIONS.values()} | {'model.name'}
-  assert walked >= set(flat_config(load_config_file('default')))
+  assert walked >= set(flat_config(as_mapping(load_recipe('default'))))
   assert len(NUMBERS) > 40
 
 
@@ -175,8 +175,8 @@ def test_values_of_another_type_are_refused(key):
   ],
 )
 def test_options_that_contradict_are_refused(overrides, message):
-  with pytest.raises(ValueError, match=f'^demo: {message}'):
-    load_config_file('demo', overrides)
+  with pytest.raises(ValueError, match=f'^{message}'):
+    load_recipe('demo', overrides)
 
 
 def test_a_stored_recipe_may_lack_options():

@@ -5,6 +5,7 @@ import pytest
 from scipy import signal
 
 from mixdtp_jax.models.mixdtp import Outputs
+from mixdtp_jax.recipe.knobs import Loss
 from mixdtp_jax.recipe.losses import LOSSES, make_loss
 
 _SHAPE = (2, 13, 17, 3)
@@ -78,7 +79,7 @@ def test_gradient_of_a_perfect_image_is_finite(name):
 
 def test_terms_are_weighted():
   final, coarse, clean = (jnp.float32(_images(seed)) for seed in range(3))
-  loss = make_loss('l1', 'mse', 0.25)
+  loss = make_loss(Loss('l1', 'mse', 0.25))
   total, terms = loss(Outputs(final, coarse), clean)
   l1 = np.abs(final - clean).mean()
   mse = np.square(coarse - clean).mean()
@@ -92,7 +93,7 @@ def test_terms_are_weighted():
 def test_unknown_name_lists_the_choices(option):
   names = {'final': 'l1', 'coarse': 'l1', option: 'psnr'}
   with pytest.raises(ValueError, match=f"loss.{option} = 'psnr'") as error:
-    make_loss(**names, coarse_weight=0.5)
+    Loss(**names)
   assert all(name in str(error.value) for name in LOSSES)
 
 
@@ -104,6 +105,6 @@ def test_every_option_changes_the_loss(option, value):
   options = {'final': 'mse', 'coarse': 'mse', 'coarse_weight': 0.5}
   outputs = Outputs(jnp.float32(_images(0)), jnp.float32(_images(1)))
   clean = jnp.float32(_images(2))
-  before, _ = make_loss(**options)(outputs, clean)
-  after, _ = make_loss(**options | {option: value})(outputs, clean)
+  before, _ = make_loss(Loss(**options))(outputs, clean)
+  after, _ = make_loss(Loss(**options | {option: value}))(outputs, clean)
   assert before != after

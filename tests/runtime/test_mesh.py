@@ -24,6 +24,7 @@ from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.refinement import ProgressiveRefinement
 from mixdtp_jax.models.transformer import TransformerStage
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.losses import make_loss
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import batch_sharding, make_mesh, replicated
@@ -58,7 +59,7 @@ def _train(devices):
     jax.tree.map(np.copy, tiny.initial_state()), replicated(mesh)
   )
   batch = jax.device_put(_batch(0), batch_sharding(mesh))
-  step_fn = make_train_step(tiny.get_config(), mesh)
+  step_fn = make_train_step(make_recipe(tiny.get_config()), mesh)
   step_fn = step_fn.lower(state, batch).compile()
   history = []
   for step in range(_UPDATES):
@@ -155,7 +156,7 @@ def _loss_and_gradients(network, devices, space):
   function = functools.partial(
     loss_and_gradients,
     network=network,
-    loss=make_loss(**tiny.get_config().loss),
+    loss=make_loss(make_recipe(tiny.get_config()).loss),
   )
   found = jax.jit(function)(
     jax.device_put(params, replicated(mesh)),
@@ -196,8 +197,8 @@ def test_data_parallelism_needs_sums_over_devices_alone(on_eight):
 def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
   config = tiny.get_config()
   network = make_network(make_model_config(config.model))
-  loss = make_loss(**config.loss)
-  optimizer = make_optimizer(config)
+  loss = make_loss(make_recipe(config).loss)
+  optimizer = make_optimizer(make_recipe(config))
 
   @functools.partial(jax.pmap, axis_name='data', in_axes=(None, 0))
   def per_device(params, batch):

@@ -27,8 +27,9 @@ from mixdtp_jax.models.config import (
   RestormerConfig,
   make_model_config,
 )
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.tools.compare import networks, tables
-from mixdtp_jax.tools.compare.training import crop_batches, train_both
+from mixdtp_jax.tools.compare.networks import crop_batches, train_both
 from mixdtp_jax.torch_reference.network import make_torch_network
 from mixdtp_jax.weights.state_dict import from_torch
 
@@ -102,10 +103,11 @@ def perturbed(pair):
 
 def test_equal_networks_agree_at_every_stage(pair, images):
   found = networks.stage_differences(pair, images)
-  assert [difference.stage for difference in found] == _STAGES
+  assert [difference['stage'] for difference in found] == _STAGES
   for difference in found:
-    assert 0 < difference.relative < 5e-6
-    assert 0 < difference.mean < difference.largest < difference.scale
+    assert 0 < difference['relative'] < 5e-6
+    mean, largest = difference['mean'], difference['largest']
+    assert 0 < mean < largest < difference['scale']
 
 
 @pytest.mark.parametrize(
@@ -128,9 +130,9 @@ def test_equal_networks_agree_at_every_stage(pair, images):
 )
 def test_the_other_networks_agree_too(images, cfg, first, count):
   found = networks.stage_differences(_networks(cfg), images)
-  assert found[0].stage == first
+  assert found[0]['stage'] == first
   assert len(found) == count
-  assert all(0 < difference.relative < 5e-6 for difference in found)
+  assert all(0 < difference['relative'] < 5e-6 for difference in found)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_a_planted_difference_shows_from_its_stage_on(
 ):
   found = networks.stage_differences(perturbed(weight, by=10), images)
   place = _STAGES.index(first)
-  relative = np.array([difference.relative for difference in found])
+  relative = np.array([difference['relative'] for difference in found])
   assert relative[:place].max(initial=0) < 5e-6 < relative[place:].min()
 
 
@@ -161,9 +163,9 @@ def test_differences_are_over_all_images(perturbed, folder, images, tmp_path):
         path.unlink()
     parts.append(networks.stage_differences(pair, open_folder(one))[-1])
   both = networks.stage_differences(pair, images)[-1]
-  assert both.largest == max(part.largest for part in parts)
-  assert both.mean == pytest.approx(np.mean([part.mean for part in parts]))
-  assert both.scale == max(part.scale for part in parts)
+  assert both['largest'] == max(part['largest'] for part in parts)
+  assert both['mean'] == pytest.approx(np.mean([p['mean'] for p in parts]))
+  assert both['scale'] == max(part['scale'] for part in parts)
 
 
 def test_both_restore_and_score_the_same(pair, images):
@@ -220,16 +222,14 @@ def test_other_weights_train_another_way(perturbed, images):
   pair = perturbed('conv.0.bias')
   batches = crop_batches(images, steps=2, batch_size=2, crop=16, seed=0)
   training = train_both(pair, _config(), batches)
-  for ours, theirs in zip(
-    training.jax_losses, training.torch_losses, strict=True
-  ):
-    assert abs(ours - theirs) > 0.1
-  assert training.apart == pytest.approx(1, rel=0.2)  # what was planted
-  assert training.of_movement == training.apart / training.moved
-  assert training.of_size == training.apart / training.size
+  losses = zip(training['jax_losses'], training['torch_losses'], strict=True)
+  assert all(abs(ours - theirs) > 0.1 for ours, theirs in losses)
+  assert training['apart'] == pytest.approx(1, rel=0.2)  # what was planted
+  assert training['of_movement'] == training['apart'] / training['moved']
+  assert training['of_size'] == training['apart'] / training['size']
   # The network itself was not trained.
   found = networks.stage_differences(pair, images)
-  assert found[-2].relative > 0.1 > 5e-6 > found[-4].relative
+  assert found[-2]['relative'] > 0.1 > 5e-6 > found[-4]['relative']
 
 
 def test_amplification_leaves_the_largest_in_range():
@@ -244,7 +244,7 @@ def workdir(pair, tmp_path_factory):
   step = jnp.zeros((), jnp.int32)
   state = TrainState(step, pair.params, {'count': step})
   with saving.make_manager(workdir) as manager:
-    saving.save(manager, state, _config())
+    saving.save(manager, state, make_recipe(_config()))
   return workdir
 
 

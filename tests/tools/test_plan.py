@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from mixdtp_jax.cli import main
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.tools.plan import run
 from mixdtp_jax.tools.plan.step import abstract_state
@@ -74,7 +75,7 @@ def test_plans_this_machine(environment, tmp_path):
   assert content['target']['devices'] == 8
   (stage,) = content['stages']
   assert (stage['batch_size'], stage['crop']) == (8, config.data.crop)
-  state = abstract_state(config, make_mesh())
+  state = abstract_state(make_recipe(config), make_mesh())
   held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
   batch = 2 * config.data.crop**2 * 3 * 4  # one pair of crops a device
   assert stage['memory']['arguments'] == pytest.approx(held + batch, rel=0.01)
@@ -159,9 +160,9 @@ def test_a_tpu_gets_the_general_depthwise_convolution():
   """And not what ops.py has for a CPU alone."""
   config = tiny.get_config()
   mesh = make_mesh(jax.devices()[:1])
-  state = abstract_state(config, mesh)
+  state = abstract_state(make_recipe(config), mesh)
   batch = abstract_batch(8, config.data.crop, mesh)
-  step = make_train_step(config, mesh)
+  step = make_train_step(make_recipe(config), mesh)
   traced = step.trace(state, batch)
   grouped = {
     platform: len(

@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.tools.plan.hlo import Array
 from mixdtp_jax.tools.plan.program import Collective, Program
@@ -32,10 +33,12 @@ def test_a_step_of_eight_devices_sums_every_gradient_once():
   # Gradients of weights that are used twice are summed apart.
   config.model.coupling = False
   mesh = make_mesh()
-  state = abstract_state(config, mesh)
-  (stage,) = stages(config)
+  state = abstract_state(make_recipe(config), mesh)
+  (stage,) = stages(make_recipe(config))
   batch = abstract_batch(stage.batch_size, stage.crop, mesh)
-  step = make_train_step(config, mesh).lower(state, batch).compile()
+  step = (
+    make_train_step(make_recipe(config), mesh).lower(state, batch).compile()
+  )
   found = Program(step.as_text(), 8)
   collectives = found.collectives()
   assert {c.kind for c in collectives} == {'all-reduce'}

@@ -12,6 +12,7 @@ torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.recipe import losses, schedules
 from mixdtp_jax.recipe import optimizer as optimizer_lib
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.torch_reference import training
 from mixdtp_jax.torch_reference.inference import to_nchw, to_nhwc
 
@@ -59,8 +60,8 @@ class _Offsets(torch.nn.Module):
 
 def _steps_of_torch(config, batches):
   network = _Offsets()
-  step = training.make_train_step(config, network)
-  schedule = schedules.make_schedule(config)
+  step = training.make_train_step(make_recipe(config), network)
+  schedule = schedules.make_schedule(make_recipe(config))
   values = [
     step(to_nchw(rainy, _CPU), to_nchw(clean, _CPU), float(schedule(number)))
     for number, (clean, rainy) in enumerate(batches)
@@ -70,8 +71,8 @@ def _steps_of_torch(config, batches):
 
 
 def _steps_of_jax(config, batches):
-  loss = losses.make_loss(**config.loss)
-  optimizer = optimizer_lib.make_optimizer(config)
+  loss = losses.make_loss(make_recipe(config).loss)
+  optimizer = optimizer_lib.make_optimizer(make_recipe(config))
 
   @jax.jit
   def step(params, opt_state, rainy, clean):

@@ -9,9 +9,10 @@ from tests.helpers import tiny
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from mixdtp_jax.models.config import PReNetConfig, make_model_config
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.tools.bench import case
 from mixdtp_jax.torch_reference import inference, timed, training
-from mixdtp_jax.torch_reference.variants import VARIANTS
+from mixdtp_jax.torch_reference.inference import VARIANTS
 
 torch.set_num_threads(1)
 
@@ -74,19 +75,21 @@ def test_variants_train_alike(config, network, batch, dtype, apart):
   config.model.dtype = dtype
   losses = {}
   for name in ('published', 'eager'):
-    trainer = training.Trainer(config, network, VARIANTS[name])
+    trainer = training.Trainer(make_recipe(config), network, VARIANTS[name])
     placed = trainer.place(batch)
     losses[name] = [trainer.step(placed, 1e-3) for _ in range(3)]
   assert losses['published'][0] != losses['published'][2]
   np.testing.assert_allclose(*losses.values(), atol=apart)
 
 
-def test_timed_computations_have_run(config, network, batch):
-  made = (
-    timed.make_inference(network, batch['rainy'], VARIANTS['eager'], 'float32'),
-    timed.make_training(config, network, batch, VARIANTS['eager']),
-  )
-  for computation in made:
+def test_timed_computations_have_run(config, batch):
+  config = make_recipe(config)
+  cfg = config.model
+  params = case.draw_params(cfg, seed=0)
+  for computation in (
+    timed.make_inference('eager', cfg, params, batch['rainy']),
+    timed.make_training('eager', config, params, batch),
+  ):
     computation.run()
     assert computation.cost.batch == 2
     assert computation.cost.first > 0

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from mixdtp_jax.checkpoints import saving
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.training import loop, preemption
 from tests.helpers.child_runs import get_config
 
@@ -26,7 +27,7 @@ def _stop_in(name, monkeypatch, config, workdir):
 
   monkeypatch.setattr(loop, name, signalled)
   before = signal.getsignal(signal.SIGTERM)
-  state = loop.train_and_evaluate(config, str(workdir))
+  state = loop.train_and_evaluate(make_recipe(config), str(workdir))
   assert signal.getsignal(signal.SIGTERM) is before
   with saving.open_manager(workdir) as manager:
     assert manager.latest_step() == int(state.step)
@@ -47,8 +48,9 @@ def config(tiny_pairs, tmp_path):
 
 
 def test_stops_after_an_update(config, monkeypatch, tmp_path):
-  state = _stop_in('start_state', monkeypatch, config, tmp_path / 'run')
-  assert state.step == 1
+  # It is called after the first update.
+  state = _stop_in('_due', monkeypatch, config, tmp_path / 'run')
+  assert state.step == 2
 
 
 @pytest.mark.parametrize(('every', 'step'), [(3, 3), (0, 8)])

@@ -9,6 +9,7 @@ import pytest
 
 from mixdtp_jax.configs import rain100l_robust
 from mixdtp_jax.models.config import PReNetConfig, as_mapping
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.training import loop
 from mixdtp_jax.training.guards import CollapseError
 from mixdtp_jax.training.loop import train_and_evaluate
@@ -43,13 +44,13 @@ def test_a_growing_run_resumes_across_its_stages(make_config, tmp_path):
     checkpoint_every_steps=4,
     **{'schedule.warmup_steps': 1},
   )
-  whole = train_and_evaluate(config, str(tmp_path / 'whole'))
+  whole = train_and_evaluate(make_recipe(config), str(tmp_path / 'whole'))
   saved = tmp_path / 'whole' / 'checkpoints'
   assert {p.name for p in saved.iterdir()} == {'4', '8'}
   # As if it had been killed after update 4.
   (tmp_path / 'again' / 'checkpoints').mkdir(parents=True)
   (saved / '4').rename(tmp_path / 'again' / 'checkpoints' / '4')
-  again = train_and_evaluate(config, str(tmp_path / 'again'))
+  again = train_and_evaluate(make_recipe(config), str(tmp_path / 'again'))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   # What is exported is the average.
   _, params = load_weights(tmp_path / 'whole')
@@ -76,7 +77,7 @@ def test_the_average_is_what_is_evaluated(make_config, tmp_path, monkeypatch):
   real = loop.whole_image.make_restore
   monkeypatch.setattr(loop.whole_image, 'make_restore', make_restore)
   config = make_config(num_train_steps=3, ema_decay=0.9)
-  state = train_and_evaluate(config, str(tmp_path))
+  state = train_and_evaluate(make_recipe(config), str(tmp_path))
   (params,) = shown
   jax.tree.map(np.testing.assert_array_equal, params, state.ema_params)
 
@@ -86,7 +87,7 @@ def test_devices_that_mesh_space_does_not_divide_are_refused(
 ):
   config = make_config(mesh_space=3)
   with pytest.raises(ValueError, match='mesh_space = 3 does not divide'):
-    train_and_evaluate(config, str(tmp_path))
+    train_and_evaluate(make_recipe(config), str(tmp_path))
 
 
 @pytest.mark.parametrize('option', ['', 'elsewhere'])
@@ -96,7 +97,7 @@ def test_a_restart_finds_its_programs(make_config, tmp_path, option):
   try:
     option = option and str(tmp_path / option)
     config = make_config(num_train_steps=3, compilation_cache_dir=option)
-    train_and_evaluate(config, str(tmp_path / 'run'))
+    train_and_evaluate(make_recipe(config), str(tmp_path / 'run'))
     assert jax.config.jax_compilation_cache_dir is None
   finally:
     jax.config.update('jax_compilation_cache_dir', usual)
@@ -120,7 +121,7 @@ _FAR_TOO_FAST = {
 def test_a_collapse_stops_the_run(make_config, tmp_path):
   config = make_config(**_FAR_TOO_FAST)
   with pytest.raises(CollapseError, match='SSIM of the restored images'):
-    train_and_evaluate(config, str(tmp_path))
+    train_and_evaluate(make_recipe(config), str(tmp_path))
   assert not (tmp_path / 'results').exists()
 
 
@@ -137,6 +138,6 @@ def test_the_robust_recipe_learns_where_that_one_collapses(
     }
   )
   assert robust.schedule.warmup_steps >= 40
-  train_and_evaluate(config, str(tmp_path))
+  train_and_evaluate(make_recipe(config), str(tmp_path))
   results = json.loads((tmp_path / 'results' / 'results.json').read_text())
   assert results['mean']['restored']['rgb']['ssim'] > 0.3

@@ -13,8 +13,9 @@ import pytest
 
 from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.data import train_batches
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
-from mixdtp_jax.training.loop import start_state
+from mixdtp_jax.training.start import start_state
 from tests.helpers.child_runs import UPDATES, get_config
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -36,7 +37,7 @@ def _end_of(workdir, config):
   """Returns the last state and the next batch."""
   mesh = make_mesh(jax.devices()[:1])
   with saving.make_manager(workdir) as manager:
-    state = start_state(manager, config, replicated(mesh))
+    state = start_state(manager, make_recipe(config), replicated(mesh))
   step = int(state.step)
   longer = config.copy_and_resolve_references()
   longer.num_train_steps = step + 1

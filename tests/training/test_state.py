@@ -9,9 +9,10 @@ import pytest
 from mixdtp_jax.configs.default import get_config
 from mixdtp_jax.models.config import PReNetConfig
 from mixdtp_jax.models.factory import make_network
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.recipe.schedules import make_schedule
-from mixdtp_jax.training.state import init_state
+from mixdtp_jax.training.start import init_state
 
 _STEPS = 6
 # One tensor whose gradients are small and one whose are large.
@@ -38,7 +39,7 @@ def _gradients(step):
 
 def _trajectory(config):
   """Returns the parameters after each update."""
-  optimizer = make_optimizer(config)
+  optimizer = make_optimizer(make_recipe(config))
   params = jax.tree.map(jnp.float32, _PARAMS)
   state, path = optimizer.init(params), []
   for step in range(_STEPS):
@@ -50,7 +51,7 @@ def _trajectory(config):
 
 
 def _rates(config):
-  schedule = make_schedule(config)
+  schedule = make_schedule(make_recipe(config))
   return [float(schedule(step)) for step in range(config.num_train_steps)]
 
 
@@ -98,7 +99,7 @@ def test_cosine_goes_from_the_first_update_to_the_last(warmup):
 )
 def test_contradictions_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
-    make_optimizer(_config(**changes))
+    make_optimizer(make_recipe(_config(**changes)))
 
 
 @pytest.mark.parametrize('name', ['adam', 'adamw'])
@@ -173,7 +174,7 @@ def test_every_option_changes_the_updates(option):
   before = _trajectory(_config(**needs))
   if option == 'optimizer__name':
     with pytest.raises(ValueError, match='weight_decay'):
-      make_optimizer(_config(**needs | {option: value}))
+      make_optimizer(make_recipe(_config(**needs | {option: value})))
     return
   after = _trajectory(_config(**needs | {option: value}))
   assert any(
@@ -186,7 +187,7 @@ def test_every_option_changes_the_updates(option):
 
 def test_fresh_weights_depend_on_the_seed_alone():
   network = make_network(PReNetConfig(recurrent_width=4, steps=1))
-  optimizer = make_optimizer(_config())
+  optimizer = make_optimizer(make_recipe(_config()))
   first, again, other = (
     init_state(seed, network, optimizer) for seed in (3, 3, 4)
   )

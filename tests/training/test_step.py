@@ -11,10 +11,11 @@ import pytest
 from mixdtp_jax.configs.default import get_config
 from mixdtp_jax.models.config import PReNetConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import make_network
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from mixdtp_jax.tools.plan.program import Program
-from mixdtp_jax.training.state import init_state
+from mixdtp_jax.training.start import init_state
 from mixdtp_jax.training.step import compile_ahead, make_train_step
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -43,7 +44,7 @@ def _state(config, mesh):
     init_state,
     config.seed,
     make_network(make_model_config(config.model)),
-    make_optimizer(config),
+    make_optimizer(make_recipe(config)),
     ema=config.ema_decay > 0,
   )
   return jax.jit(init, out_shardings=replicated(mesh))()
@@ -54,7 +55,7 @@ def _compiled(config, mesh):
   state = _state(config, mesh)
   batch = jax.device_put(_batch(), batch_sharding(mesh))
   return (
-    make_train_step(config, mesh).lower(state, batch).compile(),
+    make_train_step(make_recipe(config), mesh).lower(state, batch).compile(),
     state,
     batch,
   )
@@ -129,7 +130,7 @@ def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
   state = _state(config, mesh).replace(
     step=jax.device_put(jnp.int32(3), replicated(mesh))
   )
-  step = make_train_step(config, mesh)
+  step = make_train_step(make_recipe(config), mesh)
   ahead = compile_ahead(step, state, config, mesh)
   told = [r.getMessage() for r in caplog.records if 'Compiling' in r.msg]
   assert told == [
@@ -155,4 +156,4 @@ def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
 )
 def test_options_out_of_range_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
-    make_train_step(_config(**changes), make_mesh())
+    make_train_step(make_recipe(_config(**changes)), make_mesh())
