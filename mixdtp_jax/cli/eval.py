@@ -22,11 +22,12 @@ def add_arguments(parser: Parser) -> None:
     help="the name of shipped weights, a run's workdir, a weights folder, a "
     '.safetensors file, or a .pth file',
   )
+  options.add_steps(parser)
   parser.add_argument(
-    '--steps',
-    type=int,
-    help='iterations of the progressive refinement, which a .pth file does not '
-    'record (default: as published, 3 for MixDTPNet and 6 for PReNet)',
+    '--step',
+    type=lambda text: text if text == 'best' else int(text),
+    metavar='UPDATE',
+    help="the run's checkpoint of this update, or best (default: the newest)",
   )
   _add_data(parser)
   parser.add_argument(
@@ -57,26 +58,17 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _add_data(parser: Parser) -> None:
-  parser.add_argument(
-    '--data',
-    metavar='NAME',
-    help="data set, such as rain100l (default: the training run's, or pairs)",
-  )
-  parser.add_argument(
-    '--source',
-    metavar='FOLDER',
-    help="folder of its original files (default: the training run's)",
-  )
-  parser.add_argument(
-    '--data_dir',
-    metavar='FOLDER',
-    help="folder of prepared copies (default: the training run's)",
-  )
+  for name, text in (
+    ('data', "data set, such as rain100l (default: the training run's, or "
+     'pairs)'),
+    ('source', "folder of its original files (default: the training run's)"),
+    ('data_dir', "folder of prepared copies (default: the training run's)"),
+    ('folder', 'folder with rainy/ and clean/, instead of a data set'),
+  ):  # fmt: skip
+    metavar = 'NAME' if name == 'data' else 'FOLDER'
+    parser.add_argument(f'--{name}', metavar=metavar, help=text)
   parser.add_argument(
     '--split', default='test', help='split of the set (default: %(default)s)'
-  )
-  parser.add_argument(
-    '--folder', help='folder with rainy/ and clean/, instead of a data set'
   )
 
 
@@ -84,56 +76,45 @@ def run(args: argparse.Namespace) -> None:
   """Scores the images, prints a table and writes files."""
   import jax
 
-  from mixdtp_jax.data.eval_batches import eval_batches
+  from mixdtp_jax.checkpoints.best import read_best
   from mixdtp_jax.data.pairs import CroppedPairs
-  from mixdtp_jax.evaluation import images
-  from mixdtp_jax.evaluation.score import evaluate
-  from mixdtp_jax.models.factory import final_image, make_network
-  from mixdtp_jax.restoration.whole_image import make_restore
-  from mixdtp_jax.runtime import console, hosts
+  from mixdtp_jax.evaluation.network import report, score_network
+  from mixdtp_jax.models.config import as_mapping
+  from mixdtp_jax.runtime import hosts
   from mixdtp_jax.weights.load import load_weights
 
   protocols = _protocols(args.protocols)
   options.join_hosts(args)
   pairs, source = _open_pairs(args)
-  pairs = CroppedPairs(pairs, args.crop_multiple)
-  cfg, params = load_weights(args.weights, steps=args.steps)
-  first = images.FirstImages(pairs, args.out)
-  rows = evaluate(
-    make_restore(final_image(cfg), params, multiple=make_network(cfg).multiple),
-    eval_batches(pairs, batch_size=args.batch_size or jax.device_count()),
-    protocols,
-    save=first.add if hosts.is_first() else None,
-    progress=console.progress('Evaluating', len(pairs)),
+  cfg, params = load_weights(args.weights, steps=args.steps, update=args.step)
+  rows, image = score_network(
+    cfg,
+    params,
+    CroppedPairs(pairs, args.crop_multiple),
+    batch_size=args.batch_size or jax.device_count(),
+    protocols=protocols,
+    folder=args.out,
   )
-  if hosts.is_first():
-    _report(args, cfg, source, rows, first.image)
-
-
-def _report(args, cfg, source, rows, image) -> None:
-  """Prints the scores among published ones, and writes the files."""
-  from mixdtp_jax.evaluation import published, results
-  from mixdtp_jax.evaluation.score import mean_row
-  from mixdtp_jax.models.config import as_mapping
-  from mixdtp_jax.runtime.tables import show
-
-  # Published figures are of test splits.
-  dataset = source.get('name', '') if args.split == 'test' else ''
-  scores = mean_row(rows).restored
-  ranks = published.rank(
-    dataset, scores, published.run_name(args.crop_multiple)
-  )
-  show(results.score_table(rows), *published.tables(ranks))
-  if args.out:
-    context = {
+  if not hosts.is_first():
+    return
+  paths = report(
+    rows,
+    image,
+    args.out,
+    # Published figures are of test splits.
+    dataset=source.get('name', '') if args.split == 'test' else '',
+    crop_multiple=args.crop_multiple,
+    context={
       'weights': args.weights,
+      'step': args.step,
+      'best': read_best(args.weights) if args.step == 'best' else None,
       'model': as_mapping(cfg),
       'data': source,
       'crop_multiple': args.crop_multiple,
-    }
-    for path in results.write_results(args.out, rows, image, context, ranks):
-      print(path)
-    print(os.path.join(args.out, 'images'))
+    },
+  )
+  if paths:
+    print(*paths, os.path.join(args.out, 'images'), sep='\n')
 
 
 def _protocols(names: list[str] | None) -> list[str]:
@@ -175,14 +156,17 @@ def _data_set(args) -> tuple[str, str, str]:
 
   name, source, data_dir = args.data or 'pairs', '', ''
   try:
-    run = load_run_config(args.weights).data
+    run = load_run_config(args.weights)['data']
   except FileNotFoundError:  # weights of no run: the options must name all
     if args.data is None and not shipped.locate(args.weights).exists():
       raise
     run = None
-  if run is not None and args.data in (None, run.name):
-    name, source = run.name, run.source
-    data_dir = run.data_dir or os.path.join(args.weights, 'data')
+  if run is not None and args.data in (None, run['name']):
+    name, source, data_dir = run['name'], run['source'], run['data_dir']
+    beside = os.path.join(args.weights, 'data')
+    # The run may have been moved or copied with its data.
+    if not data_dir or os.path.isdir(beside) > os.path.isdir(data_dir):
+      data_dir = beside
   source = source if args.source is None else args.source
   data_dir = data_dir if args.data_dir is None else args.data_dir
   if not data_dir:

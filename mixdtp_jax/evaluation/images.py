@@ -37,7 +37,7 @@ class FirstImages:
     """Reads the first pairs of those that will be evaluated."""
     first = [pairs[i] for i in range(min(_SHOWN, len(pairs)))]
     self._pairs = {pair['name']: pair for pair in first}
-    self._pictures = {}
+    self._pictures: dict[str, np.ndarray] = {}
     self._folder = folder
 
   def add(self, name: str, restored: np.ndarray) -> None:
@@ -46,14 +46,9 @@ class FirstImages:
       folder = os.path.join(self._folder, 'images')
       write_png(restored, image_path(folder, name))
     if name in self._pairs:
-      pair = self._pairs[name]
-      self._pictures[name] = side_by_side(
-        [
-          (f'{name}: rainy', pair['rainy']),
-          ('restored', restored),
-          ('clean', pair['clean']),
-        ]
-      )
+      rainy, clean = (self._pairs[name][side] for side in ('rainy', 'clean'))
+      panels = [(f'{name}: rainy', rainy), ('restored', restored)]
+      self._pictures[name] = side_by_side([*panels, ('clean', clean)])
 
   @property
   def image(self) -> np.ndarray:
@@ -64,14 +59,14 @@ class FirstImages:
     """
     if not self._pictures:
       raise ValueError('none of the first images was restored')
-    width = max(picture.shape[1] for picture in self._pictures.values())
-    return np.concatenate(
-      [
-        np.pad(
-          picture,
-          ((0, GAP), (0, width - picture.shape[1]), (0, 0)),
-          constant_values=255,
-        )
-        for picture in self._pictures.values()
-      ]
-    )
+    pictures = self._pictures.values()
+    width = max(picture.shape[1] for picture in pictures)
+    filled = [
+      np.pad(
+        picture,
+        ((0, GAP), (0, width - picture.shape[1]), (0, 0)),
+        constant_values=255,
+      )
+      for picture in pictures
+    ]
+    return np.concatenate(filled)

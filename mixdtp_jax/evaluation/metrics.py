@@ -74,8 +74,10 @@ _LUMA_SCALE = 255_000
 
 def _scaled_luma(rgb: jax.Array) -> jax.Array:
   """Computes 255,000 (Y - 16), int32 (B, H, W, 1), of int32 RGB in 0..255."""
-  products = (rgb[..., i] * weight for i, weight in enumerate(_LUMA_WEIGHTS))
-  return sum(products)[..., None]
+  red, green, blue = (
+    rgb[..., i, None] * weight for i, weight in enumerate(_LUMA_WEIGHTS)
+  )
+  return red + green + blue
 
 
 def _shrink(images: jax.Array) -> jax.Array:

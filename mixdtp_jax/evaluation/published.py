@@ -17,32 +17,23 @@ from typing import Any
 from mixdtp_jax.evaluation.metrics import Score
 from mixdtp_jax.runtime.tables import Table
 
+_HEAD = ('method', 'rank', 'PSNR', 'SSIM', 'protocol', 'trained on',
+         'parameters', 'source')  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """One line of published.csv, or a result to rank among them.
+  """One line of published.csv, or a result to rank among them."""
 
-  Attributes:
-    dataset: name of the data set, as in config.data.name.
-    method: the network's usual name.
-    psnr: mean over the test split, in dB.
-    ssim: mean over the test split.
-    protocol: a key of metrics.PROTOCOLS; '' if not stated.
-    trained_on: name of the training set; '' if not stated.
-    params_millions: size of the network; None if not given.
-    source: publication that states the figure; '' for a result.
-    note: what a reader must know to compare the figure.
-  """
-
-  dataset: str
-  method: str
-  psnr: float
-  ssim: float
-  protocol: str
-  trained_on: str = ''
-  params_millions: float | None = None
-  source: str = ''
-  note: str = ''
+  dataset: str  # as in the option data.name
+  method: str  # the network's usual name
+  psnr: float  # mean over the test split, in dB
+  ssim: float  # likewise
+  protocol: str  # a key of metrics.PROTOCOLS; '' if not stated
+  trained_on: str = ''  # name of the training set; '' if not stated
+  params_millions: float | None = None  # None if not given
+  source: str = ''  # publication that states the figure; '' for a result
+  note: str = ''  # what a reader must know to compare the figure
 
 
 @functools.cache
@@ -55,12 +46,12 @@ def read() -> tuple[Figure, ...]:
 
 def _parse(line: Mapping[str, str]) -> Figure:
   params = line['params_millions']
-  numbers = {
+  numbers: dict[str, Any] = {
     'psnr': float(line['psnr']),
     'ssim': float(line['ssim']),
     'params_millions': float(params) if params else None,
   }
-  return Figure(**line | numbers)
+  return Figure(**{**line, **numbers})
 
 
 def figures(dataset: str) -> list[Figure]:
@@ -110,7 +101,9 @@ def rank(
     has the protocols that the result was scored and figures are published
     under, 'not_ranked' all other figures. {} if nothing is published.
   """
-  published, ranked = figures(dataset), {}
+  if not (published := figures(dataset)):
+    return {}
+  ranked = {}
   for protocol, score in scores.items():
     rivals = [figure for figure in published if figure.protocol == protocol]
     if rivals:
@@ -119,18 +112,16 @@ def rank(
         {'rank': place, **dataclasses.asdict(figure)}
         for place, figure in ranking([*rivals, result])
       ]
-  others = [
-    dataclasses.asdict(f) for f in published if f.protocol not in scores
-  ]
-  content = {'ranked': ranked, 'not_ranked': others}
-  return {'dataset': dataset, 'name': name, **content} if published else {}
+  others = [f for f in published if f.protocol not in scores]
+  content = {'dataset': dataset, 'name': name, 'ranked': ranked}
+  return content | {'not_ranked': list(map(dataclasses.asdict, others))}
 
 
 def tables(ranks: Mapping[str, Any]) -> list[Table]:
   """Returns the table of what `rank` returned; none for {}."""
   if not ranks:
     return []
-  sources = {}  # text: its number
+  sources: dict[str, int] = {}  # by text
   ranked = [row for rows in ranks['ranked'].values() for row in rows]
   rows = [_cells(row, sources) for row in [*ranked, *ranks['not_ranked']]]
   notes = [f'[{number}] {text}' for text, number in sources.items()]
@@ -140,12 +131,8 @@ def tables(ranks: Mapping[str, Any]) -> list[Table]:
       'Without rank: the source states no protocol, or one that '
       f'{ranks["name"]} was not scored under.',
     )
-  head = (
-    'method', 'rank', 'PSNR', 'SSIM', 'protocol', 'trained on', 'parameters',
-    'source',
-  )  # fmt: skip
   title = f'Published results of {ranks["dataset"]}; ranks hold per protocol'
-  return [Table(title, head, rows, '\n'.join(notes))]
+  return [Table(title, _HEAD, rows, '\n'.join(notes))]
 
 
 def _cells(row: Mapping[str, Any], sources: dict[str, int]) -> tuple[str, ...]:

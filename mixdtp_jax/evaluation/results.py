@@ -21,14 +21,9 @@ def score_table(rows: Sequence[Row]) -> Table:
   cells = []
   for name, before in mean.input.items():
     after = mean.restored[name]
-    gain = Score(*(new - old for new, old in zip(after, before, strict=True)))
-    cells.append(
-      (
-        name,
-        *(f'{s.psnr:.4f} / {s.ssim:.4f}' for s in (before, after)),
-        f'{gain.psnr:+.4f} / {gain.ssim:+.4f}',
-      )
-    )
+    both = (f'{s.psnr:.4f} / {s.ssim:.4f}' for s in (before, after))
+    psnr, ssim = after.psnr - before.psnr, after.ssim - before.ssim
+    cells.append((name, *both, f'{psnr:+.4f} / {ssim:+.4f}'))
   return Table(
     'PSNR / SSIM',
     ('protocol', 'input', 'restored', 'gain'),
@@ -43,20 +38,20 @@ def write_csv(rows: Sequence[Row], path: str | os.PathLike) -> None:
   The columns are name and PROTOCOL_{input,restored}_{psnr,ssim}, in full
   precision. The PSNR of identical images is inf.
   """
-  lines = [{'name': row.name, **_columns(row)} for row in rows]
+  lines = [
+    {'name': row.name}
+    | {
+      f'{protocol}_{which}_{field}': value
+      for protocol in row.input
+      for which in ('input', 'restored')
+      for field, value in getattr(row, which)[protocol]._asdict().items()
+    }
+    for row in rows
+  ]
   with replacing(path) as temporary, open(temporary, 'w', newline='') as file:
     writer = csv.DictWriter(file, list(lines[0]))
     writer.writeheader()
     writer.writerows(lines)
-
-
-def _columns(row: Row) -> dict[str, float]:
-  return {
-    f'{protocol}_{which}_{field}': value
-    for protocol in row.input
-    for which in ('input', 'restored')
-    for field, value in getattr(row, which)[protocol]._asdict().items()
-  }
 
 
 def write_json(
@@ -70,21 +65,16 @@ def write_json(
   A row is {'name', 'input', 'restored'}, the latter two {protocol: {'psnr',
   'ssim'}}. See `dump_json` for numbers that are not finite.
   """
-  content = {
-    'context': dict(context),
-    'published': dict(published or {}),
-    'mean': _as_dict(mean_row(rows)),
-    'images': [_as_dict(row) for row in rows],
-  }
-  dump_json(content, path)
-
-
-def _as_dict(row: Row) -> dict[str, Any]:
-  return {
-    'name': row.name,
-    'input': scores_as_dict(row.input),
-    'restored': scores_as_dict(row.restored),
-  }
+  mean, *images = (
+    {
+      'name': row.name,
+      'input': scores_as_dict(row.input),
+      'restored': scores_as_dict(row.restored),
+    }
+    for row in (mean_row(rows), *rows)
+  )
+  content = {'context': context, 'published': published or {}}
+  dump_json({**content, 'mean': mean, 'images': images}, path)
 
 
 def scores_as_dict(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
@@ -99,17 +89,14 @@ def write_results(
   context: Mapping[str, Any],
   published: Mapping[str, Any] | None = None,
 ) -> list[pathlib.Path]:
-  """Writes results.csv, results.json and comparison.png.
+  """Writes results.csv, results.json and comparison.png; returns their paths.
 
   Args:
     folder: is made if it is missing.
     rows: scores of the images.
     image: `FirstImages.image`.
     context: what was evaluated; any JSON values.
-    published: `published.Ranking.as_dict` of the means, if there is one.
-
-  Returns:
-    The paths of the files.
+    published: `published.rank` of the means, if there is one.
   """
   names = ('results.csv', 'results.json', 'comparison.png')
   paths = [pathlib.Path(folder, name) for name in names]

@@ -34,8 +34,9 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
-  general = {}  # the general branch of each choice by platform
+  general: dict[Any, int] = {}  # branch of each choice by platform
   total = 0
+  eqn: Any  # not all values of JAX's types have the shapes that these have
   for eqn in jaxpr.eqns:
     name, params = eqn.primitive.name, eqn.params
     if name == 'dot_general':
@@ -69,13 +70,13 @@ def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
       yield value
 
 
-def _of_product(eqn: core.JaxprEqn) -> int:
+def _of_product(eqn: Any) -> int:
   (contracted, _), _ = eqn.params['dimension_numbers']
   depth = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
   return 2 * depth * math.prod(eqn.outvars[0].aval.shape)
 
 
-def _of_convolution(eqn: core.JaxprEqn) -> int:
+def _of_convolution(eqn: Any) -> int:
   """Counts padding, and zeros between pixels, as if they were image."""
   kernel = eqn.invars[1].aval.shape
   features = eqn.params['dimension_numbers'].rhs_spec[0]

@@ -13,14 +13,9 @@ _STATUS = pathlib.Path('/proc/self/status')
 
 
 class Peak(NamedTuple):
-  """A peak, and how it is known.
+  """The most bytes that were held, less those before, and how that is known."""
 
-  Attributes:
-    bytes: the most that was held, less what was held before; None if unknown.
-    source: the counter, or why there is no number.
-  """
-
-  bytes: int | None
+  bytes: int | None  # None if unknown
   source: str
 
 
@@ -40,10 +35,8 @@ def peak_of_process(run: Callable[[], Any]) -> Peak:
     return Peak(None, f'not known: {error}')
   before = _status_bytes('VmRSS')
   run()
-  peak = _status_bytes('VmHWM')
-  return Peak(
-    max(peak - before, 0), 'high-water mark of the resident memory (VmHWM)'
-  )
+  held = max(_status_bytes('VmHWM') - before, 0)
+  return Peak(held, 'high-water mark of the resident memory (VmHWM)')
 
 
 def planned(compiled: jax.stages.Compiled) -> Peak:
@@ -56,16 +49,11 @@ def planned(compiled: jax.stages.Compiled) -> Peak:
   if plan is None:
     return Peak(None, 'not known: no memory_analysis() on this device')
   # A donated argument's memory becomes an output's, and was held before.
-  bytes_ = (
-    plan.temp_size_in_bytes
-    + plan.output_size_in_bytes
-    - plan.alias_size_in_bytes
-  )
-  return Peak(bytes_, "XLA's plan, compiled.memory_analysis()")
+  made = plan.output_size_in_bytes - plan.alias_size_in_bytes
+  held = plan.temp_size_in_bytes + made
+  return Peak(held, "XLA's plan, compiled.memory_analysis()")
 
 
 def _status_bytes(field: str) -> int:
-  for line in _STATUS.read_text().splitlines():
-    if line.startswith(f'{field}:'):
-      return int(line.split()[1]) * 1024  # the file says kB and means KiB
-  raise OSError(f'{_STATUS} has no {field}')
+  lines = dict(li.split(':', 1) for li in _STATUS.read_text().splitlines())
+  return int(lines[field].split()[0]) * 1024  # the file says kB and means KiB

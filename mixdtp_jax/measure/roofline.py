@@ -14,16 +14,10 @@ _MOST_CALLS = 200  # in one sample
 
 
 class Roofline(NamedTuple):
-  """Rates of the first device, several of each; the best one counts.
+  """Rates of the first device, several of each; the best one counts."""
 
-  Attributes:
-    flops: by dtype, floating-point operations a second in the product of two
-      large square matrices; a multiply-add is two.
-    bytes: bytes read and written a second when an array is changed in place.
-  """
-
-  flops: dict[str, tuple[float, ...]]
-  bytes: tuple[float, ...]
+  flops: dict[str, tuple[float, ...]]  # a second, by dtype, in matrix products
+  bytes: tuple[float, ...]  # read and written a second, in place
 
 
 def measure_roofline() -> Roofline:
@@ -33,7 +27,7 @@ def measure_roofline() -> Roofline:
 
 
 def product_rates(dtype: str) -> tuple[float, ...]:
-  """Returns samples of floating-point operations a second in products."""
+  """Returns samples of operations a second; a multiply-add is two."""
   side = 1024 if _on_cpu() else 8192
   matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
   multiply = jax.jit(jnp.matmul)

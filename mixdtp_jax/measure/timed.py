@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.checkpoints.state import TrainState
@@ -14,9 +13,14 @@ from mixdtp_jax.measure import memory
 from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import batch_sharding, place, replicated
 from mixdtp_jax.training.step import make_train_step
+
+Batch = dict[str, np.ndarray]  # 'rainy' and 'clean': (B, H, W, 3) in [0, 1]
+# A program, and the seconds of tracing and lowering it and of compiling it.
+_Compiled = tuple[jax.stages.Compiled, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,29 +61,19 @@ def make_inference(
 ) -> Timed:
   """Prepares restoring rainy images (B, H, W, 3); they stay on the devices.
 
-  Args:
-    cfg: of the network.
-    params: its parameters.
-    rainy: float32 in [0, 1]. The network's multiple divides H and W, and the
-      number of devices divides B.
-    mesh: the devices that share the images.
+  The network's multiple divides H and W, the number of devices of `mesh` B.
   """
-  arguments = (
-    place(params, replicated(mesh)),
-    place(rainy, batch_sharding(mesh)),
+  params = place(params, replicated(mesh))
+  images = place(rainy, batch_sharding(mesh))
+  compiled = _compile(jax.jit(final_image(cfg)), params, images)
+  return _first_run(
+    lambda: jax.block_until_ready(compiled[0](params, images)),
+    len(rainy),
+    compiled,
   )
-  compiled = _compile(jax.jit(final_image(cfg)), *arguments)
-  program = compiled[0]
-
-  def run():
-    return jax.block_until_ready(program(*arguments))
-
-  return _first_run(run, len(rainy), *compiled)
 
 
-def initial_state(
-  config: ml_collections.ConfigDict, params: dict
-) -> TrainState:
+def initial_state(config: Recipe, params: dict) -> TrainState:
   """Returns the state at step 0 of a training that starts from `params`."""
   # Copies: a step consumes its state, and the parameters are needed again.
   params = jax.tree.map(jnp.array, params)
@@ -91,75 +85,54 @@ class Trainer:
   """Training in JAX by a compiled step, from given parameters."""
 
   def __init__(
-    self,
-    config: ml_collections.ConfigDict,
-    params: dict,
-    mesh: jax.sharding.Mesh,
+    self, config: Recipe, params: dict, mesh: jax.sharding.Mesh, batch: Batch
   ):
-    """Starts at step 0; `compile_step` must be called before `step`.
+    """Starts at step 0, and compiles the step for batches of this shape.
 
     Args:
       config: the recipe.
       params: of its network; they stay as they are.
       mesh: the devices that share each batch.
+      batch: gives the shape.
     """
     state = initial_state(config, params)
     self.state = jax.device_put(state, replicated(mesh))
-    self._config, self._mesh = config, mesh
+    self._mesh = mesh
+    step = make_train_step(config, mesh)
+    self.compiled = _compile(step, self.state, self.place(batch))
 
-  def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+  def place(self, batch: Batch) -> dict[str, jax.Array]:
     """Returns the batch on the devices."""
     return place(batch, batch_sharding(self._mesh))
 
-  def compile_step(
-    self, batch: dict[str, jax.Array]
-  ) -> tuple[jax.stages.Compiled, float, float]:
-    """Compiles the step for batches of this shape.
-
-    Returns:
-      The program, and the seconds of lowering and of compiling it.
-    """
-    step = make_train_step(self._config, self._mesh)
-    compiled = _compile(step, self.state, batch)
-    self._program = compiled[0]
-    return compiled
-
   def step(self, batch: dict[str, jax.Array]) -> float:
     """Makes one update; returns the loss before it when all is done."""
-    self.state, scalars = self._program(self.state, batch)
+    self.state, scalars = self.compiled[0](self.state, batch)
     jax.block_until_ready(self.state)
     return float(scalars['loss'])
 
 
 def make_training(
-  config: ml_collections.ConfigDict,
-  params: dict,
-  batch: dict[str, np.ndarray],
-  mesh: jax.sharding.Mesh,
+  config: Recipe, params: dict, batch: Batch, mesh: jax.sharding.Mesh
 ) -> Timed:
-  """Prepares updates on one batch {'rainy', 'clean'} (B, H, W, 3).
-
-  Args:
-    config: the recipe: loss, optimizer, and the rates of the first updates.
-    params: of its network; they stay as they are.
-    batch: float32 in [0, 1].
-    mesh: the devices that share it.
-  """
-  trainer = Trainer(config, params, mesh)
+  """Prepares updates on one batch; see `Trainer`."""
+  trainer = Trainer(config, params, mesh, batch)
   placed = trainer.place(batch)
-  compiled = trainer.compile_step(placed)
   return _first_run(
-    lambda: trainer.step(placed), len(batch['rainy']), *compiled
+    lambda: trainer.step(placed), len(batch['rainy']), trainer.compiled
   )
 
 
-def _compile(jitted, *arguments) -> tuple[jax.stages.Compiled, float, float]:
+def _compile(jitted: Any, *arguments: Any) -> _Compiled:
   lower, lowered = seconds(lambda: jitted.lower(*arguments))
   compile_, program = seconds(lowered.compile)
   return program, lower, compile_
 
 
-def _first_run(run, batch, program, lower, compile_) -> Timed:
+def _first_run(
+  run: Callable[[], Any], batch: int, compiled: _Compiled
+) -> Timed:
+  program, lower, compile_ = compiled
   first = seconds(run)[0]
   if jax.devices()[0].platform == 'cpu':
     peak = memory.peak_of_process(run)

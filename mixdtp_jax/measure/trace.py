@@ -16,38 +16,24 @@ _RUN = 'traced run'  # the event around each run, on the host's clock
 
 
 class Span(NamedTuple):
-  """The time of one operation, in seconds.
+  """The time of one operation, in seconds on the clock of the trace."""
 
-  Attributes:
-    name: of the instruction in the program; of a kernel or a copy that names
-      no instruction, its own.
-    start: on the clock of the trace.
-    end: on the same clock.
-  """
-
-  name: str
+  name: str  # of the program's instruction, or of a kernel that names none
   start: float
   end: float
 
 
 class Run(NamedTuple):
-  """One traced run.
+  """One traced run."""
 
-  Attributes:
-    seconds: from the call until the device was done.
-    spans: of operations within that time; they may overlap.
-  """
-
-  seconds: float
-  spans: list[Span]
+  seconds: float  # from the call until the device was done
+  spans: list[Span]  # within that time; they may overlap
 
 
 def record(run: Callable[[], Any], repeats: int) -> list[Run]:
   """Traces runs of a program on the first device.
 
-  Args:
-    run: runs the program and returns when the device is done.
-    repeats: number of runs.
+  `run` returns when the device is done.
   """
   options = jax.profiler.ProfileOptions()
   options.python_tracer_level = 0  # tracing Python's calls would slow the run
@@ -71,26 +57,27 @@ def record(run: Callable[[], Any], repeats: int) -> list[Run]:
   ]
 
 
-def _events(plane, lines: str = '') -> Iterator[Any]:
+def _events(plane: Any, lines: str = '') -> Iterator[Any]:
   for line in plane.lines:
     if line.name.startswith(lines):
       yield from line.events
 
 
-def _kernels(plane) -> Iterator[Span]:
+def _kernels(plane: Any) -> Iterator[Span]:
   # Other lines of a GPU summarise what its streams did.
   for event in _events(plane, 'Stream'):
     name = dict(event.stats).get('hlo_op', event.name)
     yield Span(name, event.start_ns / 1e9, event.end_ns / 1e9)
 
 
-def _cpu_operations(events) -> Iterator[Span]:
+def _cpu_operations(events: Iterable[Any]) -> Iterator[Span]:
   """Yields the operations that XLA's threads ran.
 
   A thread may hand an operation over and go on. An event with the same number
   tells when the operation ended.
   """
-  ends, started = {}, []
+  ends: dict[Any, float] = {}
+  started = []
   for event in events:
     stats = dict(event.stats)
     if event.name.startswith('end: '):
@@ -122,15 +109,16 @@ def shares(
     Seconds by name. Of a time in which n operations run each gets 1/n, so the
     sum is the time in which at least one of them runs.
   """
-  edges = []
+  edges: list[tuple[float, int, str]] = []
   for name, start, end in spans:
     if start < end:
       edges += [(start, 1, name), (end, -1, name)]
-  seconds = collections.defaultdict(float)
-  running = collections.Counter()
+  seconds: dict[str, float] = collections.defaultdict(float)
+  running: collections.Counter[str] = collections.Counter()
   before = 0.0
   for time, change, name in sorted(edges):
-    working = {n: k for n, k in running.items() if n not in waiting} or running
+    working = {n: k for n, k in running.items() if n not in waiting}
+    working = working or dict(running)
     for other, count in working.items():
       seconds[other] += (time - before) * count / sum(working.values())
     before = time

@@ -1,18 +1,67 @@
-"""Runs the network in PyTorch on NHWC arrays."""
+"""Runs a network in PyTorch on NHWC arrays, in one of its variants."""
 
 import contextlib
-import gc
+import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixdtp_jax.measure import memory
 from mixdtp_jax.models.config import AnyConfig
-from mixdtp_jax.restoration.whole_image import Restore, pad
+from mixdtp_jax.restoration.whole_image import pad
 from mixdtp_jax.torch_reference.network import make_torch_network, torch
-from mixdtp_jax.torch_reference.variants import Variant
 from mixdtp_jax.weights.state_dict import to_torch
+
+
+class Variant(NamedTuple):
+  """How PyTorch runs a network.
+
+  Attributes:
+    tuned: whether in the layout channels-last, with the fastest convolutions
+      that cuDNN finds by trying, the fused optimizer, and for bfloat16 under
+      autocast; otherwise in contiguous NCHW and float32, with PyTorch's
+      defaults.
+    compiled: whether by torch.compile.
+  """
+
+  tuned: bool
+  compiled: bool
+
+  def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
+    """Returns a copy of the network in this layout, not compiled yet."""
+    torch.backends.cudnn.benchmark = self.tuned
+    network = copy.deepcopy(network)
+    return network.to(memory_format=self._layout)  # type: ignore[call-overload]
+
+  def arrange(self, images: torch.Tensor) -> torch.Tensor:
+    """Returns images (B, C, H, W) in this layout."""
+    return images.contiguous(memory_format=self._layout)
+
+  def compile(self, function: Callable) -> Callable:
+    """Returns the function, to be compiled on its first call if at all."""
+    if not self.compiled:
+      return function
+    torch.compiler.reset()  # forgets the shapes of earlier networks
+    return torch.compile(function, dynamic=False)
+
+  def precision(
+    self, device: torch.device, dtype: str
+  ) -> contextlib.AbstractContextManager:
+    """Returns a context in which the network computes in a dtype."""
+    lower = self.tuned and dtype == 'bfloat16'
+    return torch.autocast(device.type, torch.bfloat16, enabled=lower)
+
+  @property
+  def _layout(self) -> torch.memory_format:
+    return torch.channels_last if self.tuned else torch.contiguous_format
+
+
+# From that of the published code to the fastest.
+VARIANTS = {
+  'published': Variant(tuned=False, compiled=False),
+  'eager': Variant(tuned=True, compiled=False),
+  'compile': Variant(tuned=True, compiled=True),
+}
 
 
 def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:
@@ -43,14 +92,6 @@ def device_of(network: torch.nn.Module) -> torch.device:
   return next(network.parameters()).device
 
 
-def weights_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
-  """Returns a copy of the parameters by their PyTorch names."""
-  return {
-    name: value.numpy(force=True).copy()
-    for name, value in network.state_dict().items()
-  }
-
-
 def to_nchw(images: np.ndarray, device: torch.device) -> torch.Tensor:
   """Converts (B, H, W, C) in NumPy or JAX to (B, C, H, W) on a device."""
   tensor = torch.tensor(np.asarray(images))
@@ -70,7 +111,9 @@ def forward(
   return network(to_nchw(rainy, device_of(network)))
 
 
-def make_restore(network: torch.nn.Module, *, multiple: int) -> Restore:
+def make_restore(
+  network: torch.nn.Module, *, multiple: int
+) -> Callable[[np.ndarray], np.ndarray]:
   """Returns the counterpart of `whole_image.make_restore` for a network."""
 
   def restore(images: np.ndarray) -> np.ndarray:
@@ -81,31 +124,10 @@ def make_restore(network: torch.nn.Module, *, multiple: int) -> Restore:
   return restore
 
 
-def make_run(
-  network: torch.nn.Module, rainy: np.ndarray, variant: Variant, dtype: str
-) -> Callable[[], None]:
-  """Returns a function, to be timed, that restores images (B, H, W, 3).
-
-  The rainy images are on the device before, and the restored ones stay there.
-  The network is a copy. `dtype` is what the variant computes in.
-  """
-  device = device_of(network)
-  images = variant.arrange(to_nchw(rainy, device))
-  restore = variant.compile(variant.prepare(network))
-
-  @torch.inference_mode()
-  def run() -> None:
-    with variant.precision(device, dtype):
-      restore(images)
-    finish(device)
-
-  return run
-
-
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
   """Computes products of float32 numbers in float32: no TF32 on GPUs."""
-  backends = torch.backends.cuda.matmul, torch.backends.cudnn
+  backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
   before = [backend.allow_tf32 for backend in backends]
   try:
     for backend in backends:
@@ -116,41 +138,10 @@ def full_precision() -> Iterator[None]:
       backend.allow_tf32 = allowed
 
 
-def use_cores(count: int) -> None:
-  """Sets the number of threads on the CPU."""
-  torch.set_num_threads(count)
-
-
 def finish(device: torch.device) -> None:
   """Waits for the device."""
   if device.type == 'cuda':
     torch.cuda.synchronize(device)
-
-
-def peak_memory(run: Callable[[], Any], device: torch.device) -> memory.Peak:
-  """Returns the peak of a run on a device; see `measure.memory`."""
-  if device.type == 'cpu':
-    return memory.peak_of_process(run)
-  torch.cuda.synchronize(device)
-  torch.cuda.reset_peak_memory_stats(device)
-  before = torch.cuda.memory_allocated(device)
-  run()
-  peak = torch.cuda.max_memory_allocated(device)
-  return memory.Peak(peak - before, 'PyTorch, max_memory_allocated()')
-
-
-def lacks_memory(error: RuntimeError) -> bool:
-  """Returns whether an error of PyTorch says that memory is too small."""
-  # On a CPU it raises a plain RuntimeError.
-  out_of_memory = isinstance(error, torch.OutOfMemoryError)
-  return out_of_memory or 'allocate memory' in str(error)
-
-
-def release_memory() -> None:
-  """Gives back the memory of a GPU that PyTorch keeps for later."""
-  gc.collect()
-  if torch.cuda.is_available():
-    torch.cuda.empty_cache()
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -24,23 +24,24 @@ from mixdtp_jax.torch_reference.network import torch
 from mixdtp_jax.weights.names import MIXDTP_STAGES, RESTORMER_STAGES
 
 Outputs = dict[str, np.ndarray]
+Paths = dict[str, tuple[str, ...]]
 
 _RECURRENT = 'conv'  # called once in each step
 
 
-def module_paths(cfg: AnyConfig) -> dict[str, tuple[str, ...]]:
+def module_paths(cfg: AnyConfig) -> Paths:
   """Returns the path in Flax's parameters of each PyTorch module."""
-  recurrent = {_RECURRENT: ('progressive', 'step', 'conv_out')}
+  recurrent: Paths = {_RECURRENT: ('progressive', 'step', 'conv_out')}
   match cfg:
     case PReNetConfig():
       return recurrent
     case RestormerConfig():
-      first, last = {'patch_embed': ('embed',)}, {'output': ('to_image',)}
-      return first | RESTORMER_STAGES | last
+      first: Paths = {'patch_embed': ('embed',)}
+      return first | RESTORMER_STAGES | {'output': ('to_image',)}
     case MixDTPConfig():
       embed = 'detail_dilation' if cfg.detail_dilation else 'embed'
-      last = {'conv_final': ('mhs', 'to_image')}
-      paths = {'patch_embed': (embed,)} | MIXDTP_STAGES | last
+      paths: Paths = {'patch_embed': (embed,), **MIXDTP_STAGES}
+      paths['conv_final'] = ('mhs', 'to_image')
       return paths | (recurrent if cfg.steps else {})
 
 
@@ -74,7 +75,7 @@ def torch_outputs(
   network: torch.nn.Module, cfg: AnyConfig, rainy: np.ndarray
 ) -> Outputs:
   """Returns the same outputs of the network in PyTorch."""
-  calls = {name: [] for name in module_paths(cfg)}
+  calls: dict[str, list] = {name: [] for name in module_paths(cfg)}
 
   def keep(name):
     return lambda module, inputs, output: calls[name].append(output)

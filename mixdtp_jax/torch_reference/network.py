@@ -13,10 +13,7 @@ from mixdtp_jax.models.config import (
   RestormerConfig,
   UNetConfig,
 )
-from mixdtp_jax.models.mixdtp import MixDTP
-from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
-from mixdtp_jax.models.restormer import Restormer
 
 try:
   import torch
@@ -157,7 +154,13 @@ def _plain_embedding(width: int) -> nn.Sequential:
 class _Network(nn.Module):
   """A network that restores images."""
 
-  multiple = 1  # that divides the sides of the images
+  def __init__(self, cfg: AnyConfig):
+    """Has no modules yet."""
+    super().__init__()
+    self.cfg = cfg
+
+  def _restore(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    raise NotImplementedError
 
   def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Restores rainy images (B, 3, H, W) float in [0, 1].
@@ -170,11 +173,11 @@ class _Network(nn.Module):
       ValueError: the shape does not fit.
     """
     shape = tuple(rainy.shape)
-    misfits = any(side % self.multiple for side in shape[2:])
+    misfits = any(side % self.cfg.multiple for side in shape[2:])
     if len(shape) != 4 or shape[1] != 3 or misfits:
       raise ValueError(
         f'images of shape {shape}: needs (B, 3, H, W), H and W multiples of '
-        f'{self.multiple}; pad others and crop the result'
+        f'{self.cfg.multiple}; pad others and crop the result'
       )
     return self._restore(rainy)
 
@@ -182,12 +185,9 @@ class _Network(nn.Module):
 class TorchPReNet(_Network):
   """The counterpart of `models.prenet.PReNet`."""
 
-  multiple = PReNet.multiple
-
   def __init__(self, cfg: PReNetConfig | MixDTPConfig):
     """Builds the recurrent part, which MixDTPNet has under the same names."""
-    super().__init__()
-    self.cfg = cfg
+    super().__init__(cfg)
     r = cfg.recurrent_width
     self.conv0 = nn.Sequential(*_conv_relu(6, r))
     for n in range(1, RESIDUAL_BLOCKS + 1):
@@ -224,19 +224,15 @@ class TorchMixDTP(TorchPReNet):
   has PyTorch's initial weights, from which the published training started too.
   """
 
-  multiple = MixDTP.multiple
-
   def __init__(self, cfg: MixDTPConfig):
     """Builds the modules that the switches of `cfg` ask for."""
     if cfg.steps:
       super().__init__(cfg)
     else:
-      nn.Module.__init__(self)
-      self.cfg = cfg
-    if cfg.detail_dilation:
-      self.patch_embed = _DetailDilation(cfg.width)
-    else:
-      self.patch_embed = _plain_embedding(cfg.width)
+      _Network.__init__(self, cfg)
+    dilated = cfg.detail_dilation
+    embedding = _DetailDilation if dilated else _plain_embedding
+    self.patch_embed = embedding(cfg.width)
     _add_resizing(self, cfg)
     _add_reducing(self, cfg, (1, 2, 3))
     self.conv1_2, self.conv2_3, self.conv3_4, self.conv4_L = (
@@ -274,11 +270,9 @@ class TorchMixDTP(TorchPReNet):
 class TorchRestormer(_Network):
   """The counterpart of `models.restormer.Restormer`."""
 
-  multiple = Restormer.multiple
-
   def __init__(self, cfg: RestormerConfig):
     """Builds the encoder, the decoder and the refinement."""
-    super().__init__()
+    super().__init__(cfg)
     self.patch_embed = _plain_embedding(cfg.width)
     _add_resizing(self, cfg)
     _add_reducing(self, cfg, (2, 3))

@@ -1,52 +1,57 @@
 """Restoring images and training in PyTorch, ready to be timed.
 
-The counterpart of `measure.timed`.
+The counterpart of `measure.timed`. A variant has a name of `VARIANTS`.
 """
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
-import ml_collections
 import numpy as np
 
-from mixdtp_jax.measure.timed import Cost, Timed
+from mixdtp_jax.measure import memory
+from mixdtp_jax.measure.timed import Batch, Cost, Timed
 from mixdtp_jax.measure.timing import seconds
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.schedules import make_schedule
 from mixdtp_jax.torch_reference import inference, training
+from mixdtp_jax.torch_reference.inference import VARIANTS
 from mixdtp_jax.torch_reference.network import torch
-from mixdtp_jax.torch_reference.variants import Variant
 
 
 def make_inference(
-  network: torch.nn.Module, rainy: np.ndarray, variant: Variant, dtype: str
+  name: str, cfg: AnyConfig, params: dict, rainy: np.ndarray
 ) -> Timed:
-  """Prepares restoring rainy images (B, H, W, 3); see `inference.make_run`.
+  """Prepares restoring rainy images (B, H, W, 3), which stay on the device.
 
   Raises:
     RuntimeError: PyTorch lacks memory or a compiler.
   """
-  run = inference.make_run(network, rainy, variant, dtype)
-  return _first_run(run, len(rainy), inference.device_of(network))
+  network, variant = inference.load_network(cfg, params), VARIANTS[name]
+  device = inference.device_of(network)
+  images = variant.arrange(inference.to_nchw(rainy, device))
+  restore = variant.compile(variant.prepare(network))
+
+  @torch.inference_mode()
+  def run() -> None:
+    with variant.precision(device, cfg.dtype):
+      restore(images)
+    inference.finish(device)
+
+  return _first_run(run, len(rainy), device)
 
 
 def make_training(
-  config: ml_collections.ConfigDict,
-  network: torch.nn.Module,
-  batch: dict[str, np.ndarray],
-  variant: Variant,
+  name: str, config: Recipe, params: dict, batch: Batch
 ) -> Timed:
-  """Prepares updates of a copy of a network on one batch.
-
-  Args:
-    config: the recipe; the rate is that of its first update.
-    network: stays as it is.
-    batch: {'rainy', 'clean'} (B, H, W, 3) float32 in [0, 1].
-    variant: in which it is trained.
+  """Prepares updates on one batch, at the rate of the first update.
 
   Raises:
     RuntimeError: PyTorch lacks memory or a compiler.
   """
-  trainer = training.Trainer(config, network, variant)
+  network = inference.load_network(config.model, params)
+  trainer = training.Trainer(config, network, VARIANTS[name])
   placed, rate = trainer.place(batch), float(make_schedule(config)(0))
   return _first_run(
     lambda: trainer.step(placed, rate),
@@ -59,5 +64,39 @@ def _first_run(
   run: Callable[[], Any], batch: int, device: torch.device
 ) -> Timed:
   first = seconds(run)[0]
-  peak = inference.peak_memory(run, device)
+  if device.type == 'cpu':
+    peak = memory.peak_of_process(run)
+  else:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    held = torch.cuda.max_memory_allocated(device) - before
+    peak = memory.Peak(held, 'PyTorch, max_memory_allocated()')
   return Timed(run, Cost(batch, 0.0, 0.0, first, peak))
+
+
+def images_per_second(
+  make: Callable[[], Timed], images: int, repeats: int
+) -> float:
+  """Returns the median rate of updates of `images`, and frees their memory.
+
+  Raises:
+    MemoryError: PyTorch has too little memory.
+  """
+  run = None
+  try:
+    run = make().run
+    times = [seconds(run)[0] for _ in range(repeats)]
+  except RuntimeError as error:
+    # On a CPU it raises a plain RuntimeError.
+    full = isinstance(error, torch.OutOfMemoryError)
+    if full or 'allocate memory' in str(error):
+      raise MemoryError(str(error)) from None
+    raise
+  finally:
+    run = None
+    gc.collect()
+    if torch.cuda.is_available():
+      torch.cuda.empty_cache()
+  return images / float(np.median(times))

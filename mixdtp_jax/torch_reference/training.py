@@ -5,13 +5,13 @@ framework. Images are NCHW float32 in [0, 1].
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
-import ml_collections
-import numpy as np
-
+from mixdtp_jax.measure.timed import Batch
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.torch_reference import inference
+from mixdtp_jax.torch_reference.inference import VARIANTS, Variant
 from mixdtp_jax.torch_reference.network import torch
-from mixdtp_jax.torch_reference.variants import VARIANTS, Variant
 
 F = torch.nn.functional
 
@@ -70,19 +70,16 @@ LOSSES: dict[str, Loss] = {
 
 
 def make_optimizer(
-  config: ml_collections.ConfigDict,
-  parameters: Iterable[torch.nn.Parameter],
-  *,
-  fused: bool | None = None,
+  config: Recipe, parameters: Iterable[torch.nn.Parameter], *, fused: bool
 ) -> torch.optim.Optimizer:
   """Returns Adam or AdamW as `config.optimizer` says; the rate is set later.
 
-  `recipe.optimizer.make_optimizer` checks the options. `fused` updates in one
-  kernel; None leaves that to PyTorch.
+  `fused` updates in one kernel.
   """
   chosen = config.optimizer
-  settings = {'betas': (chosen.b1, chosen.b2), 'eps': chosen.eps}
-  settings['fused'] = fused
+  settings: dict[str, Any] = {
+    'betas': (chosen.b1, chosen.b2), 'eps': chosen.eps, 'fused': fused or None
+  }  # fmt: skip
   if chosen.name == 'adam':
     return torch.optim.Adam(parameters, **settings)
   return torch.optim.AdamW(
@@ -91,7 +88,7 @@ def make_optimizer(
 
 
 def make_train_step(
-  config: ml_collections.ConfigDict,
+  config: Recipe,
   network: torch.nn.Module,
   variant: Variant = VARIANTS['published'],
 ) -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
@@ -106,7 +103,7 @@ def make_train_step(
     step(rainy, clean, learning_rate) -> the loss before the update, a scalar.
   """
   parameters = list(network.parameters())
-  optimizer = make_optimizer(config, parameters, fused=variant.tuned or None)
+  optimizer = make_optimizer(config, parameters, fused=variant.tuned)
 
   @variant.compile
   def loss(rainy, clean):
@@ -147,23 +144,17 @@ class Trainer:
 
   def __init__(
     self,
-    config: ml_collections.ConfigDict,
+    config: Recipe,
     network: torch.nn.Module,
     variant: Variant = VARIANTS['published'],
   ):
-    """Starts before the first update.
-
-    Args:
-      config: the recipe.
-      network: stays as it is.
-      variant: in which it is trained.
-    """
+    """Starts before the first update; `network` stays as it is."""
     self.network = variant.prepare(network)
     self._step = make_train_step(config, self.network, variant)
     self._variant = variant
     self._device = inference.device_of(network)
 
-  def place(self, batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+  def place(self, batch: Batch) -> dict[str, torch.Tensor]:
     """Returns a batch (B, H, W, 3) on the network's device, channels first."""
     return {
       side: self._variant.arrange(inference.to_nchw(images, self._device))

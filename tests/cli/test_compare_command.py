@@ -40,20 +40,18 @@ def test_the_centre_is_cut_out(tiny_pairs):
 
 def test_photographs_need_no_files(monkeypatch):
   monkeypatch.setattr(photographs, 'TRAIN_VERSIONS', 1)  # they take a while
-  with command._open_pairs(command.Settings('nowhere')) as pairs:
+  with command.open_pairs() as pairs:
     assert pairs[0]['name'] == 'chelsea-01'
     assert len(pairs) == 4
 
 
 def test_a_data_set(tiny_pairs, tmp_path):
-  settings = command.Settings(
-    'nowhere',
+  with command.open_pairs(
     data='pairs',
     data_dir=str(tmp_path / 'data'),
     source=tiny_pairs,
     split='train',
-  )
-  with command._open_pairs(settings) as pairs:
+  ) as pairs:
     assert len(pairs) == 4
   assert (tmp_path / 'data').is_dir()
 

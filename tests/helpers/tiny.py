@@ -20,10 +20,11 @@ from mixdtp_jax.configs.default import get_config as get_default_config
 from mixdtp_jax.data import eval_batches, train_batches
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import make_network
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
-from mixdtp_jax.training import loop
-from mixdtp_jax.training.state import init_state
+from mixdtp_jax.training import loop, start
+from mixdtp_jax.training.start import init_state
 
 SIZE = (24, 40)
 CROPPED_SIZE = (16, 32)  # SIZE in multiples of eval_crop_multiple
@@ -65,7 +66,7 @@ def initial_state() -> TrainState:
   config = get_config()
   network = make_network(make_model_config(config.model))
   init = functools.partial(
-    init_state, config.seed, network, make_optimizer(config)
+    init_state, config.seed, network, make_optimizer(make_recipe(config))
   )
   state = jax.jit(init, out_shardings=replicated(make_mesh()))()
   return jax.tree.map(np.asarray, state)
@@ -168,7 +169,7 @@ def tiny_run(tiny_pairs, compiler, tmp_path_factory):
   config = get_config()
   config.data.source = str(tiny_pairs)
   with pytest.MonkeyPatch.context() as patch:
-    real_init, real_train = loop.init_state, train_batches.train_batches
+    real_init, real_train = start.init_state, train_batches.train_batches
     real_eval = eval_batches.eval_batches
 
     def init(seed, *args, **kwargs):
@@ -185,11 +186,12 @@ def tiny_run(tiny_pairs, compiler, tmp_path_factory):
         run.shown.append((batch.rainy.shape, batch.names))
         yield batch
 
-    patch.setattr(loop, 'init_state', init)
+    patch.setattr(start, 'init_state', init)
     patch.setattr(train_batches, 'train_batches', listening_train)
     patch.setattr(eval_batches, 'eval_batches', listening_eval)
     # This fixture is made before a module's quick_compiler.
-    with _compiling(compiler):
-      run.state = loop.train_and_evaluate(config, str(run.workdir))
+    # Whatever a run sends to its eight devices, it sends on purpose.
+    with _compiling(compiler), jax.transfer_guard('disallow'):
+      run.state = loop.train_and_evaluate(make_recipe(config), str(run.workdir))
   run.config = config
   return run

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.checkpoints import saving
+from mixdtp_jax.evaluation import network
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
-from mixdtp_jax.training import loop
-from mixdtp_jax.training.loop import start_state
+from mixdtp_jax.training.start import start_state
 from tests.helpers.child_runs import get_config
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -67,7 +68,7 @@ def _join(processes, workdir):
 
 def _last_state(workdir, config):
   with saving.make_manager(workdir) as manager:
-    state = start_state(manager, config, replicated(make_mesh()))
+    state = start_state(manager, make_recipe(config), replicated(make_mesh()))
   return jax.tree.map(np.asarray, state)
 
 
@@ -165,7 +166,7 @@ def test_sigterm_to_one_stops_all(children, tiny_pairs, tmp_path, signalled):
 
 def _slow_evaluation_with_a_signal():
   """Sends SIGTERM to the second process in an evaluation's first batch."""
-  real = loop.evaluate
+  real = network.evaluate
 
   def evaluate(restore, *args, **kwargs):
     def slowly(images):
@@ -176,7 +177,7 @@ def _slow_evaluation_with_a_signal():
 
     return real(slowly, *args, **kwargs)
 
-  loop.evaluate = evaluate
+  network.evaluate = evaluate
 
 
 @pytest.mark.parametrize(('every', 'stopped_after'), [(2, 2), (0, 6)])

@@ -4,7 +4,7 @@ import pytest
 
 from mixdtp_jax.measure.memory import Peak
 from mixdtp_jax.measure.timed import Cost, Timed
-from mixdtp_jax.tools.bench.batch_search import fastest_batch
+from mixdtp_jax.tools.bench.beside_torch import fastest_batch
 from mixdtp_jax.tools.bench.comparison import compare, table
 
 

@@ -1,5 +1,6 @@
 """bench inference and bench training, as a user runs them and from within."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -8,9 +9,8 @@ import sys
 
 import pytest
 
-from mixdtp_jax.tools.bench import case, subprocesses, torch_variants
-from mixdtp_jax.tools.bench.inference import bench_inference
-from mixdtp_jax.tools.bench.training import bench_training
+from mixdtp_jax.tools.bench import case, subprocesses
+from mixdtp_jax.tools.bench.beside_torch import bench_inference, bench_training
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -165,9 +165,7 @@ def test_settings_of_training_that_do_not_fit(change, message):
 
 
 def test_without_pytorch_the_remedy_is_told(monkeypatch):
-  monkeypatch.setattr(
-    torch_variants.importlib.util, 'find_spec', lambda _: None
-  )
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(ImportError, match='pip install torch, or take --oppone'):
     bench_inference(**_INFERENCE | {'against': 'eager'})
 

@@ -7,8 +7,12 @@ import pytest
 from clu import metric_writers
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.compat.proto import event_pb2
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from mixdtp_jax.tools.runs.event_log import read_scalars
+from mixdtp_jax.training import metrics_file
+from mixdtp_jax.training.metrics_file import MetricsFile
+from tests.campaigns import json_files
 
 
 def _write_start(workdir, *logged):
@@ -24,8 +28,8 @@ def _write_start(workdir, *logged):
       entry.tensor.dtype = 2  # double
       entry.tensor.double_val.append(value)
       data = event.SerializeToString()
-      file.write(len(data).to_bytes(8, 'little') + bytes(4))
-      file.write(data + bytes(4))
+      for part in (len(data).to_bytes(8, 'little'), data):
+        file.write(part + masked_crc32c(part).to_bytes(4, 'little'))
   return path
 
 
@@ -107,9 +111,71 @@ def test_errors_name_the_file(tmp_path):
   for workdir in (tmp_path, tmp_path / 'none'):
     with pytest.raises(FileNotFoundError, match=f'{workdir}: no metrics'):
       read_scalars(workdir)
-  path = _write_start(tmp_path, (0, 1, 'loss', 1))
-  content = bytearray(path.read_bytes())
-  content[12:16] = b'\xff' * 4
-  path.write_bytes(content)
-  with pytest.raises(ValueError, match=f'{path} is damaged'):
+
+
+class _Clock:
+  """Stands for the module `time`."""
+
+  def __init__(self):
+    self.now = 0.0
+
+  def time(self):
+    return self.now
+
+
+def _start(workdir, monkeypatch, *logged):
+  """A start that logs into metrics.jsonl: (seconds, step, name, value) each."""
+  monkeypatch.setattr(metrics_file, 'time', clock := _Clock())
+  file = MetricsFile(workdir)
+  for clock.now, step, name, value in logged:
+    file.append(step, {name: value})
+
+
+def test_lines_tell_what_event_files_tell(tmp_path, monkeypatch):
+  first = [(1000 + 6 * s, s, 'loss', s / 10) for s in (1, 2, 4, 6, 8)]
+  first += [(1049, 4, 'eval/x', 40.0), (1050, 8, 'eval/x', float('inf'))]
+  second = [(9000 + 6 * s, s, 'loss', s / 100) for s in (5, 6)]
+  events, lines = tmp_path / 'events', tmp_path / 'lines'
+  lines.mkdir()
+  for start in (first, second):
+    _write_start(events, *start)
+    _start(lines, monkeypatch, *start)
+  assert read_scalars(lines) == {
+    name: [(p.step, pytest.approx(p.minutes), p.value) for p in points]
+    for name, points in read_scalars(events).items()
+  }
+  # A line that is not whole yet does not count.
+  path = lines / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-3])
+  assert [p.step for p in read_scalars(lines)['loss']] == [1, 2, 4, 5]
+  _start(lines, monkeypatch, (0, 6, 'loss', 7.0))
+  assert read_scalars(lines)['loss'][-1].value == 7
+
+
+def test_a_run_that_an_older_version_began_has_its_event_files(
+  tmp_path, monkeypatch
+):
+  _write_start(tmp_path, (0, 1, 'loss', 1), (6, 2, 'loss', 2))
+  _write_start(tmp_path, (9, 3, 'loss', 3))
+  _start(tmp_path, monkeypatch, (9, 3, 'loss', 3.0))
+  assert [p.step for p in read_scalars(tmp_path)['loss']] == [1, 2, 3]
+
+
+def test_a_damaged_file_of_lines_does_not_keep_a_run_from_going_on(
+  tmp_path, monkeypatch, caplog
+):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 1, "minutes": 0}\n')
+  with pytest.raises(
+    ValueError, match='metrics.jsonl, line 1: damaged; remove'
+  ):
     read_scalars(tmp_path)
+  _start(tmp_path, monkeypatch, (0, 1, 'loss', 1.0))
+  assert 'it is now metrics.jsonl.damaged' in caplog.text
+  assert read_scalars(tmp_path)['loss'] == [(1, 0, 1)]
+
+
+def test_no_damage_gives_other_numbers_or_an_error_without_a_name(tmp_path):
+  for kind, seen in json_files.run(200, tmp_path).items():
+    assert seen['other'] == 0, kind
+    assert seen['refused'] > 20, kind

@@ -15,13 +15,13 @@ def _plan(temporaries, told=True):
 
   def plan(batch_size):
     memory = Memory(_STATE, int(temporaries(batch_size / _UNIT)), 0)
-    compiles = memory.total <= _AVAILABLE
+    compiles = sum(memory) <= _AVAILABLE
     return StepPlan(
       batch_size=batch_size,
       crop=8,
       remat='none',
       compile_seconds=0,
-      needed=memory.total if told or compiles else None,
+      needed=sum(memory) if told or compiles else None,
       available=_AVAILABLE,
       flops=0,
       memory=memory if compiles else None,

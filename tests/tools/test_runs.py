@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 from mixdtp_jax.evaluation.score import Row, mean_row
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.tools.runs import runs
 from mixdtp_jax.tools.runs.event_log import Point
 from mixdtp_jax.tools.runs.run_folder import read_run
@@ -57,7 +59,7 @@ def _make_run(workdir, evaluations, *, end=_END, config=None, **rows):
   params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   state = TrainState(jnp.int32(end), params, {'count': jnp.int32(end)})
   with saving.make_manager(workdir) as manager:
-    saving.save(manager, state, config)
+    saving.save(manager, state, make_recipe(config))
   with contextlib.closing(
     metric_writers.create_default_writer(str(workdir))
   ) as writer:
@@ -106,7 +108,7 @@ def running(tmp_path_factory):
 
 def test_a_finished_run(finished):
   run = read_run(finished, 'name')
-  assert run.final and run.images == 2 and run.updates == run.evaluated == 20
+  assert run.final and run.images == 2 and run.last.step == run.evaluated == 20
   assert run.input['rgb'] == (20.0, 0.5) and run.restored['y'] == (32.25, 0.9)
   assert set(run.restored) == set(PROTOCOLS)
   cfg = make_model_config(tiny.get_config().model)
@@ -117,13 +119,15 @@ def test_a_finished_run(finished):
   rainy, points = run.curve('rgb')
   assert rainy == 20
   assert [(p.step, p.value) for p in points] == [(10, 28.0), (20, 30.25)]
-  assert run.minutes > run.scalars['loss'][-1].minutes > 0  # then evaluated
+  assert (
+    run.last.minutes > run.scalars['loss'][-1].minutes > 0
+  )  # then evaluated
 
 
 def test_a_running_run_has_the_scores_of_its_newest_evaluation(running):
   run = read_run(running, 'name')
   assert not run.final and run.images == 2  # config.eval_images
-  assert run.updates == 13 and run.evaluated == 10
+  assert run.last.step == 13 and run.evaluated == 10
   assert run.restored['rgb'] == (31.5, pytest.approx(0.9))
   assert run.input['prenet'] == (24.0, 0.5)
   (line,) = [v for v in _text([run]).splitlines() if v[:4] == 'name']
@@ -254,14 +258,24 @@ def test_errors_name_the_folder(finished, tmp_path):
   assert not out.exists()
 
 
+def test_damaged_results_are_named(finished, tmp_path):
+  workdir = shutil.copytree(finished, tmp_path / 'run')
+  path = workdir / 'results' / 'results.json'
+  for content in ('', '[]', '{"context": []}', '{"context": {"step": 20}}'):
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f'{path} is damaged: remove it, or'):
+      compare_runs([workdir], tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
 def test_a_run_of_another_version_is_named(tmp_path):
   config = tiny.get_config()
   workdir = _make_run(tmp_path, {}, end=1, config=config)
   config.model.new = 1
   state = TrainState(jnp.int32(2), {'x': jnp.zeros(1)}, {'x': jnp.zeros(1)})
   with saving.make_manager(workdir) as manager:
-    saving.save(manager, state, config)
-  with pytest.raises(ValueError, match=f'{workdir}: unknown fields of model'):
+    saving.save(manager, state, make_recipe(config))
+  with pytest.raises(ValueError, match=f'{workdir}: unknown option model.'):
     read_run(workdir, 'name')
 
 

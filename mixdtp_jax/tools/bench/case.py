@@ -5,54 +5,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.measure import machine
-from mixdtp_jax.models.config import AnyConfig, make_model_config
-from mixdtp_jax.models.factory import abstract_params, make_network
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.recipe import config_file
+from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime.files import dump_json
-from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import show
 
 
 def load_recipe(
   config: str | None, overrides: Sequence[str] = ()
-) -> tuple[ml_collections.ConfigDict, AnyConfig]:
-  """Returns a recipe and the configuration of its network.
-
-  Args:
-    config: a recipe's name or file; None is the default recipe.
-    overrides: 'OPTION=VALUE', instead of the recipe's.
+) -> tuple[Recipe, AnyConfig]:
+  """Returns a recipe, by default `default`, and its network's configuration.
 
   Raises:
-    FileNotFoundError, ValueError: see `load_config_file`.
+    FileNotFoundError, ValueError: see `config_file.load_recipe`.
   """
-  recipe = config_file.load_config_file(
-    config or config_file.DEFAULT, overrides
-  )
-  return recipe, make_model_config(recipe.model)
+  recipe = config_file.load_recipe(config or 'default', overrides)
+  return recipe, recipe.model
 
 
 def announce(what: str, torch: dict[str, Any] | None = None) -> dict[str, Any]:
   """Prints what is measured and on which machine; returns the machine.
 
-  Args:
-    what: one line.
-    torch: of `torch_variants.describe`; None without PyTorch.
+  `torch` is of `torch_reference.inference.describe`; None without PyTorch.
   """
   found = machine.describe()
   show(f'{what}\n{machine.one_line(found, torch)}')
   return found
 
 
-def write(
-  out: str | None, recipe: ml_collections.ConfigDict, **content: Any
-) -> None:
+def write(out: str | None, recipe: Recipe, **content: Any) -> None:
   """Writes a JSON file, unless `out` is None; the recipe comes last."""
   if out is not None:
-    dump_json(content | {'config': recipe.to_dict()}, out)
+    dump_json(content | {'config': as_mapping(recipe)}, out)
 
 
 def describe(cfg: AnyConfig) -> str:
@@ -99,15 +88,6 @@ def parse_size(text: str) -> tuple[int, int]:
   return width, height
 
 
-def parse_numbers(option: str, text: str) -> list[int]:
-  """Returns the numbers of 'A,B,...', sorted.
-
-  Raises:
-    ValueError: one of them is no number, or 0.
-  """
-  return sorted({parse_number(option, number) for number in text.split(',')})
-
-
 def parse_number(option: str, text: str) -> int:
   """Returns the number that an option gives.
 
@@ -121,28 +101,7 @@ def parse_number(option: str, text: str) -> int:
 
 def check_crop(cfg: AnyConfig, crop: int) -> None:
   """Raises ValueError if the network does not take squares of this side."""
-  multiple = make_network(cfg).multiple
-  if crop < 1 or crop % multiple:
+  if crop < 1 or crop % cfg.multiple:
     raise ValueError(
-      f'--crop {crop}: the network needs a multiple of {multiple}'
+      f'--crop {crop}: the network needs a multiple of {cfg.multiple}'
     )
-
-
-def make_shared_mesh(
-  devices: int, batch: int, variants: Sequence[str]
-) -> jax.sharding.Mesh:
-  """Returns a mesh of the first devices, which share a batch.
-
-  Raises:
-    ValueError: there are fewer devices, they do not divide the batch, or
-      variants in PyTorch, which use one device, would be compared with
-      several.
-  """
-  found = jax.devices()
-  if devices > len(found):
-    raise ValueError(f'--devices {devices}: there are {len(found)}')
-  if devices > 1 and variants:
-    raise ValueError(f'--devices {devices}: needs --opponents none')
-  if batch % devices:
-    raise ValueError(f'--batch {batch}: {devices} devices do not divide it')
-  return make_mesh(found[:devices])

@@ -11,11 +11,13 @@ from mixdtp_jax.measure.timing import paired, seconds
 from mixdtp_jax.runtime.tables import Table
 
 _MIB = 2**20
+_HEAD = ('', 'start s', 'run s', 'images/s', 'MiB', 'time', 'quartiles',
+         'memory')  # fmt: skip
 
 
 def compare(
   ours: Timed, variants: Mapping[str, Callable[[], Timed]], repeats: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Any]:
   """Times JAX alone, then in turns with each variant.
 
   Args:
@@ -31,24 +33,30 @@ def compare(
     JAX's time for an image and memory over its own; or its 'failure'.
   """
   alone = [seconds(ours.run)[0] for _ in range(repeats)]
-  found, jax_seconds = {}, list(alone)
+  found: dict[str, Any] = {}
+  jax_seconds = list(alone)
   for name, make in variants.items():
     try:
       theirs = make()
-      timing = paired(ours.run, theirs.run, repeats)
+      of_jax, of_torch = paired(ours.run, theirs.run, repeats)
     except (RuntimeError, MemoryError) as error:
       lines = [line.strip() for line in str(error).splitlines()]
       reason = next(filter(None, lines), '')
       found[name] = {'failure': f'{type(error).__name__}: {reason}'}
       continue
-    jax_seconds += timing.a
+    jax_seconds += of_jax
     images = theirs.cost.batch / ours.cost.batch
+    ratios = images * np.divide(of_jax, of_torch)
+    held, theirs_held = ours.cost.memory.bytes, theirs.cost.memory.bytes
+    memory_ratio = None
+    if held is not None and theirs_held is not None:
+      memory_ratio = held / max(theirs_held, 1)
     found[name] = _as_dict(theirs.cost) | {
-      'seconds': timing.median_b,
-      'timing': {'jax': timing.a, 'torch': timing.b},
-      'time_ratio': images * timing.ratio,
-      'time_quartiles': [images * quartile for quartile in timing.spread],
-      'memory_ratio': _memory_ratio(ours.cost, theirs.cost),
+      'seconds': float(np.median(of_torch)),
+      'timing': {'jax': of_jax, 'torch': of_torch},
+      'time_ratio': float(np.median(ratios)),
+      'time_quartiles': np.quantile(ratios, (0.25, 0.75)).tolist(),
+      'memory_ratio': memory_ratio,
     }
   jax = {'seconds': float(np.median(jax_seconds)), 'alone': alone}
   return {'jax': _as_dict(ours.cost) | jax, 'opponents': found}
@@ -58,13 +66,7 @@ def _as_dict(cost: Cost) -> dict[str, Any]:
   return dataclasses.asdict(cost) | {'memory': cost.memory._asdict()}
 
 
-def _memory_ratio(ours: Cost, theirs: Cost) -> float | None:
-  if ours.memory.bytes is None or theirs.memory.bytes is None:
-    return None
-  return ours.memory.bytes / max(theirs.memory.bytes, 1)
-
-
-def table(found: dict[str, dict[str, Any]]) -> Table:
+def table(found: Mapping[str, Any]) -> Table:
   """Returns JAX and each variant, with JAX's share of its time and memory."""
   rows, notes = [('JAX', *_numbers(found['jax']), '', '', '')], []
   for name, variant in found['opponents'].items():
@@ -73,27 +75,22 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
       continue
     low, high = variant['time_quartiles']
     memory = variant['memory_ratio']
-    rows.append(
-      (
-        f'PyTorch {name}',
-        *_numbers(variant),
-        f'{variant["time_ratio"]:.3f}',
-        f'{low:.3f}-{high:.3f}',
-        '' if memory is None else f'{memory:.2f}',
-      )
+    ratios = (
+      f'{variant["time_ratio"]:.3f}',
+      f'{low:.3f}-{high:.3f}',
+      '' if memory is None else f'{memory:.2f}',
     )
+    rows.append((f'PyTorch {name}', *_numbers(variant), *ratios))
   notes.append(f"JAX's memory: {found['jax']['memory']['source']}")
   if len(rows) > 1:
     notes.append(
       "time (for an image), quartiles and memory: JAX's over PyTorch's, of "
       'runs in turns'
     )
-  head = ('', 'start s', 'run s', 'images/s', 'MiB')
-  ratios = ('time', 'quartiles', 'memory')
-  return Table('', (*head, *ratios), rows, '\n'.join(notes))
+  return Table('', _HEAD, rows, '\n'.join(notes))
 
 
-def _numbers(found: dict[str, Any]) -> tuple[str, ...]:
+def _numbers(found: Mapping[str, Any]) -> tuple[str, ...]:
   start = found['lower'] + found['compile'] + found['first']
   held = found['memory']['bytes']
   return (

@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.data.mixture import open_mixture
 from mixdtp_jax.data.train_batches import train_batches
+from mixdtp_jax.recipe.config_file import change
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench import case
 
 _FIRST = 2_000  # images at most that are decoded before the rest is timed
 _WINDOWS = 5  # of equal length, into which the rest is cut
-_QUARTILES = (0.25, 0.75)
+_HEAD = ('cache (MiB)', 'first epoch', 'then', '1st quartile', '3rd quartile')
 
 
 def bench_data(
@@ -31,28 +32,33 @@ def bench_data(
 ) -> None:
   """Measures batches of `train_batches`, with and without the cache.
 
-  The arguments are the options of the command. No training step takes the
-  batches; one would leave less of the cores.
+  No training step takes the batches; one would leave less of the cores.
 
   Raises:
-    FileNotFoundError, ValueError: a setting or a file does not fit.
+    FileNotFoundError, ValueError: an option or a file does not fit.
   """
   if seconds <= 0:
     raise ValueError(f'--seconds {seconds}: needs more than 0')
   recipe, _ = case.load_recipe(config, overrides)
-  data = recipe.data
   with tempfile.TemporaryDirectory() as temporary:
-    data.data_dir = data.data_dir or temporary
+    folder = recipe.data.data_dir or temporary
+    recipe = change(recipe, {'data.data_dir': folder})
+    data = recipe.data
     images = len(open_mixture(data, data.crop))
     machine = case.announce(
       f'data, {data.name}, {images} training images: crops of {data.crop} '
       f'pixels in batches of {recipe.batch_size}'
     )
     rates = [
-      measure_data(recipe, limit, images, seconds)
+      _measure(recipe, limit, images, seconds)
       for limit in dict.fromkeys((data.cache_mb, 0))
     ]
-  show(_table(rates))
+  rows = [
+    (str(rate['cache_mb']), *(f'{n:.0f}' for n in numbers))
+    for rate in rates
+    for numbers in [(rate['first_epoch'], rate['median'], *rate['quartiles'])]
+  ]
+  show(Table('crops a second', _HEAD, rows))
   case.write(
     out,
     recipe,
@@ -63,29 +69,19 @@ def bench_data(
   )
 
 
-def measure_data(
-  config: ml_collections.ConfigDict,
-  cache_mb: float,
-  images: int,
-  seconds: float,
+def _measure(
+  config: Recipe, cache_mb: float, images: int, seconds: float
 ) -> dict[str, Any]:
   """Measures the first epoch, and then for some seconds.
 
-  Args:
-    config: its data set is prepared, or it names the source.
-    cache_mb: limit of the cache, instead of its data.cache_mb.
-    images: number of images of an epoch.
-    seconds: to measure after the first epoch.
-
   Returns:
     cache_mb and crops a second: of the first epoch, which decodes every image
-    (of at most 2,000 images), and of five equal times afterwards, 'windows',
+    (of at most 2,000 `images`), and of five equal times afterwards, 'windows',
     with their median and quartiles.
   """
-  config = config.copy_and_resolve_references()
-  config.data.cache_mb = cache_mb
   # Batches of the first stage without an end.
-  config.growth, config.num_train_steps = (), np.iinfo(np.int32).max
+  endless = {'growth': (), 'num_train_steps': np.iinfo(np.int32).max}
+  config = change(config, {'data.cache_mb': cache_mb, **endless})
   steps = math.ceil(min(images, _FIRST) / config.batch_size)
   start = time.perf_counter()
   batches = train_batches(config, start_step=0, mesh=make_mesh())
@@ -101,7 +97,7 @@ def measure_data(
     'first_epoch': first,
     'windows': windows,
     'median': float(np.median(windows)),
-    'quartiles': np.quantile(windows, _QUARTILES).tolist(),
+    'quartiles': np.quantile(windows, (0.25, 0.75)).tolist(),
   }
 
 
@@ -112,12 +108,3 @@ def _rate(batches: Iterator[Any], seconds: float) -> float:
     jax.block_until_ready(next(batches))
     count += 1
   return count / elapsed
-
-
-def _table(rates: list[dict[str, Any]]) -> Table:
-  rows = []
-  for rate in rates:
-    numbers = rate['first_epoch'], rate['median'], *rate['quartiles']
-    rows.append((str(rate['cache_mb']), *(f'{n:.0f}' for n in numbers)))
-  head = ('cache (MiB)', 'first epoch', 'then', '1st quartile', '3rd quartile')
-  return Table('crops a second', head, rows)

@@ -7,7 +7,7 @@ module of the network whose name XLA kept with it.
 
 import collections
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,10 +69,8 @@ def bench_profile(
 ) -> None:
   """Measures the machine, and traces inference and an update.
 
-  The arguments are the options of the command.
-
   Raises:
-    FileNotFoundError, ValueError: a setting does not fit.
+    FileNotFoundError, ValueError: an option does not fit.
   """
   recipe, cfg = case.load_recipe(config, overrides)
   case.check_crop(cfg, crop)
@@ -81,39 +79,40 @@ def bench_profile(
     f'profile, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}'
   )
   roofline = measure_roofline()
-  show(_format_roofline(roofline))
+  rates = [
+    f'{k} {max(v) / 1e9:,.0f} GFLOP/s' for k, v in roofline.flops.items()
+  ]
+  copied = f'{max(roofline.bytes) / 1e9:,.1f} GB/s'
+  show(f'Products: {", ".join(rates)}. Read and written: {copied}.')
   params = case.draw_params(cfg, recipe.seed)
   images = case.draw_batch(count, crop, crop, recipe.seed)
   mesh = make_mesh(jax.devices()[:1])
   scopes = {*_SCOPES, *_modules(params)}
   state = timed.initial_state(recipe, params)
-  computations = {
-    'inference': timed.make_inference(cfg, params, images['rainy'], mesh),
-    'update': timed.make_training(recipe, params, images, mesh),
-  }
-  flops = {
-    'inference': count_flops(final_image(cfg), params, images['rainy']),
-    'update': count_flops(make_train_step(recipe, mesh), state, images),
-  }
+  rainy = images['rainy']
   found = {
-    name: profile(computation, flops[name], scopes, repeats)
-    for name, computation in computations.items()
+    'inference': profile(
+      timed.make_inference(cfg, params, rainy, mesh),
+      count_flops(final_image(cfg), params, rainy),
+      scopes,
+      repeats,
+    ),
+    'update': profile(
+      timed.make_training(recipe, params, images, mesh),
+      count_flops(make_train_step(recipe, mesh), state, images),
+      scopes,
+      repeats,
+    ),
   }
   for name, program in found.items():
-    show(*tables(name, program, roofline, cfg.dtype))
-  case.write(
-    out,
-    recipe,
-    what='profile',
-    machine=machine,
-    crop=crop,
-    batch=count,
-    roofline=roofline._asdict(),
-    programs={name: _content(program) for name, program in found.items()},
-  )
+    show(*_tables(name, program, roofline, cfg.dtype))
+  programs = {name: _content(program) for name, program in found.items()}
+  what = {'what': 'profile', 'machine': machine, 'crop': crop, 'batch': count}
+  what['roofline'] = roofline._asdict()
+  case.write(out, recipe, **what, programs=programs)
 
 
-def _modules(params: dict[str, Any]) -> Iterator[str]:
+def _modules(params: Mapping[str, Any]) -> Iterator[str]:
   """Yields the names of all modules that have parameters."""
   for name, value in params.items():
     if isinstance(value, dict):
@@ -132,23 +131,23 @@ def profile(
     scopes: names of modules and named scopes.
     repeats: runs without a trace, and again with it.
   """
-  text = computation.program.as_text()
+  text = (computation.program and computation.program.as_text()) or ''
   known = read_operations(text, scopes)
   untraced = [seconds(computation.run)[0] for _ in range(repeats)]
   runs = sorted(trace.record(computation.run, repeats))
   run = runs[len(runs) // 2]
   waiting = {name for name, op in known.items() if op.kind in WAITING}
-  times, counts = collections.Counter(), collections.Counter()
+  times: dict[Operation, float] = collections.defaultdict(float)
   for name, time in trace.shares(run.spans, waiting).items():
     times[find(name, known)] += time
-  for span in run.spans:
-    counts[find(span.name, known)] += 1
-  operations = {op: (time, counts[op]) for op, time in times.most_common()}
+  counts = collections.Counter(find(span.name, known) for span in run.spans)
+  ordered = sorted(times.items(), key=lambda item: -item[1])
+  operations = {op: (time, counts[op]) for op, time in ordered}
   traffic = Program(text, 1).memory_traffic()
   return Profile(untraced, run.seconds, operations, flops, traffic)
 
 
-def tables(
+def _tables(
   name: str, found: Profile, roofline: Roofline, dtype: str
 ) -> list[Table | str]:
   """Returns the times of a program by kind of operation and by module."""
@@ -174,13 +173,13 @@ def _table(
   title: str, found: Profile, group: Callable[[Operation], str]
 ) -> Table:
   """Sums times by group; groups below 1 % of the run share a row."""
-  groups = collections.defaultdict(lambda: np.zeros(3))
+  groups: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(3))
   for operation, (time, runs) in found.operations.items():
     groups[group(operation)] += time, time * operation.backward, runs
   rows = sorted(groups.items(), key=lambda row: -row[1][0])
-  busy = sum(groups.values())
   large = [row for row in rows if row[1][0] >= 0.01 * found.seconds]
-  rest = busy - sum(numbers for _, numbers in large)
+  busy = sum((numbers for _, numbers in rows), np.zeros(3))
+  rest = busy - sum((numbers for _, numbers in large), np.zeros(3))
   rows = [
     *large,
     (f'{len(rows) - len(large)} others', rest),
@@ -188,33 +187,21 @@ def _table(
     ('idle', np.array([found.idle, 0, 0])),
     ('run', np.array([found.seconds, 0, 0])),
   ]
-  return Table(
-    title,
-    ('', 'ms', '%', 'backward ms', 'times'),
-    [
-      (
-        name,
-        _ms(time),
-        f'{100 * time / found.seconds:.1f}',
-        _ms(backward) if backward else None,
-        f'{runs:.0f}' if runs else None,
-      )
-      for name, (time, backward, runs) in rows
-    ],
-  )
+  cells = [
+    (
+      name,
+      _ms(time),
+      f'{100 * time / found.seconds:.1f}',
+      _ms(backward) if backward else None,
+      f'{runs:.0f}' if runs else None,
+    )
+    for name, (time, backward, runs) in rows
+  ]
+  return Table(title, ('', 'ms', '%', 'backward ms', 'times'), cells)
 
 
 def _ms(time: float) -> str:
   return f'{1e3 * time:,.2f}'
-
-
-def _format_roofline(roofline: Roofline) -> str:
-  rates = [
-    f'{name} {max(rates) / 1e9:,.0f} GFLOP/s'
-    for name, rates in roofline.flops.items()
-  ]
-  copied = f'{max(roofline.bytes) / 1e9:,.1f} GB/s'
-  return f'Products: {", ".join(rates)}. Read and written: {copied}.'
 
 
 def _content(found: Profile) -> dict[str, Any]:

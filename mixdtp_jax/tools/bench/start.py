@@ -13,13 +13,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-import ml_collections
 import numpy as np
 
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.data.images import write_png
-from mixdtp_jax.recipe import config_file
 from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench import case, subprocesses
 
@@ -37,42 +36,46 @@ def bench_start(
 ) -> None:
   """Measures starts with an empty and with a filled compilation cache.
 
-  The arguments are the options of the command.
-
   Raises:
-    FileNotFoundError, ValueError: a setting does not fit.
+    FileNotFoundError, ValueError: an option does not fit.
     ChildProcessError: a run ended before its first update.
   """
-  config = config or str(config_file.DEFAULT)
+  config = config or 'default'
   recipe, _ = case.load_recipe(config, overrides)
   machine = case.announce(f'start of {config}')
-  found = {'cold': [], 'warm': []}
+  found: dict[str, list[dict[str, float]]] = {'cold': [], 'warm': []}
   with tempfile.TemporaryDirectory() as folder:
     data_dir = _prepare(recipe, pathlib.Path(folder))
     for number in range(repeats):
       cache = pathlib.Path(folder, f'compiled{number}')
       changes = [
-        *overrides,
-        'data.name=pairs',
-        'data.mixture=()',
-        'data.source=',
-        f'data.data_dir={data_dir}',
-        'checkpoint_every_steps=1',
+        *overrides, 'data.name=pairs', 'data.mixture=()', 'data.source=',
+        f'data.data_dir={data_dir}', 'checkpoint_every_steps=1',
         f'compilation_cache_dir={cache}',
-      ]
+      ]  # fmt: skip
       command = [sys.executable, '-m', 'mixdtp_jax', 'train']
       command += [f'--config={config}']
       command += [f'--config.{change}' for change in changes]
       for name, times in found.items():
         workdir = pathlib.Path(folder, f'{name}{number}')
         times.append(time_start([*command, f'--workdir={workdir}'], cache))
-  show(_table(found))
+  names = (*PHASES, 'total')
+  show(
+    Table(
+      'Seconds from mixdtp train to the first completed update, medians',
+      ('', *names),
+      [
+        (name, *(f'{np.median([t[key] for t in times]):.1f}' for key in names))
+        for name, times in found.items()
+      ],
+      'cold: nothing is compiled yet; warm: a cold start has compiled '
+      'everything',
+    )
+  )
   case.write(out, recipe, what='start', machine=machine, seconds=found)
 
 
-def _prepare(
-  recipe: ml_collections.ConfigDict, folder: pathlib.Path
-) -> pathlib.Path:
+def _prepare(recipe: Recipe, folder: pathlib.Path) -> pathlib.Path:
   """Prepares a set of noise, large enough for every crop of the recipe."""
   side = max(stage.crop for stage in stages(recipe)) + 32
   random = np.random.default_rng(0)
@@ -80,10 +83,8 @@ def _prepare(
     for kind in ('rainy', 'clean'):
       image = random.integers(256, size=(side, side, 3), dtype=np.uint8)
       write_png(image, folder / 'source' / split / kind / '0.png')
-  data_dir = folder / 'data'
-  registry.prepare(
-    'pairs', source=str(folder / 'source'), data_dir=str(data_dir)
-  )
+  source, data_dir = str(folder / 'source'), folder / 'data'
+  registry.prepare('pairs', source=source, data_dir=str(data_dir))
   return data_dir
 
 
@@ -108,6 +109,7 @@ def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
     errors='replace',
   )
   lines = []
+  assert process.stdout is not None
   try:
     for line in process.stdout:
       lines.append((time.perf_counter() - start, line))
@@ -133,17 +135,3 @@ def _phases(lines: list[tuple[float, str]]) -> dict[str, float]:
   rest = total - ready - trace - compiled
   seconds = (imported, ready - imported, trace, compiled, rest)
   return dict(zip(PHASES, seconds, strict=True)) | {'total': total}
-
-
-def _table(found: dict[str, list[dict[str, float]]]) -> Table:
-  names = (*PHASES, 'total')
-  rows = []
-  for name, times in found.items():
-    medians = (np.median([time[phase] for time in times]) for phase in names)
-    rows.append((name, *(f'{median:.1f}' for median in medians)))
-  return Table(
-    'Seconds from mixdtp train to the first completed update, medians',
-    ('', *names),
-    rows,
-    'cold: nothing is compiled yet; warm: a cold start has compiled everything',
-  )

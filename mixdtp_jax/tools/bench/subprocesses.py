@@ -24,8 +24,7 @@ _NO_MEMORY = ('RESOURCE_EXHAUSTED', 'OutOfMemory', 'too little memory')
 def environment(devices: int | None = None) -> dict[str, str]:
   """Returns the environment of a process that imports this package.
 
-  Args:
-    devices: number of devices that a CPU is split into; None changes nothing.
+  With `devices`, a CPU is split into that number of devices.
   """
   paths = filter(None, [_FOLDER, os.environ.get('PYTHONPATH')])
   found = os.environ | {'PYTHONPATH': os.pathsep.join(paths)}
@@ -43,8 +42,7 @@ def bench(
 
   Args:
     benchmark: inference or training.
-    options: values by name; None leaves an option out. A CPU is split into
-      'devices' devices.
+    options: values by name; None leaves an option out.
     overrides: 'OPTION=VALUE', instead of the recipe's.
 
   Raises:

@@ -9,133 +9,180 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import ml_collections
+from absl import logging
 
 from mixdtp_jax.data.datasets.registry import open_split
 from mixdtp_jax.data.matching import open_folder
 from mixdtp_jax.data.pairs import CentreCrops, Pairs
-from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.evaluation.results import scores_as_dict
+from mixdtp_jax.evaluation.score import mean_row
+from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.recipe import config_file
+from mixdtp_jax.recipe.knobs import Recipe, as_mapping, make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
+from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
-from mixdtp_jax.tools.compare import tables
-from mixdtp_jax.tools.compare.networks import make_networks
-from mixdtp_jax.tools.compare.study import study
-from mixdtp_jax.tools.compare.training import crop_batches
-from mixdtp_jax.training.state import init_state
+from mixdtp_jax.tools.compare import networks, tables
+from mixdtp_jax.torch_reference import inference
+from mixdtp_jax.training.start import init_state
 from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.run import load_run_config
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """The options of mixdtp compare, as its help explains them; None if unset."""
-
-  out: str
-  weights: str | None = None
-  random: int | None = None
-  steps: int | None = None
-  folder: str | None = None
-  data: str | None = None
-  data_dir: str | None = None
-  source: str | None = None
-  split: str | None = None
-  num_images: int = 2
-  size: int = 128
-  config: str | None = None
-  overrides: Sequence[str] = ()
-  train_steps: int = 5
-  batch_size: int = 2
-  crop: int = 64
-
-  def given(self) -> dict[str, Any]:
-    """Returns the options that have a value, by name."""
-    options = dataclasses.asdict(self).items()
-    return {name: value for name, value in options if value or value == 0}
-
-  def __post_init__(self):
-    """Raises ValueError if the options contradict each other."""
-    if self.size < 0:
-      raise ValueError(f'--size {self.size}: needs 0 or more')
-    if self.random is not None and self.steps is not None:
-      raise ValueError(
-        '--steps goes with --weights; random weights have the model.steps of '
-        '--config'
-      )
-    if self.folder is not None:
-      for name in ('data', 'data_dir', 'source', 'split'):
-        if getattr(self, name) is not None:
-          raise ValueError(
-            f'--folder goes without --{name}: leave out one of the two'
-          )
-
-
-def compare_frameworks(**options: Any) -> None:
+def compare_frameworks(
+  *,
+  out: str,
+  weights: str | None = None,
+  random: int | None = None,
+  steps: int | None = None,
+  config: str | None = None,
+  overrides: Sequence[str] = (),
+  num_images: int = 2,
+  size: int = 128,
+  train_steps: int = 5,
+  batch_size: int = 2,
+  crop: int = 64,
+  **data: str | None,
+) -> None:
   """Compares a network in JAX and in PyTorch; prints and writes the result.
 
-  Args:
-    **options: the fields of `Settings`.
+  The arguments are the options of the command; `data` is of `open_pairs`.
 
   Raises:
     FileNotFoundError, ValueError: an option is wrong, or a file is missing.
   """
-  settings = Settings(**options)
+  settings = {k: v for k, v in locals().items() if k != 'data'} | data
+  if size < 0:
+    raise ValueError(f'--size {size}: needs 0 or more')
+  if random is not None and steps is not None:
+    raise ValueError(
+      '--steps goes with --weights; random weights have the model.steps of '
+      '--config'
+    )
   # JAX reserves most of a GPU's memory by default; PyTorch needs some of it.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  recipe = _load_recipe(settings)
-  recipe.batch_size, recipe.data.crop = settings.batch_size, settings.crop
-  with _open_pairs(settings) as pairs:
-    images = CentreCrops(pairs, count=settings.num_images, size=settings.size)
-  batches = crop_batches(
+  recipe = _load_recipe(config, weights, overrides)
+  with open_pairs(**data) as pairs:
+    images = CentreCrops(pairs, count=num_images, size=size)
+  batches = networks.crop_batches(
     images,
-    steps=settings.train_steps,
-    batch_size=settings.batch_size,
-    crop=settings.crop,
+    steps=train_steps,
+    batch_size=batch_size,
+    crop=crop,
     seed=recipe.seed,
   )
-  cfg, params = _load_network(recipe, settings)
-  recipe.model = ml_collections.ConfigDict(as_mapping(cfg))
-  if settings.crop % make_network(cfg).multiple:
+  if weights is not None:
+    cfg, params = load_weights(weights, steps=steps)
+  else:
+    cfg, params = recipe.model, _draw(recipe, random or 0)
+  if crop % cfg.multiple:
     raise ValueError(
-      f'--crop {settings.crop}: the network needs a multiple of '
-      f'{make_network(cfg).multiple}'
+      f'--crop {crop}: the network needs a multiple of {cfg.multiple}'
     )
-  found = study(make_networks(cfg, params), recipe, images, batches)
-  show(tables.summary(found), *tables.tables(found))
-  out = pathlib.Path(settings.out)
-  print(
-    *tables.write_study(found, settings.given(), recipe.to_dict(), out),
-    sep='\n',
+  recipe = dataclasses.replace(
+    recipe,
+    model=cfg,
+    data=dataclasses.replace(recipe.data, crop=crop),
+    batch_size=batch_size,
   )
+  found, restored = _study(cfg, params, recipe, images, batches)
+  show(tables.summary(found), *tables.tables(found))
+  given = {k: v for k, v in settings.items() if v or v == 0}
+  paths = [pathlib.Path(out, f'compare.{kind}') for kind in ('json', 'html')]
+  content = {'settings': given, 'config': as_mapping(recipe), **found}
+  del content['mean']
+  dump_json(content, paths[0])
+  tables.write_html(paths[1], found, restored, given)
+  print(*paths, sep='\n')
 
 
-def _load_recipe(settings: Settings) -> ml_collections.ConfigDict:
-  overrides = settings.overrides
-  if settings.config is None and settings.weights is not None:
+def _study(
+  cfg: AnyConfig,
+  params: dict,
+  recipe: Recipe,
+  images: Pairs,
+  batches: Sequence[networks.Batch],
+) -> tuple[dict[str, Any], list[networks.Restored]]:
+  """Returns all numbers, as compare.json has them, and the images."""
+  with (
+    # By default, a GPU may multiply float32 numbers with fewer bits.
+    jax.default_matmul_precision('highest'),
+    inference.full_precision(),
+  ):
+    both = networks.make_networks(cfg, params)
+    logging.info('Comparing all modules on %d images', len(images))
+    stages = networks.stage_differences(both, images)
+    logging.info('Scoring the images that both restore')
+    ours, theirs, restored = networks.restore_both(both, images)
+    logging.info('Compiling the training step')
+    training = networks.train_both(both, recipe, batches)
+
+  def scores(one, other):
+    return {
+      'name': one.name,
+      'rainy': scores_as_dict(one.input),
+      'jax': scores_as_dict(one.restored),
+      'torch': scores_as_dict(other.restored),
+    }
+
+  device = both.device
+  return {
+    'environment': {
+      'jax': {
+        'version': jax.__version__,
+        'device': f'{device} ({device.device_kind})',
+      },
+      'torch': inference.describe(inference.device_of(both.torch)),
+      'cores': os.cpu_count(),  # XLA uses all of them
+      'precision': 'float32, without TF32',
+    },
+    'stages': stages,
+    'scores': [scores(*rows) for rows in zip(ours, theirs, strict=True)],
+    'mean': scores(mean_row(ours), mean_row(theirs)),
+    'training': training,
+  }, restored
+
+
+def _load_recipe(
+  config: str | None, weights: str | None, overrides: Sequence[str]
+) -> Recipe:
+  if config is None and weights is not None:
     with contextlib.suppress(FileNotFoundError):  # weights without a run
-      run = load_run_config(settings.weights)
-      return config_file.override(run, overrides)
-  return config_file.load_config_file(settings.config or 'default', overrides)
+      run = load_run_config(weights)
+      return config_file.override(make_recipe(run), overrides)
+  return config_file.load_recipe(config or 'default', overrides)
 
 
-def _load_network(recipe, settings: Settings) -> tuple[AnyConfig, dict]:
-  if settings.weights is not None:
-    return load_weights(settings.weights, steps=settings.steps)
-  cfg = make_model_config(recipe.model)
-  network, optimizer = make_network(cfg), make_optimizer(recipe)
-  seed = settings.random
-  init = jax.jit(lambda: init_state(seed, network, optimizer).params)
-  return cfg, init()
+def _draw(recipe: Recipe, seed: int) -> dict:
+  network, optimizer = make_network(recipe.model), make_optimizer(recipe)
+  return jax.jit(lambda: init_state(seed, network, optimizer).params)()
 
 
 @contextlib.contextmanager
-def _open_pairs(settings: Settings) -> Iterator[Pairs]:
-  if settings.folder is not None:
-    yield open_folder(settings.folder)
+def open_pairs(
+  folder: str | None = None,
+  data: str | None = None,
+  data_dir: str | None = None,
+  source: str | None = None,
+  split: str | None = None,
+) -> Iterator[Pairs]:
+  """Opens a folder, a data set, or else two photographs with drawn rain.
+
+  Raises:
+    FileNotFoundError, ValueError: an option is wrong, or a file is missing.
+  """
+  if folder is not None:
+    others = {'data': data, 'data_dir': data_dir, 'source': source}
+    for name, value in (others | {'split': split}).items():
+      if value is not None:
+        raise ValueError(
+          f'--folder goes without --{name}: leave out one of the two'
+        )
+    yield open_folder(folder)
     return
-  name = settings.data or 'photographs'
-  if settings.data_dir is None and name != 'photographs':
+  name = data or 'photographs'
+  if data_dir is None and name != 'photographs':
     raise ValueError(
       f'--data {name} needs --data_dir, the folder of its prepared copy; or '
       'compare on a plain folder of pairs with --folder'
@@ -143,7 +190,7 @@ def _open_pairs(settings: Settings) -> Iterator[Pairs]:
   with tempfile.TemporaryDirectory() as temporary:
     yield open_split(
       name,
-      source=settings.source or '',
-      data_dir=settings.data_dir or temporary,
-      split=settings.split or 'test',
+      source=source or '',
+      data_dir=data_dir or temporary,
+      split=split or 'test',
     )

@@ -1,10 +1,10 @@
-"""One network in both frameworks, and the differences of their results.
+"""One network in both frameworks: the differences of all their results.
 
 Images are NHWC float32 in [0, 1].
 """
 
-import dataclasses
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,92 +12,70 @@ import numpy as np
 from mixdtp_jax.data.eval_batches import eval_batches
 from mixdtp_jax.data.pairs import Pairs
 from mixdtp_jax.evaluation.metrics import PROTOCOLS
-from mixdtp_jax.evaluation.score import Row, evaluate
+from mixdtp_jax.evaluation.score import Row, Scores, evaluate
+from mixdtp_jax.measure import timed
 from mixdtp_jax.models.config import AnyConfig
-from mixdtp_jax.models.factory import Network, final_image, make_network
+from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.recipe.knobs import Recipe
+from mixdtp_jax.recipe.schedules import make_schedule
 from mixdtp_jax.restoration import whole_image
+from mixdtp_jax.runtime.console import progress
 from mixdtp_jax.runtime.mesh import make_mesh
-from mixdtp_jax.torch_reference import inference, module_outputs
+from mixdtp_jax.torch_reference import inference, module_outputs, training
+from mixdtp_jax.weights.state_dict import to_torch
+
+Batch = timed.Batch
 
 
-@dataclasses.dataclass(frozen=True)
-class Networks:
-  """One network in both frameworks.
-
-  Attributes:
-    cfg: configuration.
-    params: parameters in JAX, on `device`.
-    jax: Flax module.
-    torch: PyTorch module with the same weights, on its own device.
-    device: JAX's device.
-  """
+class Networks(NamedTuple):
+  """One network in both, each on the first device that its framework finds."""
 
   cfg: AnyConfig
-  params: dict
-  jax: Network
-  torch: Any
+  params: dict  # on `device`
+  torch: Any  # a PyTorch module with the same weights
   device: jax.Device
 
 
 def make_networks(cfg: AnyConfig, params: dict) -> Networks:
-  """Puts each network on the first device that its framework finds."""
+  """Puts a network on the devices."""
   device = jax.devices()[0]
-  return Networks(
-    cfg,
-    jax.device_put(params, device),
-    make_network(cfg),
-    inference.load_network(cfg, params),
-    device,
-  )
+  network = inference.load_network(cfg, params)
+  return Networks(cfg, jax.device_put(params, device), network, device)
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-  """|JAX - PyTorch| of a module's output over all images.
+def stage_differences(
+  networks: Networks, images: Pairs
+) -> list[dict[str, Any]]:
+  """Compares the outputs of all modules, in the order of computation.
 
-  Attributes:
-    stage: name of the module; see `torch_reference.module_outputs`.
-    largest: largest difference.
-    mean: mean difference; each image counts the same.
-    scale: largest magnitude of the output in PyTorch.
+  Returns:
+    For each 'stage' (see `torch_reference.module_outputs`) the 'largest' and
+    the 'mean' |JAX - PyTorch| over all images, each of which counts the same;
+    the largest magnitude in PyTorch, 'scale'; and 'relative', the largest
+    difference divided by it.
   """
-
-  stage: str
-  largest: float
-  mean: float
-  scale: float
-
-  @property
-  def relative(self) -> float:
-    """The largest difference divided by the largest magnitude."""
-    return self.largest / self.scale if self.scale else self.largest
-
-
-def stage_differences(networks: Networks, images: Pairs) -> list[Difference]:
-  """Compares the outputs of all modules, in the order of computation."""
-  jax_outputs = module_outputs.make_jax_outputs(networks.jax, networks.cfg)
-  found = {}
+  network = make_network(networks.cfg)
+  jax_outputs = module_outputs.make_jax_outputs(network, networks.cfg)
+  found: dict[str, list[tuple[float, ...]]] = {}
   for batch in eval_batches(images, batch_size=1):
-    rainy = whole_image.pad(batch.rainy, networks.jax.multiple, num_devices=1)
+    rainy = whole_image.pad(batch.rainy, networks.cfg.multiple, num_devices=1)
     ours = jax_outputs(networks.params, rainy)
     theirs = module_outputs.torch_outputs(networks.torch, networks.cfg, rainy)
     for name, value in theirs.items():
       apart = np.abs(ours[name].astype(np.float64) - value)
       numbers = apart.max(), apart.mean(), np.abs(value).max()
       found.setdefault(name, []).append(numbers)
-  return [
-    Difference(
-      name,
-      largest=float(np.max(column[0])),
-      mean=float(np.mean(column[1])),
-      scale=float(np.max(column[2])),
-    )
-    for name, column in ((n, np.transpose(v)) for n, v in found.items())
-  ]
+  differences = []
+  for name, rows in found.items():
+    largest, mean, scale = np.transpose(rows)
+    top, size = float(largest.max()), float(scale.max())
+    difference = {'largest': top, 'mean': float(mean.mean()), 'scale': size}
+    relative = top / size if size else top
+    differences.append({'stage': name, **difference, 'relative': relative})
+  return differences
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored:
+class Restored(NamedTuple):
   """One image: its name, and four arrays (H, W, 3) float32 in [0, 1]."""
 
   name: str
@@ -111,26 +89,122 @@ def restore_both(
   networks: Networks, images: Pairs
 ) -> tuple[list[Row], list[Row], list[Restored]]:
   """Returns JAX's scores under every protocol, PyTorch's, and the images."""
+  multiple = networks.cfg.multiple
   restores = (
     whole_image.make_restore(
       final_image(networks.cfg),
       networks.params,
-      multiple=networks.jax.multiple,
+      multiple=multiple,
       mesh=make_mesh([networks.device]),
     ),
-    inference.make_restore(networks.torch, multiple=networks.jax.multiple),
+    inference.make_restore(networks.torch, multiple=multiple),
   )
   batches = list(eval_batches(images, batch_size=1))
+  inputs: dict[str, Scores] = {}
   rows, restored = [], []
   for restore in restores:
-    pictures = {}
+    saved: dict[str, np.ndarray] = {}
     rows.append(
-      evaluate(restore, batches, list(PROTOCOLS), save=pictures.__setitem__)
+      evaluate(
+        restore,
+        batches,
+        list(PROTOCOLS),
+        save=saved.__setitem__,
+        inputs=inputs,
+      )
     )
-    restored.append(pictures)
+    restored.append(saved)
   pictures = [
     Restored(name, batch.rainy[0], batch.clean[0], *(r[name] for r in restored))
     for batch in batches
     for name in batch.names
   ]
-  return *rows, pictures
+  return rows[0], rows[1], pictures
+
+
+def crop_batches(
+  images: Pairs, *, steps: int, batch_size: int, crop: int, seed: int
+) -> list[Batch]:
+  """Draws batches of random crops.
+
+  Returns:
+    `steps` dicts {'rainy', 'clean'} of (batch_size, crop, crop, 3) float32 in
+    [0, 1].
+
+  Raises:
+    ValueError: an image is smaller than a crop.
+  """
+  for index in range(len(images)):
+    height, width = images.shape(index)
+    if min(height, width) < crop:
+      raise ValueError(
+        f'{images[index]["name"]}: its {height}x{width} pixels that are '
+        f'compared are too few for crops of {crop}: use a smaller --crop or a '
+        'larger --size'
+      )
+  random = np.random.default_rng(seed)
+
+  def draw() -> np.ndarray:
+    pair = images[int(random.integers(len(images)))]
+    both = np.concatenate([pair['rainy'], pair['clean']], axis=-1)
+    top, left = (random.integers(side - crop + 1) for side in both.shape[:2])
+    return both[top : top + crop, left : left + crop]
+
+  batches = []
+  for _ in range(steps):
+    crops = np.stack([draw() for _ in range(batch_size)]).astype(np.float32)
+    rainy, clean = np.split(crops / 255, 2, axis=-1)
+    batches.append({'rainy': rainy, 'clean': clean})
+  return batches
+
+
+def train_both(
+  networks: Networks, config: Recipe, batches: Sequence[Batch]
+) -> dict[str, Any]:
+  """Trains copies of both networks, one update for each batch.
+
+  Args:
+    networks: the network in both frameworks; stays unchanged.
+    config: the recipe: loss, optimizer, and the learning rates of the first
+      updates. Its model is the networks'.
+    batches: of one shape.
+
+  Returns:
+    'jax_losses' and 'torch_losses' before each update; Euclidean norms over
+    all weights after the last one: |JAX - PyTorch| 'apart', |PyTorch - start|
+    'moved', |PyTorch| 'size'; and 'apart' relative to the other two,
+    'of_movement' and 'of_size'.
+  """
+  mesh = make_mesh([networks.device])
+  ours = timed.Trainer(config, networks.params, mesh, batches[0])
+  theirs = training.Trainer(config, networks.torch)
+  schedule = make_schedule(config)
+  jax_losses, torch_losses = [], []
+  tell = progress('Training step', len(batches))
+  for number, batch in enumerate(batches):
+    jax_losses.append(ours.step(ours.place(batch)))
+    rate = float(schedule(number))
+    torch_losses.append(theirs.step(theirs.place(batch), rate))
+    tell(number + 1)
+  of_jax = to_torch(ours.state.params, networks.cfg)
+  of_torch, start = (
+    {name: value.numpy(force=True) for name, value in n.state_dict().items()}
+    for n in (theirs.network, networks.torch)
+  )
+  apart = _norm(of_jax[name] - of_torch[name] for name in of_torch)
+  moved = _norm(of_torch[name] - start[name] for name in of_torch)
+  size = _norm(of_torch.values())
+  return {
+    'jax_losses': jax_losses,
+    'torch_losses': torch_losses,
+    'apart': apart,
+    'moved': moved,
+    'size': size,
+    'of_movement': apart / moved if moved else apart,
+    'of_size': apart / size,
+  }
+
+
+def _norm(weights: Iterable[np.ndarray]) -> float:
+  squares = (np.square(w, dtype=np.float64).sum() for w in weights)
+  return float(np.sqrt(sum(squares)))

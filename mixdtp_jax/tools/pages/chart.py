@@ -5,7 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cycler
 import matplotlib as mpl
@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator
 # without the yellow, which is hard to see on white. Then they repeat, dashed.
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 _INK, _GRID = '#1b1b1b', '#d9d9d9'  # a page replaces them by its own
-_STYLE = {
+_STYLE: Any = {
   'axes.edgecolor': _GRID,
   'axes.grid': True,
   'axes.labelcolor': _INK,

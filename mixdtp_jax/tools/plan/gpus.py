@@ -1,7 +1,7 @@
 """GPUs of one machine to plan for, which need not be there."""
 
 import importlib.util
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -18,23 +18,14 @@ _OPTIONS = {'xla_gpu_enable_triton_gemm': False}
 
 
 class Gpu(NamedTuple):
-  """Public figures of a GPU: NVIDIA's data sheets and CUDA's technical tables.
+  """Figures of a GPU: NVIDIA's data sheets and CUDA's technical tables."""
 
-  Attributes:
-    name: that the driver gives it.
-    memory: bytes of its memory.
-    peak: operations a second in bfloat16, for dense matrices.
-    bandwidth: bytes a second from and to memory.
-    links: bytes a second that it sends to others over NVLink.
-    chip: fields of XLA's GpuDeviceInfoProto.
-  """
-
-  name: str
-  memory: int
-  peak: float
-  bandwidth: float
-  links: float
-  chip: dict[str, str | float]
+  name: str  # that the driver gives it
+  memory: int  # bytes
+  peak: float  # operations a second in bfloat16, for dense matrices
+  bandwidth: float  # bytes a second from and to memory
+  links: float  # bytes a second that it sends to others over NVLink
+  chip: dict[str, Any]  # fields of XLA's GpuDeviceInfoProto
 
 
 _AMPERE = {

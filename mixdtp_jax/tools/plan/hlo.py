@@ -26,17 +26,11 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """An array in the program.
+  """An array in the program."""
 
-  Attributes:
-    dtype: as XLA names it, such as bf16.
-    dims: its shape.
-    layout: how it lies in memory, such as 1,0:T(8,128)S(1); '' if not stated.
-  """
-
-  dtype: str
+  dtype: str  # as XLA names it, such as bf16
   dims: tuple[int, ...]
-  layout: str
+  layout: str  # in memory, such as 1,0:T(8,128)S(1); '' if not stated
 
   @property
   def bytes(self) -> int:
@@ -65,24 +59,15 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line of the program.
+  """One line of the program."""
 
-  Attributes:
-    name: unique in its computation.
-    results: the arrays that it makes; several of a tuple.
-    kind: the operation, such as all-reduce-start.
-    operands: names of instructions, in order.
-    attributes: the line after its operands; of a parameter or a constant with
-      its number.
-    root: whether its results are those of its computation.
-  """
-
-  name: str
-  results: tuple[Array, ...]
-  kind: str
-  operands: tuple[str, ...]
+  name: str  # unique in its computation
+  results: tuple[Array, ...]  # several of a tuple
+  kind: str  # the operation, such as all-reduce-start
+  operands: tuple[str, ...]  # names of instructions, in order
+  # The line after its operands; of a parameter or a constant with its number.
   attributes: str
-  root: bool
+  root: bool  # whether its results are those of its computation
 
   @property
   def called(self) -> list[str]:
@@ -96,13 +81,14 @@ class Instruction:
 Computation = Mapping[str, Instruction]  # by name, in order
 
 
-def read(text: str) -> tuple[dict[str, Computation], str]:
+def read(text: str) -> tuple[Mapping[str, Computation], str]:
   """Returns computations by name, in the order of the text, and the entry's.
 
   Raises:
     ValueError: it is not such a text.
   """
-  computations, entry, current = {}, None, None
+  computations: dict[str, dict[str, Instruction]] = {}
+  entry = current = None
   for line in text.splitlines():
     if header := _HEADER.match(line):
       current = computations[header[2]] = {}

@@ -33,21 +33,13 @@ _FREE = (
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """An exchange between devices.
+  """An exchange between devices."""
 
-  Attributes:
-    kind: such as all-reduce.
-    dtypes: types of the arrays, as XLA names them.
-    bytes: size of a device's input, each time.
-    devices: number of devices that exchange with one another.
-    times: how often in a step.
-  """
-
-  kind: str
-  dtypes: tuple[str, ...]
-  bytes: int
-  devices: int
-  times: int
+  kind: str  # such as all-reduce
+  dtypes: tuple[str, ...]  # of the arrays, as XLA names them
+  bytes: int  # of a device's input, each time
+  devices: int  # that exchange with one another
+  times: int  # in a step
 
   @property
   def sent_bytes(self) -> float:
@@ -71,11 +63,7 @@ class Program:
   """
 
   def __init__(self, text: str, devices: int):
-    """Reads the program.
-
-    Args:
-      text: `compiled.as_text()`.
-      devices: number of devices that run it.
+    """Reads `compiled.as_text()`, a program of so many devices.
 
     Raises:
       ValueError: it is not such a text.
@@ -85,9 +73,11 @@ class Program:
     self._times = dict.fromkeys(self._computations, 0)
     self._times[entry] = 1
     self.unknown_loops = 0
-    self._inside = set()  # computations that are parts of an instruction
+    self._inside: set[str] = (
+      set()
+    )  # computations that are parts of an instruction
     # Each is written before what calls it.
-    for name in reversed(self._computations):
+    for name in reversed(list(self._computations)):
       for instruction in self._computations[name].values():
         self._follow(instruction, self._times[name])
 

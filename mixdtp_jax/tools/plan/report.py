@@ -3,21 +3,19 @@
 import collections
 from collections.abc import Iterator, Mapping
 
-import ml_collections
-
 from mixdtp_jax.recipe.crop_schedule import Stage
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.tables import Table
 from mixdtp_jax.tools.plan.search import Search
-from mixdtp_jax.tools.plan.step import StepPlan
+from mixdtp_jax.tools.plan.step import StepPlan, times
 from mixdtp_jax.tools.plan.targets import Target
-from mixdtp_jax.tools.plan.times import most_exchange, most_utilisation, times
 
 _GIB = 2**30
 
 
 def step_table(
   found: StepPlan,
-  recipe: ml_collections.ConfigDict,
+  recipe: Recipe,
   target: Target,
   utilisation: float,
   stage: Stage,
@@ -35,7 +33,7 @@ def step_table(
     ('memory of a device', _memory(found)),
     ('products', f'{found.flops / 1e9:,.1f} GFLOP a step and device'),
   ]
-  if found.memory is not None:
+  if found.memory is not None and found.traffic is not None:
     loops = (
       f' ({found.unknown_loops} loops of unknown length counted once)'
       if found.unknown_loops
@@ -65,7 +63,7 @@ def _memory(found: StepPlan) -> str:
 def _exchange(found: StepPlan) -> str:
   if not found.collectives:
     return 'none'
-  put_in = collections.Counter()
+  put_in: collections.Counter[str] = collections.Counter()
   for collective in found.collectives:
     put_in[collective.kind] += collective.bytes * collective.times
   kinds = ', '.join(
@@ -83,24 +81,27 @@ def _time_rows(
     f'{_ms(took.products)} at {utilisation:.0%} of {target.peak / 1e12:,.3g} '
     f'TFLOP/s ({target.peak_source})',
   )
-  if took.memory is not None:
+  if took.memory is not None and target.bandwidth is not None:
+    most = min(found.flops / target.peak / took.memory, 1.0)
     yield (
       'time of memory',
       f'{_ms(took.memory)} at least, at {target.bandwidth / 1e9:,.0f} GB/s: '
-      f'products at {most_utilisation(found, target):.0%} of the peak at most',
+      f'products at {most:.0%} of the peak at most',
     )
-  if took.exchange is not None:
+  if took.exchange is not None and target.ring is not None:
     yield (
       'time of exchange',
       f'{_ms(took.exchange)} on a ring at {target.ring / 1e9:,.0f} GB/s, '
       f'{took.exchange / took.step:.0%} of the step if nothing hides it',
     )
-    if (most := most_exchange(found, target)) is not None:
-      alone = took.step - took.exchange
+    if {collective.kind for collective in found.collectives} == {'all-reduce'}:
+      # Of what is summed, a ring of n devices sends 2 (n - 1) / n: never twice.
+      summed = sum(c.bytes * c.times for c in found.collectives)
+      limit, alone = 2 * summed / target.ring, took.step - took.exchange
       yield (
         'scaling',
-        f'{_ms(most)} at most on any number of devices: each keeps '
-        f'{alone / (alone + most):.0%} of its speed alone',
+        f'{_ms(limit)} at most on any number of devices: each keeps '
+        f'{alone / (alone + limit):.0%} of its speed alone',
       )
   yield (
     'time of a step',
@@ -115,7 +116,7 @@ def _ms(duration: float) -> str:
 
 def search_table(
   searches: Mapping[str, Search],
-  recipe: ml_collections.ConfigDict,
+  recipe: Recipe,
   target: Target,
   utilisation: float,
 ) -> Table:
@@ -126,7 +127,7 @@ def search_table(
     failing = [plan.batch_size for plan in found.tried if not plan.fits]
     above = f'{min(failing) // groups}' if failing else 'not looked for'
     numbers = ['none', '', '', '']
-    if best := found.best:
+    if (best := found.best) and best.needed:
       speed = best.batch_size / times(best, target, utilisation).step
       numbers = [
         f'{best.batch_size // groups}',

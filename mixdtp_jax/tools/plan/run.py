@@ -1,21 +1,19 @@
 """Plans the steps of a training, prints and writes what it found."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Any
 
-import ml_collections
-
-from mixdtp_jax.recipe.config_file import load_config_file
+from mixdtp_jax.recipe.config_file import change, load_recipe
 from mixdtp_jax.recipe.crop_schedule import Stage, stages
+from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 from mixdtp_jax.tools.plan import report
 from mixdtp_jax.tools.plan.gpus import GPUS, gpu_box
 from mixdtp_jax.tools.plan.search import Search, largest_batch
-from mixdtp_jax.tools.plan.step import StepPlan, plan_step
+from mixdtp_jax.tools.plan.step import StepPlan, plan_step, times
 from mixdtp_jax.tools.plan.targets import CHIPS, Target, this_machine, tpu_slice
-from mixdtp_jax.tools.plan.times import times
 
 
 def plan(
@@ -35,15 +33,16 @@ def plan(
     Whether every stage fits.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: a setting does not fit.
+    FileNotFoundError, ImportError, ValueError: an option does not fit.
   """
   if not 0 < utilisation <= 1:
     raise ValueError(f'--utilisation {utilisation}: needs more than 0, up to 1')
-  recipe = load_config_file(config, overrides)
+  recipe = load_recipe(config, overrides)
   choices = _choices(recipe, search)
   target = _target(topology, recipe)
   parts = stages(recipe)
   plans = [plan_step(recipe, stage, target) for stage in parts]
+  fits = all(found.fits for found in plans)
   show(
     f'{config} on {target.name}',
     *(
@@ -51,7 +50,19 @@ def plan(
       for found, stage in zip(plans, parts, strict=True)
     ),
   )
-  content = _content(config, recipe, target, utilisation, plans)
+  as_dict = functools.partial(_as_dict, target=target, utilisation=utilisation)
+  figures = {
+    f.name: getattr(target, f.name) for f in dataclasses.fields(target)
+  }
+  content = {
+    'config_file': config,
+    'target': figures | {'devices': len(target.devices)},
+    'utilisation': utilisation,
+    'fits': fits,
+    'stages': list(map(as_dict, plans)),
+    'largest_batches': {},
+    'config': as_mapping(recipe),
+  }
   if out is not None:
     dump_json(content, out)  # what follows takes long
   if choices:
@@ -59,17 +70,28 @@ def plan(
     show('', report.search_table(searches, recipe, target, utilisation))
     content['largest_batches'] = {
       remat: {
-        'best': found.best and _as_dict(found.best, target, utilisation),
-        'tried': [_as_dict(p, target, utilisation) for p in found.tried],
+        'best': found.best and as_dict(found.best),
+        'tried': list(map(as_dict, found.tried)),
       }
       for remat, found in searches.items()
     }
     if out is not None:
       dump_json(content, out)
-  return all(found.fits for found in plans)
+  return fits
 
 
-def _target(topology: str | None, recipe: ml_collections.ConfigDict) -> Target:
+def _as_dict(found: StepPlan, target: Target, utilisation: float):
+  took = times(found, target, utilisation)
+  return {
+    **dataclasses.asdict(found),
+    'memory': found.memory and found.memory._asdict(),
+    'fits': found.fits,
+    'sent_bytes': found.sent_bytes,
+    'seconds': took._asdict() | {'step': took.step},
+  }
+
+
+def _target(topology: str | None, recipe: Recipe) -> Target:
   if topology is None:
     return this_machine(recipe.model.dtype)
   kind = topology.partition(':')[0]
@@ -84,9 +106,7 @@ def _target(topology: str | None, recipe: ml_collections.ConfigDict) -> Target:
   )
 
 
-def _choices(
-  recipe: ml_collections.ConfigDict, search: Sequence[str] | None
-) -> list[str]:
+def _choices(recipe: Recipe, search: Sequence[str] | None) -> list[str]:
   """Returns the values of model.remat to search, from most to least memory."""
   if search is None:
     return []
@@ -101,56 +121,27 @@ def _choices(
 
 
 def _search(
-  recipe: ml_collections.ConfigDict,
+  recipe: Recipe,
   target: Target,
-  parts: list[Stage],
-  plans: list[StepPlan],
-  choices: list[str],
+  parts: Sequence[Stage],
+  plans: Sequence[StepPlan],
+  choices: Sequence[str],
 ) -> dict[str, Search]:
   """Finds for each remat the largest batch at the largest crop."""
-  stage, known = max(
-    zip(parts, plans, strict=True), key=lambda pair: pair[0].crop
-  )
+  pairs = zip(parts, plans, strict=True)
+  stage, known = max(pairs, key=lambda pair: pair[0].crop)
   unit = len(target.devices) // recipe.mesh_space * recipe.accumulate_steps
-  found, start = {}, known.batch_size // unit
+  found: dict[str, Search] = {}
+  start = known.batch_size // unit
   for remat in choices:
-    changed = recipe.copy_and_resolve_references()
-    changed.model.remat = remat
-    found[remat] = largest_batch(
-      lambda batch_size, changed=changed: plan_step(
-        changed, stage._replace(batch_size=batch_size), target
-      ),
-      unit,
-      known=known if remat == known.remat else None,
-      start=start,
-    )
+    changed = change(recipe, {'model.remat': remat})
+
+    def plan_batch(batch_size: int, changed: Recipe = changed) -> StepPlan:
+      sized = stage._replace(batch_size=batch_size)
+      return plan_step(changed, sized, target)
+
+    given = known if remat == known.remat else None
+    found[remat] = largest_batch(plan_batch, unit, known=given, start=start)
     if best := found[remat].best:  # the next one needs less memory
       start = best.batch_size // unit
   return found
-
-
-def _content(config, recipe, target, utilisation, plans) -> dict[str, Any]:
-  """Returns everything but the search, for JSON."""
-  figures = {
-    field.name: getattr(target, field.name)
-    for field in dataclasses.fields(target)
-  }
-  return {
-    'config_file': config,
-    'target': figures | {'devices': len(target.devices)},
-    'utilisation': utilisation,
-    'fits': all(found.fits for found in plans),
-    'stages': [_as_dict(found, target, utilisation) for found in plans],
-    'largest_batches': {},
-    'config': recipe.to_dict(),
-  }
-
-
-def _as_dict(found: StepPlan, target: Target, utilisation: float):
-  took = times(found, target, utilisation)
-  return {
-    **dataclasses.asdict(found),
-    'fits': found.fits,
-    'sent_bytes': found.sent_bytes,
-    'seconds': took._asdict() | {'step': took.step},
-  }

@@ -8,15 +8,10 @@ from mixdtp_jax.tools.plan.step import StepPlan
 
 
 class Search(NamedTuple):
-  """What a search found.
+  """What a search found."""
 
-  Attributes:
-    best: the plan of the largest batch that fits; None if none does.
-    tried: all plans, from the smallest batch to the largest.
-  """
-
-  best: StepPlan | None
-  tried: list[StepPlan]
+  best: StepPlan | None  # of the largest batch that fits
+  tried: list[StepPlan]  # from the smallest batch to the largest
 
 
 def largest_batch(
@@ -42,8 +37,7 @@ def largest_batch(
   """
   plans = {} if known is None else {known.batch_size // unit: known}
   for _ in range(compiles):
-    units = next_to_try(plans) if plans else start
-    if units is None:
+    if (units := next_to_try(plans) if plans else start) is None:
       break
     plans[units] = plan(units * unit)
   tried = [plans[units] for units in sorted(plans)]
@@ -54,8 +48,7 @@ def largest_batch(
 def next_to_try(plans: Mapping[int, StepPlan]) -> int | None:
   """Returns the batch to plan next, in units; None if enough is known.
 
-  Args:
-    plans: at least one, by batch in units.
+  `plans` has at least one, by batch in units.
   """
   low = max((n for n, found in plans.items() if found.fits), default=0)
   high = min((n for n, found in plans.items() if not found.fits), default=None)
@@ -63,7 +56,7 @@ def next_to_try(plans: Mapping[int, StepPlan]) -> int | None:
     return None
   guess = _crossing(plans)
   if guess is None:
-    guess = 2 * low if low else high // 2
+    guess = high // 2 if high and not low else 2 * low
   guess = max(guess, low + 1)
   # A line through two small batches leads too far to be trusted.
   return min(guess, 8 * max(low, 1) if high is None else high - 1)
@@ -79,9 +72,8 @@ def _crossing(plans: Mapping[int, StepPlan]) -> int | None:
   if len(excess) == 1:
     # No images would need the state alone.
     for found in plans.values():
-      if found.memory is not None:
-        excess[0] = -found.available + found.memory.total
-        excess[0] -= found.memory.temporaries
+      if (memory := found.memory) is not None:
+        excess[0] = memory.arguments + memory.other - found.available
   if len(excess) < 2:
     return None
   one, two = sorted(sorted(excess, key=lambda n: abs(excess[n]))[:2])

@@ -3,47 +3,33 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 from absl import logging
 
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.measure.flops import count_flops
 from mixdtp_jax.measure.timing import seconds
-from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.ops.choice import for_other_devices
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.console import waiting
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from mixdtp_jax.tools.plan.program import Collective, Program
 from mixdtp_jax.tools.plan.targets import Target, out_of_memory
-from mixdtp_jax.training.state import init_state
+from mixdtp_jax.training.start import init_state
 from mixdtp_jax.training.step import abstract_batch, make_train_step
 
 
-@dataclasses.dataclass(frozen=True)
-class Memory:
-  """Bytes of one device during a step, as XLA states them.
+class Memory(NamedTuple):
+  """Bytes of one device during a step, as XLA states them."""
 
-  Attributes:
-    arguments: the state, which the step replaces in place, and the batch.
-    temporaries: values for the gradient, and all other intermediate ones.
-    other: results that replace no argument, and the program itself.
-  """
-
-  arguments: int
-  temporaries: int
-  other: int
-
-  @property
-  def total(self) -> int:
-    """Sum of the three."""
-    return self.arguments + self.temporaries + self.other
+  arguments: int  # the state, which is replaced in place, and the batch
+  temporaries: int  # values for the gradient, and all other intermediate ones
+  other: int  # results that replace no argument, and the program itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +73,7 @@ class StepPlan:
   @property
   def fits(self) -> bool:
     """Whether it was compiled and has room."""
-    return self.memory is not None and self.needed <= self.available
+    return self.memory is not None and sum(self.memory) <= self.available
 
   @property
   def sent_bytes(self) -> float:
@@ -95,9 +81,40 @@ class StepPlan:
     return sum(collective.sent_bytes for collective in self.collectives)
 
 
-def plan_step(
-  config: ml_collections.ConfigDict, stage: Stage, target: Target
-) -> StepPlan:
+class Times(NamedTuple):
+  """A model of the seconds of a step.
+
+  Attributes:
+    products: its operations at the part of the peak rate that is reached.
+    memory: its traffic at the full bandwidth; None if unknown.
+    exchange: what each device sends on a ring, at the full rate of two ports;
+      None if unknown.
+  """
+
+  products: float
+  memory: float | None
+  exchange: float | None
+
+  @property
+  def step(self) -> float:
+    """The longer of the first two, and the exchange as if nothing hid it."""
+    return max(self.products, self.memory or 0) + (self.exchange or 0)
+
+
+def times(found: StepPlan, target: Target, utilisation: float) -> Times:
+  """Estimates a step; if it did not compile, by its products alone.
+
+  `utilisation` is the part of the peak rate that products reach.
+  """
+  memory = exchange = None
+  if target.bandwidth is not None and found.traffic is not None:
+    memory = found.traffic / target.bandwidth
+  if target.ring is not None:
+    exchange = found.sent_bytes / target.ring
+  return Times(found.flops / (target.peak * utilisation), memory, exchange)
+
+
+def plan_step(config: Recipe, stage: Stage, target: Target) -> StepPlan:
   """Compiles the training step of a stage; nothing is computed.
 
   Args:
@@ -111,7 +128,6 @@ def plan_step(
   """
   mesh = make_mesh(target.devices, space=config.mesh_space)
   check_split(stage, config, mesh)
-  cfg = make_model_config(config.model)
   step = make_train_step(config, mesh)
   arguments = (
     abstract_state(config, mesh),
@@ -120,47 +136,64 @@ def plan_step(
   here = target.devices[0] in jax.devices()
   with _tracing(here):
     flops = count_flops(step, *arguments) / len(target.devices)
-  common = {
-    'batch_size': stage.batch_size,
-    'crop': stage.crop,
-    'remat': cfg.remat,
-    'available': target.memory,
-    'flops': flops,
-  }
   what = (
     f'Compiling the step of {stage.batch_size} crops of {stage.crop} pixels, '
-    f'remat {cfg.remat}'
+    f'remat {config.model.remat}'
   )
   logging.info(what)
+
+  def compile_step() -> jax.stages.Compiled | jax.errors.JaxRuntimeError:
+    try:
+      with _tracing(here):
+        return step.lower(*arguments).compile(dict(target.compiler_options))
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      return error
+
   with waiting(what):
-    took, found = seconds(
-      lambda: _compile(step, arguments, here, target.compiler_options)
-    )
-  if isinstance(found, jax.errors.JaxRuntimeError):
-    needed = out_of_memory(found).get('needed')
-    return StepPlan(compile_seconds=took, needed=needed, **common)
-  program = Program(found.as_text(), len(target.devices))
-  memory = _memory(found)
+    took, compiled = seconds(compile_step)
   return StepPlan(
-    compile_seconds=took,
-    needed=memory.total,
-    memory=memory,
-    collectives=tuple(program.collectives()),
-    traffic=program.memory_traffic(),
-    unknown_loops=program.unknown_loops,
-    xla_bytes=(found.cost_analysis() or {}).get('bytes accessed'),
-    **common,
+    stage.batch_size,
+    stage.crop,
+    config.model.remat,
+    took,
+    available=target.memory,
+    flops=flops,
+    **_read(compiled, len(target.devices)),
   )
 
 
-def abstract_state(
-  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
-) -> TrainState:
+def _read(
+  compiled: jax.stages.Compiled | jax.errors.JaxRuntimeError, devices: int
+) -> dict[str, Any]:
+  """Returns fields of a StepPlan, of a program or of the lack of memory."""
+  if isinstance(compiled, jax.errors.JaxRuntimeError):
+    return {'needed': out_of_memory(compiled).get('needed')}
+  program = Program(compiled.as_text() or '', devices)
+  plan: Any = compiled.memory_analysis()
+  made = plan.output_size_in_bytes - plan.alias_size_in_bytes
+  memory = Memory(
+    plan.argument_size_in_bytes,
+    plan.temp_size_in_bytes,
+    made + plan.generated_code_size_in_bytes,
+  )
+  return {
+    'needed': sum(memory),
+    'memory': memory,
+    'collectives': tuple(program.collectives()),
+    'traffic': program.memory_traffic(),
+    'unknown_loops': program.unknown_loops,
+    'xla_bytes': (compiled.cost_analysis() or {}).get('bytes accessed'),
+  }
+
+
+def abstract_state(config: Recipe, mesh: jax.sharding.Mesh) -> TrainState:
   """Returns shapes and dtypes of the state that a run starts from."""
   init = functools.partial(
     init_state,
     config.seed,
-    make_network(make_model_config(config.model)),
+    make_network(config.model),
     make_optimizer(config),
     ema=config.ema_decay > 0,
   )
@@ -172,30 +205,3 @@ def abstract_state(
 
 def _tracing(here: bool) -> contextlib.AbstractContextManager:
   return contextlib.nullcontext() if here else for_other_devices()
-
-
-def _compile(
-  step: jax.stages.Wrapped,
-  arguments: tuple[Any, ...],
-  here: bool,
-  options: Mapping[str, bool],
-) -> jax.stages.Compiled | jax.errors.JaxRuntimeError:
-  """Returns the program, or the error that says that memory is too small."""
-  try:
-    with _tracing(here):
-      return step.lower(*arguments).compile(dict(options))
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    return error
-
-
-def _memory(compiled: jax.stages.Compiled) -> Memory:
-  plan = compiled.memory_analysis()
-  return Memory(
-    plan.argument_size_in_bytes,
-    plan.temp_size_in_bytes,
-    plan.output_size_in_bytes
-    - plan.alias_size_in_bytes
-    + plan.generated_code_size_in_bytes,
-  )

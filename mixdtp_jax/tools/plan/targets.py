@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,26 +52,16 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """Devices to compile for, and the figures of each of them.
+  """Devices to compile for, and the figures of each of them."""
 
-  Attributes:
-    name: of the topology, or a description of this machine.
-    devices: to make a mesh of.
-    memory: bytes that a program may use.
-    peak: operations a second.
-    peak_source: how the peak is known.
-    bandwidth: bytes a second from and to memory; None if unknown.
-    ring: bytes a second that a device sends on a ring through all devices, in
-      both directions together; None if unknown.
-    compiler_options: options for XLA.
-  """
-
-  name: str
+  name: str  # of the topology, or a description of this machine
   devices: tuple[jax.Device, ...]
-  memory: int
-  peak: float
-  peak_source: str
-  bandwidth: float | None
+  memory: int  # bytes that a program may use
+  peak: float  # operations a second
+  peak_source: str  # how the peak is known
+  bandwidth: float | None  # bytes a second from and to memory; None if unknown
+  # Bytes a second that a device sends on a ring through all devices, in both
+  # directions together; None if unknown.
   ring: float | None
   compiler_options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
@@ -120,7 +111,7 @@ def _devices(topology: str) -> tuple[jax.Device, ...]:
   ):
     os.environ.setdefault(name, value)
   generation, _, shape = topology.partition(':')
-  options = {}
+  options: dict[str, Any] = {}
   if shape and set(shape.split('x')) == {'1'}:
     options['chips_per_host_bounds'] = (1, 1, 1)  # a host of one chip
   if generation == 'v4':

@@ -8,14 +8,16 @@ import pathlib
 from typing import Any
 
 import jax
-import ml_collections
 
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
+from mixdtp_jax.evaluation.score import Scores
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.recipe import config_file
 from mixdtp_jax.tools.runs.event_log import Point, read_scalars
 from mixdtp_jax.weights.run import load_run_config
+
+_WHICH = ('input', 'restored')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,30 +44,23 @@ class Run:
   scalars: dict[str, list[Point]]
   final: bool
   images: int | None
-  input: dict[str, Score]
-  restored: dict[str, Score]
+  input: Scores
+  restored: Scores
 
   @property
-  def updates(self) -> int:
-    """The last logged update."""
-    return max(points[-1].step for points in self.scalars.values())
-
-  @property
-  def minutes(self) -> float:
-    """Minutes of training, see `event_log.read_scalars`."""
-    return max(points[-1].minutes for points in self.scalars.values())
+  def last(self) -> Point:
+    """The last logged update, with the minutes until then."""
+    return max(points[-1] for points in self.scalars.values())
 
   @property
   def evaluated(self) -> int | None:
     """The update of the last evaluation; None before the first one."""
-    return max(
-      (
-        points[-1].step
-        for name, points in self.scalars.items()
-        if name.startswith('eval/')
-      ),
-      default=None,
+    steps = (
+      points[-1].step
+      for name, points in self.scalars.items()
+      if name.startswith('eval/')
     )
+    return max(steps, default=None)
 
   def curve(self, protocol: str) -> tuple[float, list[Point]]:
     """Returns the PSNR in dB of the rainy images, and the restored ones' curve.
@@ -73,8 +68,9 @@ class Run:
     The last evaluation is not on the curve if it used all test images and the
     earlier ones only a part. Without evaluations: (nan, []).
     """
-    rainy = self.scalars.get(_tag('input', protocol, 'psnr'), [])
-    restored = self.scalars.get(_tag('restored', protocol, 'psnr'), [])
+    rainy, restored = (
+      self.scalars.get(f'eval/{which}_{protocol}_psnr', []) for which in _WHICH
+    )
     first = rainy[0].value if rainy else math.nan
     return first, [
       point
@@ -88,10 +84,6 @@ def same_score(one: float, other: float) -> bool:
   return math.isclose(one, other, rel_tol=1e-4)
 
 
-def _tag(which: str, protocol: str, field: str) -> str:
-  return f'eval/{which}_{protocol}_{field}'
-
-
 def read_run(workdir: str | os.PathLike, name: str) -> Run:
   """Reads a run's folder, and changes nothing in it.
 
@@ -101,7 +93,7 @@ def read_run(workdir: str | os.PathLike, name: str) -> Run:
   """
   try:
     config = load_run_config(workdir)
-    parameters = _count_parameters(config)
+    params = abstract_params(make_model_config(config['model']))
   except FileNotFoundError as error:
     raise FileNotFoundError(
       f'{workdir}: no training run with a checkpoint there; give the workdir '
@@ -110,55 +102,68 @@ def read_run(workdir: str | os.PathLike, name: str) -> Run:
   except ValueError as error:
     raise ValueError(f'{workdir}: {error}') from error
   scalars = read_scalars(workdir)
+  images, scores = config['eval_images'] or None, _logged(scalars)
   updates = max(points[-1].step for points in scalars.values())
-  results = _final_results(workdir, updates)
-  if results is None:
-    images = config.eval_images or None
-    scores = [_logged(scalars, which) for which in ('input', 'restored')]
-  else:
-    images = len(results['images'])
-    scores = [
-      {
-        protocol: Score(float(score['psnr']), float(score['ssim']))
-        for protocol, score in results['mean'][which].items()
-      }
-      for which in ('input', 'restored')
-    ]
+  if final := _final(workdir, updates):
+    images, scores = final
   return Run(
     name,
     str(workdir),
     config_file.flat_config(config),
-    parameters,
+    sum(leaf.size for leaf in jax.tree.leaves(params)),
     scalars,
-    results is not None,
+    final is not None,
     images,
     *scores,
   )
 
 
-def _count_parameters(config: ml_collections.ConfigDict) -> int:
-  params = abstract_params(make_model_config(config.model))
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
+def _final(
+  workdir: str | os.PathLike, updates: int
+) -> tuple[int, list[Scores]] | None:
+  """Reads the number of images and the mean scores of results.json.
 
+  Returns:
+    None if there is no such file, or if it is older than the last update.
 
-def _final_results(workdir, updates) -> dict[str, Any] | None:
-  """Returns results.json, unless it is older than the last update."""
+  Raises:
+    ValueError: it is damaged.
+  """
   path = pathlib.Path(workdir, 'results', 'results.json')
   if not path.is_file():
     return None
-  results = json.loads(path.read_text())
-  # mixdtp eval may have written it, without a step.
-  step = results['context'].get('step', -1)
-  return results if step >= updates else None
+  try:
+    results = json.loads(path.read_bytes())
+    # mixdtp eval may have written it, without a step.
+    if int(results['context'].get('step', -1)) < updates:
+      return None
+    return len(results['images']), [
+      {
+        protocol: Score(float(score['psnr']), float(score['ssim']))
+        for protocol, score in results['mean'][which].items()
+      }
+      for which in _WHICH
+    ]
+  except (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+    ValueError,
+  ):  # fmt: skip
+    raise ValueError(
+      f'{path} is damaged: remove it, or start the training command again, '
+      'which writes it again'
+    ) from None
 
 
-def _logged(scalars, which) -> dict[str, Score]:
-  """Returns the newest logged scores by protocol."""
+def _logged(scalars: dict[str, list[Point]]) -> list[Scores]:
+  """Returns the newest logged scores before and after restoring."""
   newest = {name: points[-1].value for name, points in scalars.items()}
-  return {
-    protocol: Score(
-      *(newest[_tag(which, protocol, field)] for field in Score._fields)
-    )
-    for protocol in PROTOCOLS
-    if _tag(which, protocol, 'psnr') in newest
-  }
+  return [
+    {
+      protocol: Score(
+        *(newest.get(f'eval/{which}_{protocol}_{f}') for f in Score._fields)
+      )
+      for protocol in PROTOCOLS
+      if f'eval/{which}_{protocol}_psnr' in newest
+    }
+    for which in _WHICH
+  ]

@@ -46,14 +46,14 @@ def compare_runs(
   note = data_note(runs)
   if not note:
     runs.sort(key=_psnr, reverse=True)
-  show(*filter(None, (note, run_table(runs, with_options=True))))
+  show(*([note] if note else []), run_table(runs, with_options=True))
   paths = [pathlib.Path(out, name) for name in ('runs.json', 'runs.html')]
   dump_json(_content(runs, note), paths[0])
   write_page('runs.html', paths[1], **page_content(runs, note))
   print(*paths, sep='\n')
 
 
-def _names(workdirs) -> list[str]:
+def _names(workdirs: Sequence[str | os.PathLike]) -> list[str]:
   """Returns the last folder of each path, or the paths if these are equal."""
   if not workdirs:
     raise ValueError('no runs to compare: give at least one workdir')
@@ -84,10 +84,13 @@ def data_note(runs: Sequence[Run]) -> str:
     'images': [run.images or 'all' for run in scored],
     'input PSNR': [f'{run.input[_PROTOCOL].psnr:.3f} dB' for run in scored],
   }
-  differing = {k: v for k, v in facts.items() if len(set(v)) > 1}
   each = '; '.join(
     f'{run.name}: '
-    + ', '.join(f'{name} = {values[i]}' for name, values in differing.items())
+    + ', '.join(
+      f'{name} = {values[i]}'
+      for name, values in facts.items()
+      if len(set(values)) > 1
+    )
     for i, run in enumerate(scored)
   )
   return (
@@ -119,6 +122,14 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
   }
 
 
+def _differing(runs: Sequence[Run]) -> list[list[str]]:
+  """Returns a row for each option that differs: its name and its values."""
+  return [
+    [name, *('-' if value is None else str(value) for value in values)]
+    for name, values in differences(runs).items()
+  ]
+
+
 def run_table(runs: Sequence[Run], *, with_options: bool) -> Table:
   """Returns a row for each run.
 
@@ -138,8 +149,8 @@ def run_table(runs: Sequence[Run], *, with_options: bool) -> Table:
 
 def _cells(run: Run) -> list[str]:
   planned = run.config['num_train_steps']
-  updates = f'{run.updates:,}'
-  if run.updates != planned:
+  updates = f'{run.last.step:,}'
+  if run.last.step != planned:
     updates += f' of {planned:,}'
   evaluated = 'not yet'
   if run.restored:
@@ -148,14 +159,9 @@ def _cells(run: Run) -> list[str]:
     if not run.final:
       when = f'after {run.evaluated or 0:,}, not final'
     evaluated = f'{when}, {images} images'
-  return [
-    run.name,
-    f'{run.parameters:,}',
-    updates,
-    f'{run.minutes:.1f}',
-    _score(run, _PROTOCOL),
-    evaluated,
-  ]
+  minutes = f'{run.last.minutes:.1f}'
+  score = _score(run, _PROTOCOL)
+  return [run.name, f'{run.parameters:,}', updates, minutes, score, evaluated]
 
 
 def _score(run: Run, protocol: str) -> str:
@@ -165,14 +171,6 @@ def _score(run: Run, protocol: str) -> str:
   return f'{psnr:.4f} / {ssim:.4f}'
 
 
-def _differing(runs: Sequence[Run]) -> list[list[str]]:
-  """Returns a row for each option that differs: its name and its values."""
-  return [
-    [name, *('-' if value is None else str(value) for value in values)]
-    for name, values in differences(runs).items()
-  ]
-
-
 def _content(runs: Sequence[Run], note: str) -> dict[str, Any]:
   """Returns the content of runs.json."""
   return {
@@ -180,10 +178,10 @@ def _content(runs: Sequence[Run], note: str) -> dict[str, Any]:
     'note': note,
     'differences': differences(runs),
     'runs': [
-      {
-        **dataclasses.asdict(run),
-        'updates': run.updates,
-        'minutes': run.minutes,
+      dataclasses.asdict(run)
+      | {
+        'updates': run.last.step,
+        'minutes': run.last.minutes,
         'evaluated': run.evaluated,
         'input': scores_as_dict(run.input),
         'restored': scores_as_dict(run.restored),
@@ -212,17 +210,14 @@ def page_content(runs: Sequence[Run], note: str) -> dict[str, Any]:
 
 def _curves(runs: Sequence[Run]) -> dict[str, Any]:
   """Returns the charts of a page, and what to know about them."""
-  curves = [run.curve(_PROTOCOL) for run in runs]
-  names = [run.name for run in runs]
-  psnr = dict(zip(names, (points for _, points in curves), strict=True))
+  curves = {run.name: run.curve(_PROTOCOL) for run in runs}
+  psnr = {name: points for name, (_, points) in curves.items()}
   loss = {run.name: _means(run.scalars.get('loss', [])) for run in runs}
-  unit = f'PSNR ({_PROTOCOL}, dB)'
-  updates = 'updates'
   notes = [
     f'Each point of the loss is the mean of 1/{_POINTS} of the logged values.',
     'The PSNR is of the test images that are evaluated while training.',
   ]
-  rainy = [value for value, points in curves if points]
+  rainy = [value for value, points in curves.values() if points]
   if not all(same_score(value, rainy[0]) for value in rainy):
     notes.append('These images differ: the curves do not compare.')
   notes += [
@@ -230,17 +225,20 @@ def _curves(runs: Sequence[Run]) -> dict[str, Any]:
     for option in differences(runs)
     if option.startswith('loss.')
   ]
+  unit = f'PSNR ({_PROTOCOL}, dB)'
   return {
     'charts': [
-      Chart('PSNR by updates', updates, unit, _lines(psnr, 'step')),
+      Chart('PSNR by updates', 'updates', unit, _lines(psnr, 'step')),
       Chart('PSNR by time', 'minutes', unit, _lines(psnr, 'minutes')),
-      Chart('Training loss', updates, 'loss', _lines(loss, 'step')),
+      Chart('Training loss', 'updates', 'loss', _lines(loss, 'step')),
     ],
     'chart_notes': notes,
   }
 
 
-def _lines(curves: Mapping[str, Sequence[Point]], x: str):
+def _lines(
+  curves: Mapping[str, Sequence[Point]], x: str
+) -> list[tuple[str, list[float], list[float]]]:
   return [
     (name, [getattr(p, x) for p in points], [p.value for p in points])
     for name, points in curves.items()

@@ -7,7 +7,7 @@ batch costs, no speed-up.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench import case, subprocesses
 from mixdtp_jax.tools.pages.chart import Chart, svg_file
 
-Options = dict[str, Any]
+_UNITS = {'time': ('s', 1), 'memory': ('MiB', 2**20)}
 
 
 @dataclasses.dataclass
@@ -59,72 +59,59 @@ def bench_growth(
 ) -> None:
   """Measures inference by pixels and batch, and training by batch and devices.
 
-  The arguments are the options of the command.
-
   Raises:
-    FileNotFoundError, ValueError: a setting does not fit.
+    FileNotFoundError, ValueError: an option does not fit.
     ChildProcessError: a measurement failed.
   """
   recipe, cfg = case.load_recipe(config, overrides)
   case.check_crop(cfg, crop)
   given = {'sizes': sizes, 'batches': batches, 'devices': devices}
-  axes = [case.parse_numbers(name, text) for name, text in given.items()]
+  axes = {
+    name: sorted({case.parse_number(name, n) for n in text.split(',')})
+    for name, text in given.items()
+  }
   machine = case.announce(f'growth; {case.describe(cfg)}')
-  common = {'config': config, 'repeats': repeats}
-  sweeps = [
-    _measure(Sweep(name, axis), benchmark, runs, common, overrides)
-    for name, axis, benchmark, runs in _plan(*axes, crop)
-  ]
+  sweeps = []
+  for sweep, benchmark, runs in _plan(**axes, crop=crop):
+    for x, options in runs.items():
+      common = {'config': config, 'repeats': repeats}
+      try:
+        found = subprocesses.bench(benchmark, {**common, **options}, overrides)
+      except MemoryError as error:
+        sweep.failure = f'{x} {sweep.axis}: {error}'
+        break
+      memory, seconds = found['jax']['memory'], found['jax']['alone']
+      sweep.points[x] = {
+        'seconds': seconds, 'memory': memory['bytes'],
+        'source': memory['source'],
+      }  # fmt: skip
+      median = np.median(seconds)
+      logging.info('%s, %d %s: %.4g s', sweep.name, x, sweep.axis, median)
+    sweeps.append(sweep)
   show(*map(table, sweeps))
   if plot is not None:
     with replacing(plot) as temporary, open(temporary, 'w') as file:
       file.write(svg_file(charts(sweeps)))
-  case.write(
-    out,
-    recipe,
-    what='growth',
-    machine=machine,
-    crop=crop,
-    sweeps=[_content(sweep) for sweep in sweeps],
-  )
+  contents = [_content(sweep) for sweep in sweeps]
+  what = {'what': 'growth', 'machine': machine, 'crop': crop}
+  case.write(out, recipe, **what, sweeps=contents)
 
 
-def _plan(sizes, batches, devices, crop):
-  """Yields name, axis, benchmark, and the options of each x, of each sweep."""
+def _plan(
+  sizes: list[int], batches: list[int], devices: list[int], crop: int
+) -> Iterator[tuple[Sweep, str, dict[int, dict[str, int]]]]:
+  """Yields sweeps, the benchmark of each, and its options for each x."""
   shared = math.lcm(*devices)
   pixels = f'{crop}x{crop} pixels'
   restoring = {side * side: {'size': side} for side in sizes}
-  yield 'inference, one image', 'pixels', 'inference', restoring
+  yield Sweep('inference, one image', 'pixels'), 'inference', restoring
   restoring = {n: {'size': crop, 'batch': n} for n in batches}
-  yield f'inference, {pixels}', 'images', 'inference', restoring
+  yield Sweep(f'inference, {pixels}', 'images'), 'inference', restoring
   updates = {n: {'crop': crop, 'batch': n} for n in batches}
-  yield f'training, {pixels}', 'images', 'training', updates
+  yield Sweep(f'training, {pixels}', 'images'), 'training', updates
   updates = {n: {'crop': crop, 'batch': shared, 'devices': n} for n in devices}
-  yield f'training, {shared} x {pixels}', 'devices', 'training', updates
-
-
-def _measure(
-  sweep: Sweep,
-  benchmark: str,
-  runs: dict[int, Options],
-  common: Options,
-  overrides: Sequence[str],
-) -> Sweep:
-  for x, options in runs.items():
-    try:
-      found = subprocesses.bench(benchmark, common | options, overrides)['jax']
-    except MemoryError as error:
-      sweep.failure = f'{x} {sweep.axis}: {error}'
-      return sweep
-    memory = found['memory']
-    sweep.points[x] = {
-      'seconds': found['alone'],
-      'memory': memory['bytes'],
-      'source': memory['source'],
-    }
-    seconds = sweep.column('time')[x]
-    logging.info('%s, %d %s: %.4g s', sweep.name, x, sweep.axis, seconds)
-  return sweep
+  name = f'training, {shared} x {pixels}'
+  yield Sweep(name, 'devices'), 'training', updates
 
 
 def slope(points: Iterable[tuple[float, float]]) -> float:
@@ -135,12 +122,14 @@ def slope(points: Iterable[tuple[float, float]]) -> float:
   logarithms = np.log([*points])
   if len(logarithms) < 2:
     return math.nan
-  return float(np.polyfit(*logarithms.T, 1)[0])
+  xs, ys = logarithms.T
+  return float(np.polyfit(xs, ys, 1)[0])
 
 
 def table(sweep: Sweep) -> Table:
   """Returns each point, and the power of growth since the one before."""
-  time, memory = sweep.column('time'), sweep.column('memory')
+  columns = {quantity: sweep.column(quantity) for quantity in _UNITS}
+  time, memory = columns['time'], columns['memory']
   xs = list(sweep.points)
   rows = [
     (
@@ -153,43 +142,45 @@ def table(sweep: Sweep) -> Table:
     for before, x in zip([None, *xs], xs, strict=False)
   ]
   notes = [sweep.failure] if sweep.failure else []
-  for name, column in (('time', time), ('memory', memory)):
-    if len(column) > 1:
-      power = slope(column.items())
-      notes.append(f'{name} as {sweep.axis} to the power {power:.2f}')
+  notes += [
+    f'{name} as {sweep.axis} to the power {slope(column.items()):.2f}'
+    for name, column in columns.items()
+    if len(column) > 1
+  ]
   head = (sweep.axis, 's', 'power', 'MiB', 'power')
   return Table(sweep.name, head, rows, '\n'.join(notes))
 
 
-def _power(column: dict[int, float], before: int | None, x: int) -> str | None:
-  if before not in column or x not in column:
+def _power(
+  column: Mapping[int, float], before: int | None, x: int
+) -> str | None:
+  if before is None or before not in column or x not in column:
     return None
   return f'{slope([(before, column[before]), (x, column[x])]):.2f}'
 
 
-def charts(sweeps: list[Sweep]) -> list[Chart]:
+def charts(sweeps: Sequence[Sweep]) -> list[Chart]:
   """Returns charts of time and memory along each axis.
 
   Those of pixels have logarithmic axes and a line that is linear in them.
   """
   made = []
   for axis in ('pixels', 'images', 'devices'):
-    for quantity, unit, scale in (('time', 's', 1), ('memory', 'MiB', 2**20)):
+    for quantity, (unit, scale) in _UNITS.items():
       series = []
-      for sweep in sweeps:
-        if sweep.axis == axis:
-          column = sweep.column(quantity)
-          xs, ys = [*column], [y / scale for y in column.values()]
-          series.append((sweep.name, xs, ys))
-          if axis == 'pixels' and xs:
-            linear = [ys[-1] * x / xs[-1] for x in xs]
-            series.append(('linear in pixels', xs, linear))
+      for sweep in (sweep for sweep in sweeps if sweep.axis == axis):
+        column = sweep.column(quantity)
+        xs, ys = [*column], [y / scale for y in column.values()]
+        series.append((sweep.name, xs, ys))
+        if axis == 'pixels' and xs:
+          linear = [ys[-1] * x / xs[-1] for x in xs]
+          series.append(('linear in pixels', xs, linear))
       title, log = f'{quantity.capitalize()} against {axis}', axis == 'pixels'
       made.append(Chart(title, axis, unit, series, log_x=log, log_y=log))
   return made
 
 
 def _content(sweep: Sweep) -> dict[str, Any]:
-  powers = {q: slope(sweep.column(q).items()) for q in ('time', 'memory')}
+  powers = {q: slope(sweep.column(q).items()) for q in _UNITS}
   points = [{'x': x, **point} for x, point in sweep.points.items()]
   return dataclasses.asdict(sweep) | {'points': points, 'powers': powers}

@@ -5,7 +5,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from mixdtp_jax.tools.bench import scaling
+from mixdtp_jax.tools.bench import growth
 
 _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 _SETTINGS = {
@@ -19,7 +19,7 @@ def test_every_point_is_measured(environment, monkeypatch, tmp_path, capsys):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   out, plot = tmp_path / 'growth.json', tmp_path / 'new' / 'growth.svg'
-  scaling.bench_growth(**_SETTINGS | {'out': str(out), 'plot': str(plot)})
+  growth.bench_growth(**_SETTINGS | {'out': str(out), 'plot': str(plot)})
   sweeps = json.loads(out.read_text())['sweeps']
   assert [[p['x'] for p in sweep['points']] for sweep in sweeps] == [
     [256, 1024], [1], [1], [1, 2],
@@ -42,18 +42,18 @@ def _sweep(points, failure=''):
     x: {'seconds': seconds, 'memory': memory, 'source': 'the test'}
     for x, seconds, memory in points
   }
-  return scaling.Sweep('inference', 'pixels', found, failure)
+  return growth.Sweep('inference', 'pixels', found, failure)
 
 
 def test_powers_are_slopes_between_logarithms():
-  assert scaling.slope([(1, 3), (2, 6), (4, 12)]) == pytest.approx(1)
-  assert scaling.slope([(1, 1), (10, 100)]) == pytest.approx(2)
-  assert math.isnan(scaling.slope([(1, 1)]))
+  assert growth.slope([(1, 3), (2, 6), (4, 12)]) == pytest.approx(1)
+  assert growth.slope([(1, 1), (10, 100)]) == pytest.approx(2)
+  assert math.isnan(growth.slope([(1, 1)]))
 
 
 def test_the_table_has_the_power_of_each_step():
   text = str(
-    scaling.table(
+    growth.table(
       _sweep(
         [
           (64, (1.0, 3.0), 2**20),
@@ -75,7 +75,7 @@ def test_the_table_has_the_power_of_each_step():
 
 def test_what_is_linear_meets_the_largest():
   sweep = _sweep([(10, (1.0,), 5), (40, (8.0,), 9)])
-  time, *_ = scaling.charts([sweep])
+  time, *_ = growth.charts([sweep])
   assert time.series[1] == ('linear in pixels', [10, 40], [2.0, 8.0])
   assert time.log_x
   assert time.log_y
@@ -92,4 +92,4 @@ def test_what_is_linear_meets_the_largest():
 )
 def test_settings_that_do_not_fit(change, message):
   with pytest.raises(ValueError, match=message):
-    scaling.bench_growth(**_SETTINGS | change)
+    growth.bench_growth(**_SETTINGS | change)

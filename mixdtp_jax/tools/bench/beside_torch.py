@@ -1,0 +1,241 @@
+"""bench inference and training: JAX in turns with variants in PyTorch."""
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from mixdtp_jax.measure import timed
+from mixdtp_jax.measure.machine import cores
+from mixdtp_jax.measure.timed import Timed
+from mixdtp_jax.models.config import AnyConfig
+from mixdtp_jax.restoration import whole_image
+from mixdtp_jax.runtime.mesh import make_mesh
+from mixdtp_jax.runtime.tables import Table, show
+from mixdtp_jax.tools.bench import case, subprocesses
+from mixdtp_jax.tools.bench.comparison import compare, table
+
+_VARIANTS = ('published', 'eager', 'compile')  # of torch_reference.inference
+_LEAST_GAIN = 1.05  # in images a second, for which a batch is doubled again
+
+
+def bench_inference(
+  *,
+  config: str | None,
+  size: str,
+  batch: str,
+  devices: int,
+  overrides: Sequence[str],
+  repeats: int,
+  against: str,
+  out: str | None,
+) -> None:
+  """Measures how a network with drawn weights restores images.
+
+  Raises:
+    FileNotFoundError, ImportError, ValueError: an option does not fit.
+  """
+  names = _parse_variants(against)
+  recipe, cfg = case.load_recipe(config, overrides)
+  width, height = case.parse_size(size)
+  count = case.parse_number('batch', batch)
+  mesh = _shared_mesh(devices, count, names)
+  params = case.draw_params(cfg, recipe.seed)
+  rainy = case.draw_batch(count, height, width, recipe.seed)['rainy']
+  rainy = whole_image.pad(rainy, cfg.multiple, devices)
+  with _pytorch(names, cfg) as (pytorch, torch):
+    machine = case.announce(
+      f'inference, {batch} x {width}x{height} pixels; {case.describe(cfg)}',
+      torch,
+    )
+    found = compare(
+      timed.make_inference(cfg, params, rainy, mesh),
+      {
+        name: functools.partial(
+          pytorch.make_inference, name, cfg, params, rainy
+        )
+        for name in names
+      },
+      repeats,
+    )
+  show(table(found))
+  found |= {'width': width, 'height': height, 'batch': count}
+  what = {'what': 'inference', 'machine': machine, 'torch': torch}
+  case.write(out, recipe, **what, devices=devices, **found)
+
+
+def bench_training(
+  *,
+  config: str | None,
+  crop: int,
+  batch: str,
+  most: int,
+  devices: int,
+  overrides: Sequence[str],
+  repeats: int,
+  against: str,
+  out: str | None,
+) -> None:
+  """Measures updates: forward, loss, gradients and optimizer.
+
+  Raises:
+    FileNotFoundError, ImportError, ValueError: an option does not fit.
+    MemoryError: one image is too much for JAX.
+  """
+  names = _parse_variants(against)
+  recipe, cfg = case.load_recipe(config, overrides)
+  case.check_crop(cfg, crop)
+  if batch == 'best' and devices != 1:
+    raise ValueError(f'--devices {devices}: needs a --batch of a number')
+  params = case.draw_params(cfg, recipe.seed)
+  searches: dict[str, Search] = {}
+
+  def find_size(name: str, rate: Callable[[int], float]) -> int:
+    if batch != 'best':
+      return case.parse_number('batch', batch)
+    searches[name] = fastest_batch(rate, most)
+    return searches[name].best
+
+  def draw(size: int) -> timed.Batch:
+    return case.draw_batch(size, crop, crop, recipe.seed)
+
+  def jax_rate(size: int) -> float:
+    # In a process of its own, which gives a GPU's memory back.
+    options = {'config': config, 'crop': crop, 'batch': size}
+    options['repeats'] = repeats
+    found = subprocesses.bench('training', options, overrides)
+    return size / found['jax']['seconds']
+
+  def make_torch(name: str, pytorch: Any) -> Timed:
+    def make(size: int) -> Timed:
+      return pytorch.make_training(name, recipe, params, draw(size))
+
+    def rate(size: int) -> float:
+      return pytorch.images_per_second(lambda: make(size), size, repeats)
+
+    return make(find_size(name, rate))
+
+  with _pytorch(names, cfg) as (pytorch, torch):
+    machine = case.announce(
+      f'training, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}', torch
+    )
+    size = find_size('jax', jax_rate)
+    mesh = _shared_mesh(devices, size, names)
+    ours = timed.make_training(recipe, params, draw(size), mesh)
+    theirs = {n: functools.partial(make_torch, n, pytorch) for n in names}
+    found = compare(ours, theirs, repeats)
+  show(table(found), *(search.table(name) for name, search in searches.items()))
+  found['searches'] = {
+    name: {'rates': search.rates, 'ended_by': search.ended_by}
+    for name, search in searches.items()
+  }
+  what = {'what': 'training', 'machine': machine, 'torch': torch}
+  case.write(out, recipe, **what, crop=crop, devices=devices, **found)
+
+
+class Search(NamedTuple):
+  """Batches that were tried, each twice the one before."""
+
+  rates: dict[int, float]  # images a second by batch
+  ended_by: str  # 'rate', which grew by less than 5 %, 'memory', or 'limit'
+
+  @property
+  def best(self) -> int:
+    """The fastest batch."""
+    return max(self.rates, key=lambda batch: self.rates[batch])
+
+  def table(self, name: str) -> Table:
+    """Returns the rates of a search, which `name` says whose it is."""
+    title = f'{name}: best batch {self.best}, search ended by {self.ended_by}'
+    rows = [(str(batch), f'{rate:.3g}') for batch, rate in self.rates.items()]
+    return Table(title, ('batch', 'images/s'), rows)
+
+
+def fastest_batch(rate: Callable[[int], float], most: int) -> Search:
+  """Doubles the batch from 1 to at most `most` while that gains at least 5 %.
+
+  Args:
+    rate: returns the images a second of a batch; raises MemoryError.
+    most: largest batch to try.
+
+  Raises:
+    MemoryError: one image is too much.
+    ValueError: `most` is below 1.
+  """
+  if most < 1:
+    raise ValueError(f'--most {most}: needs at least 1')
+  rates: dict[int, float] = {}
+  batch = 1
+  while batch <= most:
+    try:
+      rates[batch] = rate(batch)
+    except MemoryError:
+      if not rates:
+        raise
+      return Search(rates, 'memory')
+    if batch > 1 and rates[batch] < _LEAST_GAIN * rates[batch // 2]:
+      return Search(rates, 'rate')
+    batch *= 2
+  return Search(rates, 'limit')
+
+
+def _parse_variants(text: str) -> tuple[str, ...]:
+  """Returns the names of 'published,eager,compile'; none for 'none'."""
+  names = () if text == 'none' else tuple(text.split(','))
+  if unknown := [name for name in names if name not in _VARIANTS]:
+    raise ValueError(
+      f'--opponents {unknown[0]!r}: choose from {",".join(_VARIANTS)}, or none'
+    )
+  if names and importlib.util.find_spec('torch') is None:
+    raise ImportError(
+      '--opponents needs PyTorch: pip install torch, or take --opponents none'
+    )
+  return names
+
+
+@contextlib.contextmanager
+def _pytorch(
+  names: Sequence[str], cfg: AnyConfig
+) -> Iterator[tuple[Any, dict[str, Any] | None]]:
+  """Yields the module that makes variants, and PyTorch's version and device.
+
+  Both are None without variants. In float32, neither side uses TF32.
+  """
+  with contextlib.ExitStack() as stack:
+    if exact := cfg.dtype == 'float32':
+      stack.enter_context(jax.default_matmul_precision('highest'))
+    if not names:
+      yield None, None
+      return
+    import torch
+
+    from mixdtp_jax.torch_reference import inference
+    from mixdtp_jax.torch_reference import timed as pytorch
+
+    torch.set_num_threads(cores())
+    if exact:
+      stack.enter_context(inference.full_precision())
+    yield pytorch, inference.describe(inference.first_device())
+
+
+def _shared_mesh(
+  devices: int, batch: int, variants: Sequence[str]
+) -> jax.sharding.Mesh:
+  """Returns a mesh of the first devices, which share a batch.
+
+  Raises:
+    ValueError: there are fewer devices, they do not divide the batch, or
+      variants in PyTorch, which use one device, would be compared with
+      several.
+  """
+  found = jax.devices()
+  if devices > len(found):
+    raise ValueError(f'--devices {devices}: there are {len(found)}')
+  if devices > 1 and variants:
+    raise ValueError(f'--devices {devices}: needs --opponents none')
+  if batch % devices:
+    raise ValueError(f'--batch {batch}: {devices} devices do not divide it')
+  return make_mesh(found[:devices])
