@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -22,6 +21,7 @@ from mixdtp_jax.checkpoints.saving import EMA, FORMAT, reason
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.models.config import EXECUTION
 from mixdtp_jax.recipe.config_file import flat_config
+from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.formats import NewerFormatError, check_format
 from mixdtp_jax.runtime.mesh import place
@@ -35,7 +35,7 @@ class OtherNetworkError(ValueError):
 
 def restore_or_init(
   manager: ocp.CheckpointManager,
-  config: ml_collections.ConfigDict,
+  config: Recipe,
   init: Callable[[], TrainState],
   sharding: jax.sharding.Sharding,
 ) -> TrainState:
@@ -82,13 +82,17 @@ def restore_or_init(
 
 
 def newest_readable(
-  manager: ocp.CheckpointManager, read: Callable[[int], T]
+  manager: ocp.CheckpointManager,
+  read: Callable[[int], T],
+  *,
+  only: int | None = None,
 ) -> tuple[T, list[int]]:
   """Reads the newest checkpoint that is not damaged.
 
   Args:
     manager: has at least one checkpoint.
     read: a function of an update, which reads from that checkpoint.
+    only: the one checkpoint to read; None for all.
 
   Returns:
     The result of `read`, and the newer checkpoints, which are damaged. They
@@ -99,7 +103,8 @@ def newest_readable(
     ValueError: none can be read; the message says why for each.
   """
   damaged = {}
-  for step in sorted(manager.all_steps(), reverse=True):
+  updates = manager.all_steps() if only is None else [only]
+  for step in sorted(updates, reverse=True):
     path = _path(manager, step)
     try:
       return read(step), list(damaged)
@@ -205,10 +210,11 @@ def on_one_device(abstract: dict) -> dict:
 
 
 def _refuse_other_run(manager, step, saved, config) -> None:
-  saved = ml_collections.ConfigDict(saved)
   fixed, changed = [], []
-  for name, now in flat_config(config).items():
-    then = flat_config(saved).get(name)
+  # An older checkpoint lacks newer options, which had their defaults.
+  old = flat_config(as_mapping(Recipe())) | flat_config(saved)
+  for name, now in flat_config(as_mapping(config)).items():
+    then = old.get(name)
     if then == now or name.removeprefix('model.') in EXECUTION:
       continue
     difference = f'{name}: saved {then}, now {now}'

@@ -14,13 +14,13 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from mixdtp_jax.checkpoints import best, verifying
 from mixdtp_jax.checkpoints.state import TrainState
+from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
 
 FORMAT = 1  # checkpoints of version 0.1 have no number
@@ -83,7 +83,7 @@ class Manager(ocp.CheckpointManager):
       if bad := verifying.not_finite(arrays):
         raise not_finite(self, update, f'{bad[0]} is not finite')
       for name, tree in trees.items():
-        _check_readable(folder / name, tree)
+        check_readable(folder / name, tree)
       verifying.write_digests(folder, arrays, facts)
     except BaseException:
       shutil.rmtree(folder, ignore_errors=True)
@@ -102,7 +102,7 @@ class _KeepsBest:
     return [bool(found) and c.step == found['update'] for c in checkpoints]
 
 
-def _check_readable(folder: os.PathLike, tree: Any) -> None:
+def check_readable(folder: os.PathLike, tree: Any) -> None:
   """Raises OSError unless a folder of orbax holds exactly these arrays."""
   handler = ocp.StandardCheckpointHandler()
   try:
@@ -168,9 +168,7 @@ def check_path(path: str | os.PathLike) -> None:
     )
 
 
-def save(
-  manager: Manager, state: TrainState, config: ml_collections.ConfigDict
-) -> None:
+def save(manager: Manager, state: TrainState, config: Recipe) -> None:
   """Starts to save a state under its update; training continues meanwhile.
 
   An update that is saved already is left alone.
@@ -185,7 +183,7 @@ def save(
   trees = {'params': state.params, 'opt_state': state.opt_state}
   if state.ema_params is not None:
     trees[EMA] = state.ema_params
-  saved = {'format': FORMAT, **config.to_dict()}
+  saved = {'format': FORMAT, **as_mapping(config)}
   items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
   items['config'] = ocp.args.JsonSave(saved)
   wait(manager)
@@ -235,7 +233,7 @@ def not_finite(
 def last_good(
   manager: ocp.CheckpointManager, *, before: int | None = None
 ) -> str:
-  """Returns a clause that names the newest checkpoint, or that before `before`."""
+  """Returns a clause that names the newest checkpoint, before an update."""
   found = [s for s in manager.all_steps() if before is None or s < before]
   if not found:
     return 'no checkpoint was saved before'

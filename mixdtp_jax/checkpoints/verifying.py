@@ -36,11 +36,7 @@ def on_host(tree: Any) -> Any:
     # The object that orbax copies, too, so that it is copied once.
     return x.addressable_shards[0].data if isinstance(x, jax.Array) else x
 
-  shards = jax.tree.map(shard, tree)
-  for x in jax.tree.leaves(shards):
-    if isinstance(x, jax.Array):
-      x.copy_to_host_async()
-  return jax.tree.map(np.asarray, shards)
+  return jax.device_get(jax.tree.map(shard, tree))
 
 
 def named(trees: Mapping[str, Any]) -> dict[str, np.ndarray]:

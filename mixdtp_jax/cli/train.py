@@ -21,16 +21,24 @@ def add_arguments(parser: Parser) -> None:
     metavar='FOLDER',
     help='folder of the run: checkpoints, metrics and results',
   )
+  parser.add_argument(
+    '--check',
+    action='store_true',
+    help='check options, data, weights and the folder, and stop before the '
+    'first update; prepares the data if necessary',
+  )
   options.add_hosts(parser)
 
 
 def run(args: argparse.Namespace) -> None:
   """Trains as the options say."""
-  from mixdtp_jax.recipe.config_file import load_config_file
+  from mixdtp_jax.recipe.config_file import load_recipe
 
-  config = load_config_file(args.config, args.overrides)
+  recipe = load_recipe(args.config, args.overrides)
 
   from mixdtp_jax.training.loop import train_and_evaluate
 
   options.join_hosts(args)
-  train_and_evaluate(config, args.workdir)
+  train_and_evaluate(recipe, args.workdir, check_only=args.check)
+  if args.check:
+    print('Checked: the run can start.')

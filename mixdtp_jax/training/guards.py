@@ -6,10 +6,10 @@ in every window and has no gradient, and the run never recovers.
 
 import math
 
-import ml_collections
 import orbax.checkpoint as ocp
 
 from mixdtp_jax.checkpoints import saving
+from mixdtp_jax.recipe.knobs import Recipe
 
 _ZERO_SSIM = 1e-3  # an SSIM of the final images below it counts as 0
 
@@ -21,9 +21,7 @@ class CollapseError(ArithmeticError):
 class Guards:
   """The guards of a run."""
 
-  def __init__(
-    self, config: ml_collections.ConfigDict, manager: ocp.CheckpointManager
-  ):
+  def __init__(self, config: Recipe, manager: ocp.CheckpointManager):
     """Starts before the first update.
 
     Args:
@@ -53,11 +51,7 @@ class Guards:
     if bad:
       saving.wait(self._manager)
       found = ', '.join(f'{name} = {value}' for name, value in bad.items())
-      raise FloatingPointError(
-        f'update {step}: {found}; {saving.last_good(self._manager)}. Start '
-        'again from there with a smaller schedule.learning_rate or with '
-        'optimizer.clip_norm set.'
-      )
+      raise saving.not_finite(self._manager, step, found)
 
   def _check_collapse(self, step: int, values: dict[str, float]) -> None:
     if abs(values['loss_final']) > _ZERO_SSIM:

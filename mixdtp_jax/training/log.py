@@ -2,18 +2,32 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import orbax.checkpoint as ocp
 from absl import logging
 from clu import metric_writers
 
 from mixdtp_jax.recipe.crop_schedule import images_before
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime import console
 from mixdtp_jax.training.guards import Guards
+from mixdtp_jax.training.metrics_file import MetricsFile
+
+
+class JsonLines(metric_writers.MultiWriter):
+  """A writer of scalars alone, to metrics.jsonl."""
+
+  def __init__(self, workdir: str):
+    """Opens the file at the first line."""
+    super().__init__([])
+    self._file = MetricsFile(workdir)
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Appends a line."""
+    self._file.append(step, scalars)
 
 
 class TrainingLog:
@@ -25,7 +39,7 @@ class TrainingLog:
 
   def __init__(
     self,
-    config: ml_collections.ConfigDict,
+    config: Recipe,
     writer: metric_writers.MetricWriter,
     manager: ocp.CheckpointManager,
     *,

@@ -1,45 +1,35 @@
 """The training loop."""
 
 import contextlib
-import functools
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import ml_collections
-import orbax.checkpoint as ocp
 from absl import logging
 from clu import metric_writers
 from jax.experimental.compilation_cache import compilation_cache
 
-from mixdtp_jax.checkpoints import restoring, saving
+from mixdtp_jax.checkpoints import best, saving
 from mixdtp_jax.checkpoints.state import TrainState
-from mixdtp_jax.data import eval_batches, train_batches
-from mixdtp_jax.data.datasets.registry import open_split
-from mixdtp_jax.data.pairs import CroppedPairs, Pairs
-from mixdtp_jax.evaluation import images, published, results
-from mixdtp_jax.evaluation.metrics import PROTOCOLS
-from mixdtp_jax.evaluation.score import evaluate, mean_row
-from mixdtp_jax.models.config import make_model_config
-from mixdtp_jax.models.factory import final_image, make_network
-from mixdtp_jax.recipe.optimizer import make_optimizer
-from mixdtp_jax.restoration import whole_image
+from mixdtp_jax.data import train_batches
+from mixdtp_jax.data.pairs import Pairs
+from mixdtp_jax.evaluation.network import report, score_network
+from mixdtp_jax.evaluation.score import Row, Scores, mean_row
+from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
-from mixdtp_jax.runtime.console import progress
-from mixdtp_jax.runtime.mesh import make_mesh, place, replicated
-from mixdtp_jax.runtime.tables import show
-from mixdtp_jax.training import preemption
-from mixdtp_jax.training.log import TrainingLog
+from mixdtp_jax.runtime.files import dump_json
+from mixdtp_jax.runtime.mesh import make_mesh, replicated
+from mixdtp_jax.training import preemption, start
+from mixdtp_jax.training.log import JsonLines, TrainingLog
 from mixdtp_jax.training.run_lock import only_run
-from mixdtp_jax.training.state import init_state
-from mixdtp_jax.training.step import compile_ahead, make_train_step
-from mixdtp_jax.weights.load import load_params
+from mixdtp_jax.training.step import Step, compile_ahead, make_train_step
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str
-) -> TrainState:
+  config: Recipe, workdir: str, *, check_only: bool = False
+) -> TrainState | None:
   """Trains from the newest checkpoint in `workdir`, or from the start.
 
   Writes metrics for TensorBoard, checkpoints, and after the last update the
@@ -48,68 +38,168 @@ def train_and_evaluate(
   state and returns.
 
   Args:
-    config: configs/default.py with its options set.
+    config: the run's recipe.
     workdir: the run's folder, which all hosts share; created if missing.
+    check_only: stop before the first update, when all has been checked.
 
   Returns:
-    The state after config.num_train_steps updates, or after fewer on SIGTERM.
+    The state after config.num_train_steps updates, or after fewer on SIGTERM;
+    None with `check_only`.
 
   Raises:
     ValueError: the configuration contradicts itself, the data, the weights to
       start from or the checkpoints in `workdir`; these are past the last
       update; or the hosts were started differently.
     RuntimeError: another run is active in `workdir`.
-    OSError: a checkpoint could not be saved.
-    FloatingPointError: loss or gradient is no longer finite.
+    OSError: a checkpoint could not be saved, or has no room.
+    FloatingPointError: loss, gradient or parameters are no longer finite.
     CollapseError: the SSIM of the restored images stays at 0.
   """
-  config = _with_data_dir(config, workdir)
+  config, folder = start.locate(config, workdir)
   mesh = make_mesh(space=config.mesh_space)
   step_fn = make_train_step(config, mesh)
-  hosts.check_same('the configuration', config.to_json_best_effort())
+  hosts.check_same('the configuration', repr(config))
   with (
-    only_run(workdir),
-    _compiled_kept(config, workdir),
+    only_run(folder),
+    _compiled_kept(config, folder),
     _closing(
-      saving.make_manager(workdir, keep=config.keep_checkpoints)
+      saving.make_manager(folder, keep=config.keep_checkpoints)
     ) as manager,
-    _closing(_make_writer(workdir)) as writer,
-    preemption.watch() as watch,
   ):
-    state = start_state(manager, config, replicated(mesh))
-    start, end = int(state.step), config.num_train_steps
-    batches, pairs = hosts.in_turn(
-      lambda: _open_data(config, start_step=start, mesh=mesh)
-    )
-    step_fn = compile_ahead(step_fn, state, config, mesh)
-    log = TrainingLog(config, writer, manager, start_step=start)
-    score = functools.partial(
-      evaluate_state,
-      pairs=pairs,
-      config=config,
-      mesh=mesh,
-      writer=writer,
-      check=watch.check,
-    )
-    batches = log.waiting_for(batches)
+    data = hosts.in_turn(lambda: _prepare(config, folder, manager, mesh))
+    known = manager.latest_step() is not None or config.init_from
+    if check_only and not known:
+      return None
+    with preemption.watch() as watch:
+      state = start.start_state(manager, config, replicated(mesh))
+      if check_only:
+        return None
+      step_fn = compile_ahead(step_fn, state, config, mesh)
+      with _closing(_make_writer(str(folder))) as writer:
+        run = _Run(config, folder, mesh, manager, writer, data, watch)
+        return run.train(state, step_fn)
+
+
+class _Data(NamedTuple):
+  """Training batches from an update on, and the images to score."""
+
+  start: int
+  batches: Iterator[dict[str, jax.Array]]
+  test: Pairs
+  scored: Pairs  # while training
+
+
+def _prepare(config, folder, manager, mesh) -> _Data:
+  """Opens the data, and checks what can be known before the first update."""
+  if hosts.is_first():
+    start.remove_leftovers(folder)
+    start.check_room(config, folder)
+  update = manager.latest_step() or 0
+  batches = train_batches.train_batches(config, start_step=update, mesh=mesh)
+  test = start.open_scored(config, 'test')
+  split = config.keep_best or 'test'
+  scored = test if split == 'test' else start.open_scored(config, split)
+  return _Data(update, batches, test, scored)
+
+
+class _Run:
+  """A run: what its updates have in common."""
+
+  def __init__(self, config, folder, mesh, manager, writer, data, watch):
+    """Takes what `train_and_evaluate` has opened."""
+    self._config, self._folder, self._mesh = config, folder, mesh
+    self._manager, self._writer = manager, writer
+    self._data, self._watch = data, watch
+    self._inputs = {}  # scores of the rainy images, made once
+
+  def train(self, state: TrainState, step_fn: Step) -> TrainState:
+    """Makes the updates that are left, and scores the last state."""
+    config, manager = self._config, self._manager
+    first, end = int(state.step), config.num_train_steps
+    log = TrainingLog(config, self._writer, manager, start_step=first)
+    batches = log.waiting_for(self._batches(first))
     try:
-      for step, batch in zip(range(start, end), batches, strict=False):
+      for step, batch in zip(range(first, end), batches, strict=False):
         state, scalars = step_fn(state, batch)  # state.step is step + 1 now
         log.add(step + 1, scalars)
-        watch.check()
+        self._watch.check()
         if _due(step + 1, config.checkpoint_every_steps, end):
           log.check()
           logging.info('Saving checkpoint %d', step + 1)
           saving.save(manager, state, config)
         if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
           with log.paused():
-            score(state)
+            self._evaluate(state)
+      if config.keep_best:
+        self._evaluate(state)
       saving.wait(manager)
-      score(state, folder=pathlib.Path(workdir, 'results'))
+      self._conclude(state)
     except preemption.Preempted:
       log.check()
-      _save_and_tell(manager, state, config)
-  return state
+      self._save_and_tell(state)
+    return state
+
+  def _batches(self, first: int) -> Iterator[dict[str, jax.Array]]:
+    """Returns the batches from an update on."""
+    if first == self._data.start:
+      return self._data.batches
+    # A damaged checkpoint was passed over.
+    return train_batches.train_batches(
+      self._config, start_step=first, mesh=self._mesh
+    )
+
+  def _evaluate(self, state: TrainState) -> None:
+    """Scores a state while training, and keeps it if it is the best."""
+    rows = evaluate_state(
+      state, self._data.scored, self._config, self._mesh, self._writer,
+      self._inputs, self._watch.check
+    )  # fmt: skip
+    if self._config.keep_best:
+      self._keep_if_best(state, rows)
+
+  def _keep_if_best(self, state: TrainState, rows: list[Row]) -> None:
+    update, manager = int(state.step), self._manager
+    split = self._config.keep_best
+    psnr = mean_row(rows).restored['y'].psnr
+    known = manager.best
+    if math.isnan(psnr) or (
+      known
+      and known['split'] == split
+      and known['update'] in set(manager.all_steps()) - {update}
+      and psnr <= known['y_psnr']
+    ):
+      return
+    logging.info('Saving checkpoint %d, the best so far', update)
+    saving.save(manager, state, self._config)
+    manager.best = {
+      'update': update, 'split': split, 'images': len(rows), 'y_psnr': psnr
+    }  # fmt: skip
+    if hosts.is_first():
+      dump_json(manager.best, self._folder / best.FILE)
+
+  def _conclude(self, state: TrainState) -> None:
+    """Scores all test images with the last state, and reports the scores."""
+    same = self._data.scored is self._data.test
+    context = {'step': int(state.step), 'config': as_mapping(self._config)}
+    if self._manager.best:
+      context['best'] = self._manager.best
+    evaluate_state(
+      state, self._data.test, self._config, self._mesh, self._writer,
+      self._inputs if same else {}, self._watch.check,
+      self._folder / 'results', context,
+    )  # fmt: skip
+
+  def _save_and_tell(self, state: TrainState) -> None:
+    """Saves the state after SIGTERM, and logs how to continue."""
+    saving.save(self._manager, state, self._config)
+    saving.wait(self._manager)
+    logging.info(
+      'Stopped by SIGTERM after update %d of %d; the state is in %s. Start the '
+      'same command again to continue.',
+      int(state.step),
+      self._config.num_train_steps,
+      self._manager.directory / str(int(state.step)),
+    )
 
 
 @contextlib.contextmanager
@@ -128,34 +218,14 @@ def _closing(opened):
 
 
 def _make_writer(workdir):
-  """Returns a writer of TensorBoard's files, which the first host writes."""
-  writers = [metric_writers.SummaryWriter(workdir)] if hosts.is_first() else []
+  """Returns a writer of TensorBoard's files and of metrics.jsonl.
+
+  The first host writes.
+  """
+  writers = []
+  if hosts.is_first():
+    writers = [metric_writers.SummaryWriter(workdir), JsonLines(workdir)]
   return metric_writers.AsyncMultiWriter(writers)
-
-
-def _open_data(config, *, start_step, mesh):
-  """Opens training batches and test images, so that bad data fails now."""
-  batches = train_batches.train_batches(
-    config, start_step=start_step, mesh=mesh
-  )
-  data = config.data
-  pairs = open_split(
-    data.name, source=data.source, data_dir=data.data_dir, split='test'
-  )
-  return batches, CroppedPairs(pairs, config.eval_crop_multiple)
-
-
-def _save_and_tell(manager, state, config):
-  """Saves the state after SIGTERM, and logs how to continue."""
-  saving.save(manager, state, config)
-  saving.wait(manager)
-  logging.info(
-    'Stopped by SIGTERM after update %d of %d; the state is in %s. Start the '
-    'same command again to continue.',
-    int(state.step),
-    config.num_train_steps,
-    manager.directory / str(int(state.step)),
-  )
 
 
 def _due(step: int, every: int, end: int) -> bool:
@@ -186,68 +256,18 @@ def _compiling_into(folder):
     compilation_cache.reset_cache()
 
 
-def _with_data_dir(config, workdir):
-  """Returns a copy whose data_dir is set."""
-  config = config.copy_and_resolve_references()  # ConfigDict(...) shares parts
-  if not config.data.data_dir:
-    config.data.data_dir = str(pathlib.Path(workdir).absolute() / 'data')
-  return config
-
-
-def start_state(
-  manager: ocp.CheckpointManager,
-  config: ml_collections.ConfigDict,
-  sharding: jax.sharding.Sharding,
-) -> TrainState:
-  """Returns the newest saved state, or a fresh one at step 0 if there is none.
-
-  The fresh state has the weights of config.init_from, or if that is '', weights
-  drawn from config.seed. Its optimizer is fresh in both cases.
-
-  Args:
-    manager: the run's checkpoints.
-    config: the run's configuration.
-    sharding: the layout of each array of the state.
-
-  Raises:
-    FileNotFoundError, ValueError: the checkpoint or the weights are of another
-      network, there are no weights, or the checkpoint is past the last update.
-  """
-  cfg = make_model_config(config.model)
-  optimizer = make_optimizer(config)
-  init = functools.partial(
-    init_state,
-    config.seed,
-    make_network(cfg),
-    optimizer,
-    ema=config.ema_decay > 0,
-  )
-  state = restoring.restore_or_init(manager, config, init, sharding)
-  if config.init_from and manager.latest_step() is None:
-    # The optimizer's fresh state is zeros, whatever the weights.
-    params = place(load_params(config.init_from, cfg), sharding)
-    state = state.replace(params=params)
-    if state.ema_params is not None:
-      state = state.replace(ema_params=jax.tree.map(jnp.copy, params))
-  if state.step > config.num_train_steps:
-    raise ValueError(
-      f'{manager.directory.parent} has made {state.step} updates already, more '
-      f'than num_train_steps = {config.num_train_steps}: raise it, or use '
-      'another workdir'
-    )
-  return state
-
-
 def evaluate_state(
   state: TrainState,
   pairs: Pairs,
-  config: ml_collections.ConfigDict,
+  config: Recipe,
   mesh: jax.sharding.Mesh,
   writer: metric_writers.MetricWriter,
+  inputs: dict[str, Scores],
   check: Callable[[], None],
   folder: pathlib.Path | None = None,
-) -> None:
-  """Scores a state on test images, and writes the means and some images.
+  context: dict[str, Any] | None = None,
+) -> list[Row]:
+  """Scores a state on images, and writes the means and some images.
 
   Args:
     state: the state; its averaged parameters are scored if it has them.
@@ -255,46 +275,45 @@ def evaluate_state(
     config: the run's configuration; while training, it limits the images.
     mesh: the devices that share the work.
     writer: gets PSNR and SSIM by protocol, and side-by-side images.
+    inputs: scores of rainy images that are known; others are added.
     check: called between batches; its error ends the evaluation.
     folder: at the end of a run, the folder for the scores of all test images
       (CSV and JSON) and restored images; the means are printed too. None while
       training.
+    context: what results.json says of the state.
+
+  Returns:
+    The scores of each image.
   """
-  step, cfg = int(state.step), make_model_config(config.model)
-  restore = whole_image.make_restore(
-    final_image(cfg),
+  step = int(state.step)
+  rows, image = score_network(
+    config.model,
     state.eval_params,
-    multiple=make_network(cfg).multiple,
+    pairs,
+    batch_size=config.eval_batch_size,
+    limit=config.eval_images if folder is None else 0,
+    folder=folder,
     mesh=mesh,
-  )
-  limit = config.eval_images if folder is None else 0
-  batches = eval_batches.eval_batches(
-    pairs, batch_size=config.eval_batch_size, limit=limit
-  )
-  total = min(limit or len(pairs), len(pairs))
-  first = images.FirstImages(pairs, folder if hosts.is_first() else None)
-  tell = progress('Evaluating', total)
-
-  def after_batch(done: int) -> None:
-    tell(done)
-    check()
-
-  rows = evaluate(
-    restore,
-    batches,
-    list(PROTOCOLS),
-    save=first.add,
-    progress=after_batch,
+    inputs=inputs,
+    check=check,
   )
   writer.write_scalars(step, _mean_scalars(rows))
-  writer.write_images(step, {'eval/restored': first.image[None]})
+  writer.write_images(step, {'eval/restored': image[None]})
   score = mean_row(rows).restored['rgb']
   logging.info(
     'Evaluated update %d on %d images: PSNR %.2f dB, SSIM %.4f (rgb)',
     *(step, len(rows), *score),
   )
   if folder is not None and hosts.is_first():
-    _conclude(folder, config, step, pairs.name, rows, first.image)
+    report(
+      rows,
+      image,
+      folder,
+      dataset=pairs.name,
+      crop_multiple=config.eval_crop_multiple,
+      context=context or {},
+    )
+  return rows
 
 
 def _mean_scalars(rows) -> dict[str, float]:
@@ -305,13 +324,3 @@ def _mean_scalars(rows) -> dict[str, float]:
     for protocol, score in getattr(mean, which).items()
     for field, value in score._asdict().items()
   }
-
-
-def _conclude(folder, config, step, dataset, rows, image) -> None:
-  """Writes a run's results, and prints them beside published ones."""
-  scores = mean_row(rows).restored
-  name = published.run_name(config.eval_crop_multiple)
-  context = {'step': step, 'config': config.to_dict()}
-  ranks = published.rank(dataset, scores, name)
-  results.write_results(folder, rows, image, context, ranks)
-  show(results.score_table(rows), *published.tables(ranks))

@@ -1,11 +1,15 @@
 """SIGTERM, which a cluster sends before it takes the machine away."""
 
 import contextlib
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 
 import jax
+from absl import logging
 from jax.experimental import multihost_utils
 
 
@@ -41,6 +45,26 @@ class PreemptionWatch:
     ):
       raise Preempted
 
+  def leave_before_the_first_check(self, signals: socket.socket) -> None:
+    """Ends the process at SIGTERM until `check` is called; meant for a thread.
+
+    Python runs a signal's handler only between two instructions, and compiling
+    is one instruction that may take minutes.
+
+    Args:
+      signals: gives the number of each signal as a byte.
+    """
+    with signals:
+      while number := signals.recv(1):
+        if number[0] == signal.SIGTERM and not self._checks:
+          logging.info(
+            'Stopped by SIGTERM before the first update: nothing is lost. '
+            'Start the same command again to continue.'
+          )
+          sys.stdout.flush()
+          sys.stderr.flush()
+          os._exit(0)
+
 
 @contextlib.contextmanager
 def watch() -> Iterator[PreemptionWatch]:
@@ -52,8 +76,16 @@ def watch() -> Iterator[PreemptionWatch]:
   if jax.process_count() > 1 or not main:
     yield watcher
     return
+  read, write = socket.socketpair()
+  write.setblocking(False)
+  threading.Thread(
+    target=watcher.leave_before_the_first_check, args=[read], daemon=True
+  ).start()
   before = signal.signal(signal.SIGTERM, watcher.signalled)
+  wakeup = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
   try:
     yield watcher
   finally:
+    signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGTERM, before)
+    write.close()  # which ends the thread

@@ -22,13 +22,15 @@ def only_run(workdir: str | os.PathLike) -> Iterator[None]:
   """Holds WORKDIR/run.lock for all hosts while the body runs.
 
   The kernel releases the lock when the process ends, even if it is killed. The
-  file stays.
+  file stays. A workdir that this makes is removed again if the body fails
+  before it has written anything.
 
   Raises:
     RuntimeError: another run holds the lock.
     ValueError: the workdir of another host is a different folder.
   """
   path = pathlib.Path(workdir, 'run.lock')
+  made = [p for p in path.parents if not p.exists()]
   file = hosts.in_turn(lambda: _lock(path) if hosts.is_first() else None)
   try:
     hosts.check_same(
@@ -36,9 +38,23 @@ def only_run(workdir: str | os.PathLike) -> Iterator[None]:
       path.read_text() if path.exists() else '',
     )
     yield
+  except BaseException:
+    if file is not None:
+      _remove_empty(path, made)
+    raise
   finally:
     if file is not None:
       file.close()
+
+
+def _remove_empty(lock: pathlib.Path, made: list[pathlib.Path]) -> None:
+  """Removes folders that were made, unless there are files in them."""
+  if not made or any(p.is_file() for p in made[0].rglob('*') if p != lock):
+    return
+  lock.unlink(missing_ok=True)
+  for folder in (*sorted(made[0].rglob('*'), reverse=True), *made):
+    with contextlib.suppress(OSError):
+      folder.rmdir()
 
 
 def _lock(path: pathlib.Path):

@@ -6,15 +6,14 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 from absl import logging
 
 from mixdtp_jax.checkpoints.state import TrainState
-from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import Network, make_network
 from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.recipe.crop_schedule import stages
+from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.losses import make_loss
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.recipe.schedules import make_schedule
@@ -152,26 +151,13 @@ def train_step(
 
 
 def make_train_step(
-  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
+  config: Recipe, mesh: jax.sharding.Mesh
 ) -> jax.stages.Wrapped:
-  """Makes the jitted `train_step` of a configuration; it consumes its state.
-
-  Raises:
-    ValueError: accumulate_steps or ema_decay is out of range, or see
-      `make_optimizer`, `make_loss`, `make_model_config`.
-  """
-  if config.accumulate_steps < 1:
-    raise ValueError(
-      f'accumulate_steps = {config.accumulate_steps}: needs at least 1'
-    )
-  if not 0 <= config.ema_decay < 1:
-    raise ValueError(
-      f'ema_decay = {config.ema_decay}: needs 0 or more, and less than 1'
-    )
+  """Makes the jitted `train_step` of a configuration; it consumes its state."""
   step = functools.partial(
     traced_for(mesh, train_step),
-    network=make_network(make_model_config(config.model)),
-    loss=make_loss(**config.loss),
+    network=make_network(config.model),
+    loss=make_loss(config.loss),
     optimizer=make_optimizer(config),
     schedule=make_schedule(config),
     accumulate_steps=config.accumulate_steps,
@@ -183,7 +169,7 @@ def make_train_step(
 def compile_ahead(
   step: jax.stages.Wrapped,
   state: TrainState,
-  config: ml_collections.ConfigDict,
+  config: Recipe,
   mesh: jax.sharding.Mesh,
 ) -> Step:
   """Compiles the step for every shape of batch that the run still needs.
@@ -199,7 +185,7 @@ def compile_ahead(
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
   )
-  left = [s for s in stages(config) if s.end > state.step]
+  left = [s for s in stages(config) if s.end > int(state.step)]
   compiled = {}
   for number, stage in enumerate(left, 1):
     logging.info(

@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 
+from mixdtp_jax.runtime.files import local_path
 from mixdtp_jax.weights import pth, shipped
 from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.safetensors_file import read_notes, write_safetensors
@@ -39,7 +40,7 @@ def convert(
     ValueError: the target has another ending, or `dtype` is float16 and the
       target is no .safetensors file.
   """
-  path = pathlib.Path(target)
+  path = pathlib.Path(local_path(target))
   if os.path.lexists(path):
     raise FileExistsError(f'{path} exists already: choose another target')
   if dtype != 'float32' and path.suffix != '.safetensors':

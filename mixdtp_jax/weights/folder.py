@@ -1,4 +1,7 @@
-"""Weights folders: a network's configuration and its parameters, by orbax."""
+"""Weights folders: a network's configuration and its parameters, by orbax.
+
+Digests beside them are compared when they are read.
+"""
 
 import json
 import os
@@ -7,14 +10,16 @@ import tempfile
 
 import orbax.checkpoint as ocp
 
-from mixdtp_jax.checkpoints import restoring
+from mixdtp_jax.checkpoints import restoring, saving, verifying
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.formats import check_format
 
 FORMAT = 1  # folders of version 0.1 have no number
 CONFIG = 'model.json'  # marks a weights folder
 PARAMS = 'params'
+_REMEDY = 'convert the weights again, or take them from a copy'
 
 
 def save_weights(
@@ -24,8 +29,14 @@ def save_weights(
 
   Raises:
     FileExistsError: something is there already; nothing was changed.
+    ValueError: a parameter is not finite, or orbax cannot save there.
+    OSError: what was written is read back with other values.
   """
   folder = pathlib.Path(folder).absolute()
+  saving.check_path(folder)
+  arrays = verifying.named({PARAMS: params})
+  if bad := verifying.not_finite(arrays):
+    raise ValueError(f'{bad[0]} is not finite: nothing was written')
   if folder.exists():
     raise FileExistsError(f'{folder} exists already: choose another folder')
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -35,11 +46,13 @@ def save_weights(
   ) as private:
     partial = pathlib.Path(private, folder.name)
     partial.mkdir()
-    text = json.dumps({'format': FORMAT, **as_mapping(cfg)}, indent=2)
-    (partial / CONFIG).write_text(text + '\n')
+    fields = {'format': FORMAT, **as_mapping(cfg)}
+    dump_json(fields, partial / CONFIG)
     # Synchronous: after an error, a thread of the other kind would still write.
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
       checkpointer.save(partial / PARAMS, args=ocp.args.StandardSave(params))
+    saving.check_readable(partial / PARAMS, params)
+    verifying.write_digests(partial, arrays, fields)
     os.replace(partial, folder)
 
 
@@ -55,14 +68,21 @@ def read_folder(folder: pathlib.Path) -> tuple[AnyConfig, dict]:
     fields = json.loads(path.read_bytes())
     version = dict(fields).get('format', 0)
   except (RecursionError, TypeError, ValueError) as error:
-    raise ValueError(
-      f'{path} is damaged ({error}): convert the weights again'
-    ) from None
+    raise ValueError(f'{path} is damaged ({error}): {_REMEDY}') from None
   check_format(path, version, FORMAT)
+  if not (folder / PARAMS).is_dir():
+    raise FileNotFoundError(f'{folder / PARAMS} is missing: {_REMEDY}')
   try:
+    digests = verifying.read_digests(folder, fields)
     cfg = make_model_config({k: fields[k] for k in fields if k != 'format'})
-  except ValueError as error:
-    raise ValueError(f'{path}: {error}') from None
-  with ocp.StandardCheckpointer() as checkpointer:
     target = restoring.on_one_device(abstract_params(cfg))
-    return cfg, checkpointer.restore(folder / PARAMS, target)
+    with ocp.StandardCheckpointer() as checkpointer:
+      params = checkpointer.restore(folder / PARAMS, target)
+    verifying.check(folder, digests, {PARAMS: params})
+  # For a damaged file, orbax raises nearly anything.
+  except Exception as error:  # noqa: BLE001
+    text = saving.reason(error)
+    raise ValueError(
+      f'{path} does not describe sound weights ({text}): {_REMEDY}'
+    ) from None
+  return cfg, params

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.traverse_util
 import numpy as np
+from absl import logging
 
 from mixdtp_jax.models.config import (
   EXECUTION,
@@ -24,7 +25,10 @@ from mixdtp_jax.weights.state_dict import from_torch
 
 
 def load_weights(
-  source: str | os.PathLike, *, steps: int | None = None
+  source: str | os.PathLike,
+  *,
+  steps: int | None = None,
+  update: int | str | None = None,
 ) -> tuple[AnyConfig, dict]:
   """Loads weights with the configuration of their network.
 
@@ -37,6 +41,8 @@ def load_weights(
     steps: iterations of the progressive refinement. None keeps the number
       that the weights were trained with; files of PyTorch do not say it, and
       get the published 3 (PReNet: 6).
+    update: the checkpoint of a training run: its update, or 'best'. None takes
+      the newest that is readable.
 
   Returns:
     The configuration, and the parameters for `make_network(cfg).apply`:
@@ -46,13 +52,18 @@ def load_weights(
     FileNotFoundError: there are no weights at `source`.
     ImportError: a .pth file needs PyTorch.
     ValueError: the weights are damaged, of an unknown network, or made by a
-      newer version; or `steps` asks for a refinement that they do not have.
+      newer version; or `steps` asks for a refinement that they do not have, or
+      `update` for a checkpoint.
   """
   path = shipped.locate(source)
+  if update is not None and not (path / 'checkpoints').is_dir():
+    raise ValueError(
+      f'{path} is no training run: it has no checkpoint of update {update}'
+    )
   if path.is_file():
     cfg, params = _read_file(path)
   else:
-    cfg, params = _read_folder(path)
+    cfg, params = _read_folder(path, update)
   for name, leaf in flax.traverse_util.flatten_dict(params, sep='/').items():
     if not np.isfinite(leaf).all():
       raise ValueError(
@@ -70,7 +81,13 @@ def _read_file(path: pathlib.Path) -> tuple[AnyConfig, dict]:
     state_dict, stated = read_safetensors(path)
   else:
     state_dict = pth.read_pth(path)
-  state_dict = names.plain_names(state_dict)
+  plain, prefix = names.plain_names(state_dict)
+  if prefix:
+    logging.info(
+      '%s: took %d of %d tensors, those under %s',
+      path, len(plain), len(state_dict), prefix.rstrip('.')
+    )  # fmt: skip
+  state_dict = plain
   try:
     cfg = names.infer_config(state_dict)
     if stated is not None:
@@ -80,15 +97,17 @@ def _read_file(path: pathlib.Path) -> tuple[AnyConfig, dict]:
     raise ValueError(f'{path}: {error}') from None
 
 
-def _read_folder(path: pathlib.Path) -> tuple[AnyConfig, dict]:
-  if (path / 'model.json').is_file():
+def _read_folder(
+  path: pathlib.Path, update: int | str | None
+) -> tuple[AnyConfig, dict]:
+  if update is None and (path / 'model.json').is_file():
     from mixdtp_jax.weights.folder import read_folder
 
     return read_folder(path)
   if (path / 'checkpoints').is_dir():
     from mixdtp_jax.weights.run import read_run
 
-    return read_run(path)
+    return read_run(path, update)
   raise shipped.not_found(path)
 
 

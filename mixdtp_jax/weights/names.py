@@ -145,11 +145,37 @@ def _progressive_slots(width: int) -> dict[str, Slot]:
   return found
 
 
-def plain_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a state dict without DataParallel's prefix 'module.'."""
-  if all(name.startswith('module.') for name in state_dict):
-    return {n.removeprefix('module.'): v for n, v in state_dict.items()}
-  return dict(state_dict)
+# One of them is in every network's state dict.
+_MARKERS = ('conv_final.weight', 'output.weight', 'conv0.0.weight')
+# Modules that hold a network: DataParallel, torch.compile, BasicSR, Lightning.
+_HOLDERS = {'module', '_orig_mod', 'net', 'model', ''}
+
+
+def plain_names(
+  state_dict: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], str]:
+  """Returns the tensors under a prefix such as 'module.', and this prefix.
+
+  The prefix is '' if the names are plain. Tensors that lie beside the network,
+  such as those of a loss, are left out.
+  """
+  prefixes = [
+    name.removesuffix(marker)
+    for name in state_dict
+    for marker in _MARKERS
+    if name.endswith(marker)
+  ]
+  for prefix in sorted(prefixes, key=len):
+    if _HOLDERS.issuperset(prefix.split('.')):
+      break
+  else:
+    prefix = ''
+  found = {
+    name.removeprefix(prefix): value
+    for name, value in state_dict.items()
+    if name.startswith(prefix)
+  }
+  return found, prefix
 
 
 def infer_config(state_dict: Mapping[str, np.ndarray]) -> AnyConfig:

@@ -5,15 +5,21 @@ import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+from absl import logging
 
 from mixdtp_jax.runtime.files import replacing
+
+# Where training programs put a state dict; the first of these is taken.
+_WRAPPERS = (
+  'params_ema', 'params', 'state_dict', 'model_state_dict', 'model', 'net'
+)  # fmt: skip
 
 
 def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads a PyTorch state dict; nothing in the file is executed.
 
-  A state dict that lies under 'params', as BasicSR and Restormer save it, or
-  under 'state_dict' is taken out.
+  A state dict that lies under a key such as 'params' is taken out, and a line
+  says so. Averaged weights come first, as BasicSR saves both.
 
   Returns:
     Name -> float32 array.
@@ -35,9 +41,13 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'{path} is damaged or holds more than weights, and was not loaded: '
       f'{str(error).partition(chr(10))[0]}'
     ) from None
-  for key in ('params', 'state_dict'):
-    if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-      loaded = loaded[key]
+  keys = []
+  for _ in range(3):
+    inner = loaded if isinstance(loaded, Mapping) else {}
+    found = [k for k in _WRAPPERS if isinstance(inner.get(k), Mapping)]
+    if found:
+      keys.append(found[0])
+      loaded = inner[found[0]]
   if not isinstance(loaded, Mapping) or not all(
     isinstance(name, str) and isinstance(value, torch.Tensor)
     for name, value in loaded.items()
@@ -46,7 +56,15 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'{path} is no state dict (names to tensors): save model.state_dict() '
       'in PyTorch'
     )
-  return {n: value.detach().float().numpy() for n, value in loaded.items()}
+  if keys:
+    logging.info('%s: took the weights under %s', path, ' / '.join(keys))
+  try:
+    return {n: value.detach().float().numpy() for n, value in loaded.items()}
+  except Exception as error:  # noqa: BLE001 - as sparse tensors, or without data
+    raise ValueError(
+      f'{path} has tensors that are no plain numbers '
+      f'({str(error).partition(chr(10))[0]})'
+    ) from None
 
 
 def write_pth(

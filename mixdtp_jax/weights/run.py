@@ -4,50 +4,73 @@ import functools
 import os
 import pathlib
 
-import ml_collections
-
-from mixdtp_jax.checkpoints import restoring, saving
+from mixdtp_jax.checkpoints import best, restoring, saving
 from mixdtp_jax.models.config import AnyConfig, make_model_config
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.weights import shipped
 
 
-def load_run_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
-  """Reads the whole configuration of a training run.
+def load_run_config(workdir: str | os.PathLike) -> dict:
+  """Reads the options of a training run, as nested dicts.
+
+  Its data_dir is the one beside the checkpoints if the run prepared its data
+  there, even if the run was moved or copied since.
 
   Raises:
     FileNotFoundError: `workdir` has no checkpoint.
     ValueError: all of its checkpoints are damaged, or a newer version made
       them.
   """
-  return _read_newest(workdir, _config)
+  config = _read(workdir, None, restoring.restore_config)
+  beside = pathlib.Path(workdir).absolute() / 'data'
+  recorded = pathlib.Path(config['data']['data_dir'] or beside)
+  if beside.is_dir() and recorded.name == beside.name:
+    config['data']['data_dir'] = str(beside)
+  return config
 
 
-def read_run(workdir: str | os.PathLike) -> tuple[AnyConfig, dict]:
+def read_run(
+  workdir: str | os.PathLike, update: int | str | None = None
+) -> tuple[AnyConfig, dict]:
   """Reads a run's network and parameters, averaged ones if it has them.
+
+  Args:
+    workdir: the run's folder.
+    update: the checkpoint: its number, 'best', or None for the newest readable
+      one.
 
   Raises:
     FileNotFoundError, ValueError: see `load_run_config`.
+    ValueError: the run has no such checkpoint.
   """
-  return _read_newest(workdir, _weights)
+  if update == 'best':
+    record = best.read_best(workdir)
+    if record is None:
+      raise ValueError(
+        f'{workdir} has no best checkpoint: train with --config.keep_best=val'
+      )
+    update = record['update']
+  return _read(workdir, update, _weights)
 
 
-def _config(manager, step) -> ml_collections.ConfigDict:
-  return ml_collections.ConfigDict(restoring.restore_config(manager, step))
+def _weights(manager, update) -> tuple[AnyConfig, dict]:
+  cfg = make_model_config(restoring.restore_config(manager, update)['model'])
+  return cfg, restoring.restore_params(manager, update, abstract_params(cfg))
 
 
-def _weights(manager, step) -> tuple[AnyConfig, dict]:
-  cfg = make_model_config(_config(manager, step).model)
-  return cfg, restoring.restore_params(manager, step, abstract_params(cfg))
-
-
-def _read_newest(workdir, read):
-  """Calls `read(manager, step)` for the newest checkpoint that is readable."""
+def _read(workdir, update, read):
+  """Calls `read(manager, update)`; None is the newest that is readable."""
   workdir = pathlib.Path(workdir).absolute()
   if (workdir / 'checkpoints').is_dir():
     with saving.open_manager(workdir) as manager:
-      if manager.all_steps():
+      found = sorted(manager.all_steps())
+      if update is not None and update not in found:
+        raise ValueError(
+          f'{workdir} has no checkpoint of update {update}, only of '
+          f'{", ".join(map(str, found)) or "none"}'
+        )
+      if found:
         return restoring.newest_readable(
-          manager, functools.partial(read, manager)
+          manager, functools.partial(read, manager), only=update
         )[0]
   raise shipped.not_found(workdir)

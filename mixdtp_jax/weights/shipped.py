@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from mixdtp_jax.runtime.files import local_path
+
 FOLDER = pathlib.Path(__file__).with_name('shipped')
 
 
@@ -17,10 +19,13 @@ def locate(source: str | os.PathLike) -> pathlib.Path:
   A string without a path separator that is the name of shipped weights means
   these, whatever lies in the current folder: `general` is shipped,
   `./general` is a path, and so is a pathlib.Path.
+
+  Raises:
+    ValueError: it is a URL.
   """
   if isinstance(source, str) and source in names():
     return FOLDER / f'{source}.safetensors'
-  return pathlib.Path(source).absolute()
+  return pathlib.Path(local_path(source)).absolute()
 
 
 def not_found(path: pathlib.Path) -> FileNotFoundError:

@@ -15,6 +15,7 @@ from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.configs.default import get_config
 from mixdtp_jax.models.config import EXECUTION
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.formats import NewerFormatError
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
@@ -29,7 +30,7 @@ def _config(**changes):
 def _init():
   """Returns a fresh state of two tensors, which is enough for checkpoints."""
   params = {'conv': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.ones(4)}}
-  opt_state = make_optimizer(_config()).init(params)
+  opt_state = make_optimizer(make_recipe(_config())).init(params)
   return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
@@ -89,7 +90,7 @@ def test_a_saved_step_stays_as_it_is(tmp_path):
   with saving.make_manager(tmp_path) as manager:
     other = _state(4)
     again = TrainState(jnp.int32(3), other.params, other.opt_state)
-    saving.save(manager, again, _config())
+    saving.save(manager, again, make_recipe(_config()))
   jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(3))
 
 
@@ -180,11 +181,13 @@ def test_the_average_comes_back_or_begins(tmp_path, saved, wanted):
     )
   with saving.make_manager(tmp_path) as manager:
     config = _config(ema_decay=0.9 if saved else 0.0)
-    saving.save(manager, state, config)
+    saving.save(manager, state, make_recipe(config))
   with saving.make_manager(tmp_path) as manager:
     init = _averaged if wanted else _init
     sharding = replicated(make_mesh())
-    found = restoring.restore_or_init(manager, _config(), init, sharding)
+    found = restoring.restore_or_init(
+      manager, make_recipe(_config()), init, sharding
+    )
     exported = restoring.restore_params(
       manager, 5, jax.eval_shape(_init).params
     )

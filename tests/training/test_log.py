@@ -11,6 +11,7 @@ from clu import metric_writers
 from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.configs.default import get_config
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.training.guards import CollapseError
 from mixdtp_jax.training.log import TrainingLog
 
@@ -61,7 +62,9 @@ def _scalars(step, **changes):
 
 def _run(manager, config, steps):
   writer = _Recorder()
-  log = TrainingLog(config, writer, manager, start_step=steps[0] - 1)
+  log = TrainingLog(
+    make_recipe(config), writer, manager, start_step=steps[0] - 1
+  )
   for step in steps:
     log.add(step, _scalars(step))
   log.check()
@@ -81,7 +84,7 @@ def test_log_every_steps_counts_updates_also_after_a_restart(manager):
 
 def test_an_update_is_reported_when_the_next_one_is_under_way(manager):
   writer = _Recorder()
-  log = TrainingLog(_config(), writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(_config()), writer, manager, start_step=0)
   log.add(1, _scalars(1))
   assert not writer.scalars
   log.add(2, _scalars(2))
@@ -94,7 +97,7 @@ def test_an_update_is_reported_when_the_next_one_is_under_way(manager):
 def test_progress_is_the_speed_since_the_last_line(manager):
   config = _config(log_every_steps=1, num_train_steps=100, batch_size=4)
   writer = _Recorder()
-  log = TrainingLog(config, writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(config), writer, manager, start_step=0)
   log.add(1, _scalars(1))
   log.check()
   assert 'images_per_second' not in writer.scalars[1]  # it was compiled
@@ -123,7 +126,7 @@ def test_data_wait_is_the_mean_since_the_last_line(manager):
       yield step
 
   config, writer = _config(log_every_steps=3, num_train_steps=8), _Recorder()
-  log = TrainingLog(config, writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(config), writer, manager, start_step=0)
   for step in log.waiting_for(slow_batches()):
     time.sleep(0.05)  # an update is no waiting, nor is an evaluation
     log.add(step, _scalars(step))
@@ -141,7 +144,7 @@ def test_data_wait_is_the_mean_since_the_last_line(manager):
 def test_a_value_that_is_not_finite_stops(manager, name, value):
   state = TrainState(jnp.int32(5), {'kernel': jnp.ones(3)}, ())
   writer = _Recorder()
-  log = TrainingLog(_config(), writer, manager, start_step=5)
+  log = TrainingLog(make_recipe(_config()), writer, manager, start_step=5)
   # Saving may still be under way when the run stops.
   params = {'kernel': state.params}
   saving.save(manager, TrainState(state.step, params, params), _config())
@@ -157,7 +160,7 @@ def test_a_value_that_is_not_finite_stops(manager, name, value):
 
 
 def test_without_a_checkpoint_it_says_so(manager):
-  log = TrainingLog(_config(), _Recorder(), manager, start_step=0)
+  log = TrainingLog(make_recipe(_config()), _Recorder(), manager, start_step=0)
   log.add(1, _scalars(1, loss=math.nan))
   with pytest.raises(FloatingPointError, match='no checkpoint was saved'):
     log.check()
@@ -165,7 +168,7 @@ def test_without_a_checkpoint_it_says_so(manager):
 
 def _collapse(manager, config, ssims):
   """Logs updates 1, 2, ... whose final images have these SSIMs."""
-  log = TrainingLog(config, _Recorder(), manager, start_step=0)
+  log = TrainingLog(make_recipe(config), _Recorder(), manager, start_step=0)
   for step, ssim in enumerate(ssims, 1):
     log.add(step, _scalars(step, loss_final=-ssim))
   log.check()
@@ -209,7 +212,7 @@ def test_other_runs_go_on(manager, changes, ssims):
 def test_speed_counts_the_images_of_each_stage(manager):
   config = _config(log_every_steps=4, batch_size=8, growth=((2, 96, 4),))
   writer = _Recorder()
-  log = TrainingLog(config, writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(config), writer, manager, start_step=0)
   log.add(1, _scalars(1))
   log.check()
   start = time.monotonic()

@@ -19,6 +19,7 @@ from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.evaluation.metrics import PROTOCOLS
 from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.restoration.sheets import side_by_side
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from mixdtp_jax.training.loop import start_state, train_and_evaluate
@@ -170,14 +171,14 @@ def _poisoned(params, value=math.nan):
 
 
 def _poisoned_run(tiny_run, workdir):
-  """Makes a run whose checkpoint of step 4 holds a NaN."""
+  """Makes a run whose checkpoint of step 4 holds too large a number."""
   config = tiny.get_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
   with saving.make_manager(workdir) as manager:
-    params = _poisoned(tiny_run.state.params)
+    params = _poisoned(tiny_run.state.params, 1e38)
     state = TrainState(jnp.int32(4), params, tiny_run.state.opt_state)
-    saving.save(manager, state, config)
+    saving.save(manager, state, make_recipe(config))
   return config
 
 
@@ -186,7 +187,7 @@ def test_stops_when_the_loss_is_not_finite(tiny_run, tmp_path):
   with pytest.raises(
     FloatingPointError, match='update 5: .*loss = nan'
   ) as error:
-    train_and_evaluate(config, str(tmp_path))
+    train_and_evaluate(make_recipe(config), str(tmp_path))
   assert str(tmp_path / 'checkpoints' / '4') in str(error.value)
   # The states after it are neither saved nor evaluated.
   assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
@@ -198,7 +199,7 @@ def test_an_unknown_model_field_is_refused_before_anything_is_written(tmp_path):
   with config.unlocked():
     config.model.nonsense = 1
   with pytest.raises(ValueError, match='unknown option model.nonsense'):
-    train_and_evaluate(config, str(tmp_path / 'run'))
+    train_and_evaluate(make_recipe(config), str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
 
 
@@ -207,7 +208,7 @@ def test_a_run_past_its_end_is_refused(tiny_run):
   config.data.source = tiny_run.config.data.source
   config.num_train_steps = 10
   with pytest.raises(ValueError, match='made 20 updates already, more than'):
-    train_and_evaluate(config, str(tiny_run.workdir))
+    train_and_evaluate(make_recipe(config), str(tiny_run.workdir))
 
 
 def test_places_the_results_among_published_ones(
@@ -216,8 +217,8 @@ def test_places_the_results_among_published_ones(
   config = tiny.get_config()
   config.data.name, config.data.source = 'rain100l', str(tiny_rain100l)
   with saving.make_manager(tmp_path) as manager:
-    saving.save(manager, tiny_run.state, config)
-  train_and_evaluate(config, str(tmp_path))  # no updates are left
+    saving.save(manager, tiny_run.state, make_recipe(config))
+  train_and_evaluate(make_recipe(config), str(tmp_path))  # no updates are left
 
   printed = capsys.readouterr().out
   results = json.loads((tmp_path / 'results' / 'results.json').read_text())
@@ -241,9 +242,9 @@ def test_without_test_images_it_stops_before_training(
     partial=True,
   )
   with saving.make_manager(workdir) as manager:
-    saving.save(manager, tiny_run.state, config)
+    saving.save(manager, tiny_run.state, make_recipe(config))
   with pytest.raises(ValueError, match="rain200l has no split 'test'"):
-    train_and_evaluate(config, str(workdir))
+    train_and_evaluate(make_recipe(config), str(workdir))
   with saving.make_manager(workdir) as manager:
     assert manager.latest_step() == 20
 
@@ -254,7 +255,7 @@ def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):
   config.data.data_dir = str(tiny_run.workdir / 'data')
   config.eval_crop_multiple = 32  # the images have 24 rows
   with pytest.raises(ValueError, match='^0 has 40x24 pixels, too few to cut'):
-    train_and_evaluate(config, str(tmp_path))
+    train_and_evaluate(make_recipe(config), str(tmp_path))
   assert not list((tmp_path / 'checkpoints').iterdir())
 
 
@@ -263,7 +264,7 @@ def _start(workdir, **changes):
   config.update_from_flattened_dict(changes)
   sharding = replicated(make_mesh())
   with saving.make_manager(workdir) as manager:
-    state = start_state(manager, config, sharding)
+    state = start_state(manager, make_recipe(config), sharding)
   assert {x.sharding for x in jax.tree.leaves(state)} == {sharding}
   return state
 
@@ -295,7 +296,7 @@ def test_a_run_trains_the_weights_that_it_is_given(tiny_run, tmp_path):
   # Finite, but not after it is squared.
   save_weights(config.init_from, cfg, _poisoned(tiny_run.state.params, 1e38))
   with pytest.raises(FloatingPointError, match='update 1: .*loss = nan'):
-    train_and_evaluate(config, str(tmp_path / 'run'))
+    train_and_evaluate(make_recipe(config), str(tmp_path / 'run'))
 
 
 def test_a_checkpoint_comes_before_given_weights(tiny_run):

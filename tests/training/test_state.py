@@ -85,23 +85,6 @@ def test_cosine_goes_from_the_first_update_to_the_last(warmup):
   assert want[-1] == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'schedule__name': 'linear'}, "'linear': choose from steps, cosine"),
-    ({'schedule__learning_rate': 0.0}, 'learning_rate = 0.0: needs more'),
-    ({'schedule__warmup_steps': -1}, 'warmup_steps = -1'),
-    ({'schedule__warmup_steps': _STEPS}, 'warmup_steps = 6.*= 6'),
-    ({'schedule__warmup_steps': 2}, r'boundaries \[2\] lie within'),
-    ({'optimizer__name': 'sgd'}, "'sgd': choose from adam, adamw"),
-    ({'optimizer__weight_decay': 0.1}, 'weight_decay = 0.1.*adamw'),
-  ],
-)
-def test_contradictions_are_refused(changes, message):
-  with pytest.raises(ValueError, match=message):
-    make_optimizer(make_recipe(_config(**changes)))
-
-
 @pytest.mark.parametrize('name', ['adam', 'adamw'])
 @pytest.mark.parametrize('clip', [0.0, 0.5])
 def test_is_pytorchs(name, clip):

@@ -1,6 +1,7 @@
 """Weights to and from PyTorch, over the published names."""
 
 import dataclasses
+import logging
 import os
 import pickle
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.weights import pth
-from mixdtp_jax.weights.names import infer_config, plain_names
+from mixdtp_jax.weights.load import load_weights
+from mixdtp_jax.weights.names import infer_config
 from mixdtp_jax.weights.state_dict import from_torch, to_torch
+from tests.campaigns import weight_files
 from tests.helpers import golden_values
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
@@ -95,19 +98,53 @@ def test_the_default_network_is_inferred_from_its_weights():
   assert infer_config(golden_values.state_dict()) == MixDTPConfig()
 
 
-@pytest.mark.parametrize('under', [None, 'params', 'state_dict'])
-@pytest.mark.parametrize('prefix', ['', 'module.'])
-def test_the_usual_wrappings_are_taken_off(tmp_path, under, prefix):
-  state_dict = {'a.weight': np.ones(2, np.float32), 'b.bias': np.zeros(1)}
-  saved = {prefix + k: torch.from_numpy(v) for k, v in state_dict.items()}
+def _saved(path, content):
+  torch.save(content, path)
+  return path
+
+
+@pytest.mark.parametrize(
+  'under', [(), ('params',), ('state_dict',), ('model',), ('net', 'params')]
+)
+@pytest.mark.parametrize(
+  'prefix', ['', 'module.', '_orig_mod.', 'net.', 'model.', 'module._orig_mod.']
+)
+def test_the_usual_wrappings_are_taken_off(tmp_path, caplog, under, prefix):
+  state_dict = to_torch(random_params(SMALL), SMALL)
+  content = {prefix + k: torch.from_numpy(v) for k, v in state_dict.items()}
+  if prefix == 'model.':  # Lightning's has the loss's network beside it
+    content['loss.vgg.weight'] = torch.zeros(1)
+  for key in reversed(under):
+    content = {key: content, 'epoch': 3}
+  path = _saved(tmp_path / 'weights.pth', content)
+  with caplog.at_level(logging.INFO, 'absl'):
+    cfg, params = load_weights(path)
+  assert_equal_trees(params, from_torch(state_dict, cfg))
+  told = [r.getMessage() for r in caplog.records if 'took' in r.msg]
+  assert len(told) == bool(under) + bool(prefix)
+  assert all(line.startswith(f'{path}: took ') for line in told)
+  if prefix:
+    assert told[-1].endswith(f'those under {prefix[:-1]}')
+
+
+def test_averaged_weights_come_before_others(tmp_path, caplog):
+  state_dict = to_torch(random_params(SMALL), SMALL)
+  average = {k: torch.from_numpy(v) for k, v in state_dict.items()}
+  last = {k: 2 * v for k, v in average.items()}
   path = tmp_path / 'weights.pth'
-  torch.save({under: saved, 'epoch': 3} if under else saved, path)
-  read = pth.read_pth(path)
-  names = {prefix + name for name in state_dict}
-  assert set(read) == names
-  read = plain_names(read)
+  _saved(path, {'params': last, 'params_ema': average})
+  with caplog.at_level(logging.INFO, 'absl'):
+    read = pth.read_pth(path)
+  assert f'{path}: took the weights under params_ema' in caplog.text
   for name, array in state_dict.items():
     np.testing.assert_array_equal(read[name], array)
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_damaged_files_are_one_line_with_their_name(suffix):
+  weight_files.watch()
+  outcomes = [outcome for outcome, _ in weight_files.campaign(suffix, 200)]
+  assert set(outcomes) == {'loaded', 'refused'}, outcomes
 
 
 def test_a_missing_or_unknown_name_is_refused():

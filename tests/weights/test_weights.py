@@ -16,6 +16,7 @@ from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.convert import convert
 from mixdtp_jax.weights.folder import save_weights
@@ -50,7 +51,7 @@ def _save_run(workdir, step=3):
   params = jax.tree.map(jnp.asarray, _params(_CFG))
   state = TrainState(jnp.int32(step), params, {'count': jnp.int32(step)})
   with saving.make_manager(workdir) as manager:
-    saving.save(manager, state, config)
+    saving.save(manager, state, make_recipe(config))
   return config
 
 
@@ -232,6 +233,9 @@ def test_a_field_that_is_unknown_is_named(folder, tmp_path):
   other = shutil.copytree(folder, tmp_path / 'other')
   fields = json.loads((other / 'model.json').read_text())
   (other / 'model.json').write_text(json.dumps(fields | {'nonsense': 1}))
+  with pytest.raises(ValueError, match='is not what was saved'):
+    load_weights(other)
+  (other / 'digests.json').unlink()
   with pytest.raises(ValueError, match='unknown option model.nonsense'):
     load_weights(other)
 

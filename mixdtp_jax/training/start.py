@@ -1,0 +1,168 @@
+"""What a run starts from, and what is checked before its first update."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+
+from mixdtp_jax.checkpoints import restoring, saving
+from mixdtp_jax.checkpoints.state import TrainState
+from mixdtp_jax.data.datasets.registry import open_split
+from mixdtp_jax.data.pairs import CroppedPairs, Pairs
+from mixdtp_jax.models.factory import Network, abstract_params, make_network
+from mixdtp_jax.ops.ssim import WINDOW
+from mixdtp_jax.recipe.knobs import Recipe
+from mixdtp_jax.recipe.optimizer import make_optimizer
+from mixdtp_jax.runtime.files import local_path
+from mixdtp_jax.runtime.mesh import place
+from mixdtp_jax.weights.load import load_params
+
+
+def locate(config: Recipe, workdir: str) -> tuple[Recipe, pathlib.Path]:
+  """Returns a copy of a recipe with its folders named in full, and the workdir.
+
+  Raises:
+    ValueError: a folder is a URL, or checkpoints cannot be saved in the
+      workdir.
+  """
+  folder = pathlib.Path(local_path(workdir)).absolute()
+  saving.check_path(folder)
+  data = dataclasses.replace(
+    config.data,
+    source=local_path(config.data.source),
+    data_dir=local_path(config.data.data_dir) or str(folder / 'data'),
+  )
+  config = dataclasses.replace(
+    config,
+    data=data,
+    init_from=local_path(config.init_from),
+    compilation_cache_dir=local_path(config.compilation_cache_dir),
+  )
+  return config, folder
+
+
+def remove_leftovers(workdir: pathlib.Path) -> None:
+  """Removes what a killed run has half-written; no other run may be active."""
+  results = workdir / 'results'
+  for left in itertools.chain(
+    workdir.glob('.writing-*'),
+    results.rglob('.writing-*'),
+    (workdir / 'data').glob('*/*incomplete*'),
+  ):
+    shutil.rmtree(left, ignore_errors=True)
+    logging.info('Removed %s, which a killed run has left', left)
+
+
+def open_scored(config: Recipe, split: str) -> Pairs:
+  """Opens the images of a split that are scored, and checks their sizes.
+
+  Raises:
+    FileNotFoundError, ValueError: see `open_split`.
+    ValueError: an image is too small to be cut, or to be scored.
+  """
+  data = config.data
+  pairs = open_split(
+    data.name, source=data.source, data_dir=data.data_dir, split=split
+  )
+  pairs = CroppedPairs(pairs, config.eval_crop_multiple)
+  for index in range(len(pairs)):
+    height, width = pairs.shape(index)
+    if min(height, width) < WINDOW:
+      raise ValueError(
+        f'{pairs[index]["name"]} of the {split} images has {width}x{height} '
+        f'pixels; SSIM needs {WINDOW}x{WINDOW}: remove the pair'
+      )
+  return pairs
+
+
+def check_room(config: Recipe, workdir: pathlib.Path) -> None:
+  """Checks that a checkpoint of the run has room on its disk.
+
+  Raises:
+    OSError: it has none.
+  """
+  params = abstract_params(config.model)
+  moments = jax.eval_shape(make_optimizer(config).init, params)
+  parts = [params, moments] + [params] * (config.ema_decay > 0)
+  need = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts))
+  free = shutil.disk_usage(workdir).free
+  if free < need:
+    raise OSError(
+      f'{workdir} has {free / 1e6:,.1f} MB free, and a checkpoint needs '
+      f'{need / 1e6:,.1f} MB: make room, or take another workdir'
+    )
+
+
+def init_state(
+  seed: int,
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  *,
+  ema: bool = False,
+) -> TrainState:
+  """Makes a state at update 0, whose weights depend only on the seed.
+
+  With `ema`, their moving average starts equal to them.
+  """
+  image = jnp.zeros((1, network.multiple, network.multiple, 3))
+  params = network.init(jax.random.key(seed), image)['params']
+  return TrainState(
+    jnp.zeros((), jnp.int32),
+    params,
+    optimizer.init(params),
+    params if ema else None,
+  )
+
+
+def start_state(
+  manager: saving.Manager,
+  config: Recipe,
+  sharding: jax.sharding.Sharding,
+) -> TrainState:
+  """Returns the newest saved state, or a fresh one of update 0.
+
+  The fresh state has the weights of config.init_from, or if that is '', weights
+  drawn from config.seed. Its optimizer is fresh in both cases.
+
+  Args:
+    manager: the run's checkpoints.
+    config: the run's configuration.
+    sharding: the layout of each array of the state.
+
+  Raises:
+    FileNotFoundError, ValueError: the checkpoint or the weights are of another
+      network, there are no weights, or the checkpoint is past the last update.
+  """
+  cfg = config.model
+  given = None
+  if manager.latest_step() is None:
+    if config.init_from:
+      given = place(load_params(config.init_from, cfg), sharding)
+    else:
+      logging.info('Drawing the weights of %s', cfg.name)
+  init = functools.partial(
+    init_state,
+    config.seed,
+    make_network(cfg),
+    make_optimizer(config),
+    ema=config.ema_decay > 0,
+  )
+  state = restoring.restore_or_init(manager, config, init, sharding)
+  if given is not None:
+    # The optimizer's fresh state is zeros, whatever the weights.
+    state = state.replace(params=given)
+    if state.ema_params is not None:
+      state = state.replace(ema_params=jax.tree.map(jnp.copy, given))
+  if int(state.step) > config.num_train_steps:
+    raise ValueError(
+      f'{manager.directory.parent} has made {state.step} updates already, more '
+      f'than num_train_steps = {config.num_train_steps}: raise it, or use '
+      'another workdir'
+    )
+  return state

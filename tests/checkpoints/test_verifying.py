@@ -1,0 +1,138 @@
+"""Digests: no array is ever restored with other values than were saved."""
+
+import logging
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixdtp_jax.checkpoints import restoring, saving, verifying
+from mixdtp_jax.checkpoints.state import TrainState
+from mixdtp_jax.recipe.knobs import Recipe
+from mixdtp_jax.recipe.optimizer import make_optimizer
+from mixdtp_jax.runtime.mesh import make_mesh, replicated
+from tests.campaigns import checkpoints as campaign
+
+_RECIPE = Recipe()
+
+
+def _state(update, value=1.0):
+  params = {'conv': {'kernel': jnp.full((3, 4), value), 'bias': jnp.ones(4)}}
+  moments = make_optimizer(_RECIPE).init(params)
+  return TrainState(jnp.int32(update), params, moments)
+
+
+def _save(workdir, *updates, keep=None):
+  with saving.make_manager(workdir, keep=keep) as manager:
+    for update in updates:
+      saving.save(manager, _state(update), _RECIPE)
+
+
+def _restore(workdir):
+  with saving.make_manager(workdir) as manager:
+    sharding = replicated(make_mesh(jax.devices()[:1]))
+    return restoring.restore_or_init(
+      manager, _RECIPE, lambda: _state(0), sharding
+    )
+
+
+def _names(workdir):
+  return {path.name for path in (workdir / 'checkpoints').iterdir()}
+
+
+def test_damage_never_gives_other_values(tmp_path):
+  found = [what for what, _ in campaign.damage_checkpoints(tmp_path, 12, 6)]
+  assert set(found) <= {'as saved', 'the one before'}
+  assert 'the one before' in found
+
+
+@pytest.mark.slow
+def test_more_damage_never_gives_other_values(tmp_path):
+  for damage in (campaign.damage_checkpoints, campaign.damage_weights):
+    found = [what for what, _ in damage(tmp_path / damage.__name__, 80, 20)]
+    assert 'WRONG' not in found
+
+
+def test_a_folder_that_holds_another_update_is_damaged(tmp_path):
+  _save(tmp_path, 3, 6)
+  folder = tmp_path / 'checkpoints'
+  (folder / '6').rename(folder / '9')
+  assert _restore(tmp_path).step == 3
+  assert (tmp_path / 'damaged_checkpoints' / '9').is_dir()
+
+
+def test_without_digests_a_line_says_that_nothing_was_verified(
+  tmp_path, caplog
+):
+  _save(tmp_path, 3)
+  path = tmp_path / 'checkpoints' / '3'
+  (path / verifying.FILE).unlink()
+  with caplog.at_level(logging.INFO, 'absl'):
+    assert _restore(tmp_path).step == 3
+  told = [r.getMessage() for r in caplog.records if 'not verified' in r.msg]
+  assert told == [f'{path} was saved without digests: not verified']
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, value):
+  with saving.make_manager(tmp_path) as manager:
+    saving.save(manager, _state(3), _RECIPE)
+    saving.save(manager, _state(6, value), _RECIPE)
+    with pytest.raises(
+      saving.NotFiniteError, match='update 6: params/conv/kernel is not finite'
+    ) as error:
+      saving.wait(manager)
+  assert f'last good checkpoint is {tmp_path}/checkpoints/3' in str(error.value)
+  assert _names(tmp_path) == {'3'}
+
+
+def test_what_is_read_back_wrong_is_no_checkpoint(tmp_path, monkeypatch):
+  """As on a faulty disk, and the older one is still there."""
+  _save(tmp_path, 3, keep=1)
+  real = saving.check_readable
+
+  def faulty(folder, tree):
+    found = [p for p in pathlib.Path(folder).rglob('*') if p.is_file()]
+    path = max(found, key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    real(folder, tree)
+
+  monkeypatch.setattr(saving, 'check_readable', faulty)
+  with (
+    pytest.raises(OSError, match='of update 6 could not be saved') as error,
+    saving.make_manager(tmp_path, keep=1) as manager,
+  ):
+    saving.save(manager, _state(6), _RECIPE)
+    saving.wait(manager)
+  assert f'last good checkpoint is {tmp_path}/checkpoints/3' in str(error.value)
+  assert _names(tmp_path) == {'3'}
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+  with saving.make_manager(tmp_path, keep=1) as manager:
+    manager.best = {'update': 3}
+    for update in (3, 6, 9):
+      saving.save(manager, _state(update), _RECIPE)
+  assert _names(tmp_path) == {'3', '9'}
+
+
+def test_to_keep_0_checkpoints_is_to_keep_all(tmp_path):
+  _save(tmp_path, 1, 2, 3, 4, keep=0)
+  assert _names(tmp_path) == {'1', '2', '3', '4'}
+
+
+@pytest.mark.parametrize('name', ['[lr=1e-4]', 'a*', 'b?', 'c\\d', 'e\udcff'])
+def test_a_path_that_orbax_cannot_save_under_is_refused(tmp_path, name):
+  with pytest.raises(ValueError, match='arrays cannot be saved in a folder'):
+    saving.make_manager(tmp_path / name)
+  assert not list(tmp_path.iterdir())
+
+
+def test_other_odd_paths_work(tmp_path):
+  workdir = tmp_path / 'ü {a,b} %20#!;:~"\' x=1'
+  _save(workdir, 3)
+  assert _restore(workdir).step == 3
