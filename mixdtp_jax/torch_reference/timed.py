@@ -77,7 +77,7 @@ def _first_run(
 
 
 def images_per_second(
-  make: Callable[[], Timed], images: int, repeats: int
+  make: Callable[[int], Timed], images: int, repeats: int
 ) -> float:
   """Returns the median rate of updates of `images`, and frees their memory.
 
@@ -86,7 +86,7 @@ def images_per_second(
   """
   run = None
   try:
-    run = make().run
+    run = make(images).run
     times = [seconds(run)[0] for _ in range(repeats)]
   except RuntimeError as error:
     # On a CPU it raises a plain RuntimeError.

@@ -104,36 +104,31 @@ def bench_training(
 
   def jax_rate(size: int) -> float:
     # In a process of its own, which gives a GPU's memory back.
-    options = {'config': config, 'crop': crop, 'batch': size}
-    options['repeats'] = repeats
+    options = {'config': config, 'crop': crop, 'repeats': repeats}
+    options['batch'] = size
     found = subprocesses.bench('training', options, overrides)
     return size / found['jax']['seconds']
 
-  def make_torch(name: str, pytorch: Any) -> Timed:
+  def make_torch(name: str) -> Timed:
     def make(size: int) -> Timed:
       return pytorch.make_training(name, recipe, params, draw(size))
 
-    def rate(size: int) -> float:
-      return pytorch.images_per_second(lambda: make(size), size, repeats)
-
-    return make(find_size(name, rate))
+    return make(
+      find_size(name, lambda n: pytorch.images_per_second(make, n, repeats))
+    )
 
   with _pytorch(names, cfg) as (pytorch, torch):
-    machine = case.announce(
-      f'training, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}', torch
-    )
+    what = f'training, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}'
+    machine = case.announce(what, torch)
     size = find_size('jax', jax_rate)
     mesh = _shared_mesh(devices, size, names)
     ours = timed.make_training(recipe, params, draw(size), mesh)
-    theirs = {n: functools.partial(make_torch, n, pytorch) for n in names}
+    theirs = {name: functools.partial(make_torch, name) for name in names}
     found = compare(ours, theirs, repeats)
   show(table(found), *(search.table(name) for name, search in searches.items()))
-  found['searches'] = {
-    name: {'rates': search.rates, 'ended_by': search.ended_by}
-    for name, search in searches.items()
-  }
-  what = {'what': 'training', 'machine': machine, 'torch': torch}
-  case.write(out, recipe, **what, crop=crop, devices=devices, **found)
+  found['searches'] = {name: s._asdict() for name, s in searches.items()}
+  common = {'what': 'training', 'machine': machine, 'torch': torch}
+  case.write(out, recipe, **common, crop=crop, devices=devices, **found)
 
 
 class Search(NamedTuple):

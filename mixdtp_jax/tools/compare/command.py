@@ -80,18 +80,15 @@ def compare_frameworks(
     raise ValueError(
       f'--crop {crop}: the network needs a multiple of {cfg.multiple}'
     )
+  data_options = dataclasses.replace(recipe.data, crop=crop)
   recipe = dataclasses.replace(
-    recipe,
-    model=cfg,
-    data=dataclasses.replace(recipe.data, crop=crop),
-    batch_size=batch_size,
+    recipe, model=cfg, data=data_options, batch_size=batch_size
   )
   found, restored = _study(cfg, params, recipe, images, batches)
   show(tables.summary(found), *tables.tables(found))
   given = {k: v for k, v in settings.items() if v or v == 0}
   paths = [pathlib.Path(out, f'compare.{kind}') for kind in ('json', 'html')]
   content = {'settings': given, 'config': as_mapping(recipe), **found}
-  del content['mean']
   dump_json(content, paths[0])
   tables.write_html(paths[1], found, restored, given)
   print(*paths, sep='\n')

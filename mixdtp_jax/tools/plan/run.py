@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mixdtp_jax.recipe.config_file import change, load_recipe
 from mixdtp_jax.recipe.crop_schedule import Stage, stages
@@ -42,7 +43,6 @@ def plan(
   target = _target(topology, recipe)
   parts = stages(recipe)
   plans = [plan_step(recipe, stage, target) for stage in parts]
-  fits = all(found.fits for found in plans)
   show(
     f'{config} on {target.name}',
     *(
@@ -50,37 +50,48 @@ def plan(
       for found, stage in zip(plans, parts, strict=True)
     ),
   )
-  as_dict = functools.partial(_as_dict, target=target, utilisation=utilisation)
-  figures = {
-    f.name: getattr(target, f.name) for f in dataclasses.fields(target)
-  }
-  content = {
-    'config_file': config,
-    'target': figures | {'devices': len(target.devices)},
-    'utilisation': utilisation,
-    'fits': fits,
-    'stages': list(map(as_dict, plans)),
-    'largest_batches': {},
-    'config': as_mapping(recipe),
-  }
-  if out is not None:
-    dump_json(content, out)  # what follows takes long
+
+  def write(searches: Mapping[str, Search]) -> None:
+    if out is not None:
+      content = _content(target, utilisation, plans, searches)
+      recipes = {'config_file': config, 'config': as_mapping(recipe)}
+      dump_json({**content, **recipes}, out)
+
+  write({})  # what follows takes long
   if choices:
     searches = _search(recipe, target, parts, plans, choices)
     show('', report.search_table(searches, recipe, target, utilisation))
-    content['largest_batches'] = {
+    write(searches)
+  return all(found.fits for found in plans)
+
+
+def _content(
+  target: Target,
+  utilisation: float,
+  plans: Sequence[StepPlan],
+  searches: Mapping[str, Search],
+) -> dict[str, Any]:
+  fields = (field.name for field in dataclasses.fields(target))
+  figures = {name: getattr(target, name) for name in fields}
+  as_dict = functools.partial(_as_dict, target=target, utilisation=utilisation)
+  return {
+    'target': figures | {'devices': len(target.devices)},
+    'utilisation': utilisation,
+    'fits': all(found.fits for found in plans),
+    'stages': list(map(as_dict, plans)),
+    'largest_batches': {
       remat: {
         'best': found.best and as_dict(found.best),
         'tried': list(map(as_dict, found.tried)),
       }
       for remat, found in searches.items()
-    }
-    if out is not None:
-      dump_json(content, out)
-  return fits
+    },
+  }
 
 
-def _as_dict(found: StepPlan, target: Target, utilisation: float):
+def _as_dict(
+  found: StepPlan, target: Target, utilisation: float
+) -> dict[str, Any]:
   took = times(found, target, utilisation)
   return {
     **dataclasses.asdict(found),
