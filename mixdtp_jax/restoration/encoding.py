@@ -1,7 +1,7 @@
 """Encoding of restored pictures, in the way that the originals were stored."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -112,12 +112,12 @@ def _encode(picture, frames, metadata, format, quality) -> bytes:
       'dpi': metadata.dpi,
     }
     options |= {name: block for name, block in blocks.items() if block}
-  first, *others = map(_as_image, pixels)
+  first, *others = pixels
   if others:
-    options |= {'save_all': True, 'append_images': others}
+    options |= {'save_all': True, 'append_images': _Images(others)}
     options |= _timing(picture, frames, format)
   file = io.BytesIO()
-  first.save(file, format=format, **options)
+  _as_image(first).save(file, format=format, **options)
   data = file.getvalue()
   return _with_chunks(data, metadata) if format == 'PNG' else data
 
@@ -215,6 +215,16 @@ def _holdable(metadata: Metadata, format: str, channels: int) -> Metadata:
 
 def _with_chunks(png: bytes, metadata: Metadata) -> bytes:
   return png[:_PNG_HEADER] + png_chunks(metadata) + png[_PNG_HEADER:]
+
+
+class _Images:
+  """Images that are made when they are written, and not all at once."""
+
+  def __init__(self, pixels: Sequence[np.ndarray]):
+    self._pixels = pixels
+
+  def __iter__(self) -> Iterator[Image.Image]:
+    return map(_as_image, self._pixels)
 
 
 def _as_image(pixels: np.ndarray) -> Image.Image:

@@ -21,7 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _MODES = ('L', 'LA', 'RGB', 'RGBA')
 # Bytes for a pixel: its colours as floats, and its samples before and after;
 # and for one that is kept and then written.
-_PER_PIXEL, _PER_KEPT_PIXEL = 12 + 2 * 8, 12
+_PER_PIXEL, _PER_KEPT_PIXEL = 12 + 2 * 8, 16
 _SHAPES = '(H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3)'
 
 

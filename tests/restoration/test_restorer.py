@@ -110,6 +110,16 @@ def test_other_arrays_are_refused(restorer, image, message):
     restorer(image)
 
 
+def test_values_that_are_not_finite_are_named(restorer, monkeypatch):
+  def broken(image, progress=None):
+    return np.full(image.shape, np.nan, np.float32)
+
+  monkeypatch.setattr(restorer, '_engine', broken)
+  for image in (rgb(), Image.fromarray(rgb()), rgb(np.float32)):
+    with pytest.raises(ValueError, match='network gives .* not finite'):
+      restorer(image)
+
+
 def test_other_things_are_refused(restorer):
   with pytest.raises(TypeError, match='str is no image: needs an array'):
     restorer('photo.jpg')
