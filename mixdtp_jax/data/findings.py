@@ -90,17 +90,27 @@ def read_audit(path: str | os.PathLike) -> Audit:
     findings = tuple(
       Finding(
         finding['kind'],
-        tuple(PairId(*pair) for pair in finding['pairs']),
+        _pair_ids(finding['pairs']),
         finding['note'],
-        tuple(PairId(*pair) for pair in finding['excluded']),
+        _pair_ids(finding['excluded']),
       )
       for finding in content['findings']
     )
-    return Audit(content['sizes'], findings)
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f'{path} is no audit ({error!r}): write one with mixdtp audit'
-    ) from error
+    sizes = {name: dict(splits) for name, splits in content['sizes'].items()}
+    return Audit(sizes, findings)
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
+    reason = repr(error)[:200]
+  except RecursionError:
+    reason = 'it is nested too deeply'
+  raise ValueError(
+    f'{path} is no audit ({reason}): write one with mixdtp audit'
+  )
+
+
+def _pair_ids(pairs: list[list[str]]) -> tuple[PairId, ...]:
+  if not all(isinstance(p, list) and {*map(type, p)} == {str} for p in pairs):
+    raise TypeError(f'{pairs!r} are no names of pairs')
+  return tuple(PairId(*pair) for pair in pairs)
 
 
 def leave_out(

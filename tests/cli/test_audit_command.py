@@ -13,6 +13,7 @@ from mixdtp_jax.data.audit import table
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.data.findings import PairId
 from mixdtp_jax.data.pairs import PairFiles
+from tests.campaigns import prepared as campaign
 from tests.helpers.rainy_photographs import draw, encode, photograph
 
 
@@ -43,6 +44,14 @@ def test_json_and_table(audited, tmp_path):
   (tmp_path / 'bad.json').write_text('{"sizes": {}}')
   with pytest.raises(ValueError, match=r'bad\.json is no audit'):
     findings.read_audit(tmp_path / 'bad.json')
+
+
+def test_damaged_audits_are_refused_by_name(tmp_path):
+  outcomes = campaign.audits(200, tmp_path)
+  assert outcomes['refused'] > 100
+  (tmp_path / 'deep.json').write_text('[' * 100_000)
+  with pytest.raises(ValueError, match=r'deep\.json is no audit'):
+    findings.read_audit(tmp_path / 'deep.json')
 
 
 def test_leaves_out_what_is_excluded(audited):

@@ -39,7 +39,9 @@ def test_several_rains_of_one_scene(tmp_path):
   for name in ('im_2', 'im_10', 'im_2_1'):
     save(tmp_path / 'gt' / f'{name}.png')
   found = {p.name: p.clean.stem for p in matching.find_pairs(tmp_path)}
-  assert found == dict(zip(names, ('im_2', 'im_2', 'im_10', 'im_2_1')))
+  assert found == dict(
+    zip(names, ('im_2', 'im_2', 'im_10', 'im_2_1'), strict=True)
+  )
   # An equal name says that the others are no versions.
   save(tmp_path / 'in/im_2.png')
   with pytest.raises(ValueError, match='without a clean image: .*im_2_s80_a04'):
