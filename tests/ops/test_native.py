@@ -191,30 +191,161 @@ def test_several_devices_do_without():
   assert not choice.usable(jnp.float32)
 
 
+def _registered(caplog, folder, monkeypatch):
+  """Tries to register the functions, with another cache; returns what is said.
+
+  A process keeps a library that it has loaded, whatever becomes of the file.
+  """
+  monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+  with caplog.at_level('WARNING', 'absl'):
+    assert not native.registered.__wrapped__()
+  return caplog.text
+
+
 @pytest.mark.parametrize(
   ('compiler', 'said'),
-  [('no-such-compiler', 'no-such-compiler'), ('false', 'exit status 1')],
+  [
+    ('no-such-compiler', 'no C++ compiler no-such-compiler. Install one'),
+    ("'", "no C++ compiler '"),
+    ('false', 'exit status 1. Name another C++ compiler in CXX'),
+    ('c++ --no-such-flag', 'failed: c++: error: unrecognized command-line op'),
+  ],
 )
 def test_does_without_a_compiler(compiler, said, monkeypatch, tmp_path, caplog):
   monkeypatch.setenv('CXX', compiler)
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  with caplog.at_level('WARNING', 'absl'):
-    assert not native.registered.__wrapped__()
-  assert said in caplog.text
-  assert 'CXX' in caplog.text
+  assert said in _registered(caplog, tmp_path, monkeypatch)
   assert list((tmp_path / 'mixdtp_jax').glob('*')) == []
 
 
-@needs_compiler
+def _fake_compiler(monkeypatch, content=b'a library'):
+  """Makes compilation quick; what it made cannot be loaded."""
+
+  def run(command, **_):
+    commands.append(command)
+    pathlib.Path(command[-1]).write_bytes(content)
+
+  commands = []
+  monkeypatch.setattr(subprocess, 'run', run)
+  monkeypatch.setenv('CXX', sys.executable)  # is there
+  return commands
+
+
 def test_is_compiled_once_for_a_source_and_a_processor(monkeypatch, tmp_path):
+  commands = _fake_compiler(monkeypatch)
   path = build.compiled_library(tmp_path)
-  monkeypatch.setattr(subprocess, 'run', None)  # not called again
+  assert len(commands) == 3
   assert build.compiled_library(tmp_path) == path
   assert list(tmp_path.iterdir()) == [path]
-  names = {path.name}
+  assert len(commands) == 3
   monkeypatch.setattr(build, 'processor', lambda: 'another')
-  monkeypatch.setattr(
-    subprocess, 'run', lambda c, **_: open(c[-1], 'x').close()
+  assert build.compiled_library(tmp_path) != path
+  assert path.exists()
+
+
+@pytest.mark.parametrize('damage', [b'', b'a libr', b'A library'])
+def test_a_damaged_library_is_made_again(monkeypatch, tmp_path, damage):
+  _fake_compiler(monkeypatch)
+  path = build.compiled_library(tmp_path)
+  path.write_bytes(damage)
+  assert build.compiled_library(tmp_path) == path
+  assert path.read_bytes() == b'a library'
+
+
+def test_a_library_that_does_not_load_is_made_again_once(
+  monkeypatch, tmp_path, caplog
+):
+  commands = _fake_compiler(monkeypatch)
+  said = _registered(caplog, tmp_path, monkeypatch)
+  assert len(commands) == 6
+  assert 'the library does not load: ' in said
+  assert 'Install' not in said
+
+
+@needs_compiler
+def test_a_truncated_library_of_the_cache_is_not_loaded(tmp_path):
+  """It ended the process with SIGBUS."""
+  path = build.compiled_library(build.cache_folder())
+  cut = tmp_path / 'mixdtp_jax' / path.name
+  cut.parent.mkdir()
+  cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  program = 'from mixdtp_jax.ops.cpu import native; assert native.registered()'
+  subprocess.run(
+    [sys.executable, '-c', program],
+    env=os.environ | {'XDG_CACHE_HOME': str(tmp_path)},
+    cwd=pathlib.Path(__file__).parents[2],
+    check=True,
   )
-  names.add(build.compiled_library(tmp_path).name)
-  assert len(names) == 2
+  assert cut.stat().st_size > path.stat().st_size / 2
+
+
+@pytest.mark.parametrize('others', ['write', 'own'])
+def test_a_folder_of_others_is_not_used(others, monkeypatch, tmp_path, caplog):
+  folder = tmp_path / 'mixdtp_jax'
+  folder.mkdir()
+  _fake_compiler(monkeypatch)
+  planted = build.compiled_library(folder)
+  if others == 'write':
+    folder.chmod(0o777)
+  else:
+    monkeypatch.setattr(os, 'getuid', lambda: folder.stat().st_uid + 1)
+  loaded = []
+  monkeypatch.setattr(build.ctypes, 'CDLL', loaded.append)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  with caplog.at_level('WARNING', 'absl'):
+    build.load_library()
+  assert f'others can write into {folder}' in caplog.text
+  (path,) = map(pathlib.Path, loaded)
+  assert path.parent != planted.parent
+  assert not path.exists()
+
+
+def test_a_folder_of_the_user_is_made_private(monkeypatch, tmp_path):
+  _fake_compiler(monkeypatch)
+  monkeypatch.setattr(build.ctypes, 'CDLL', lambda path: path)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  path = pathlib.Path(build.load_library())
+  assert path.parent == tmp_path / 'mixdtp_jax'
+  assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+# Without images, without rows, without columns.
+EMPTY = [(0, 4, 5), (2, 0, 5), (2, 4, 0)]
+
+
+@needs_compiler
+@pytest.mark.parametrize('shape', EMPTY)
+def test_empty_images_are_as_with_xla(shape):
+  x, g, half = (jnp.zeros((*shape, n)) for n in (6, 6, 3))
+  kernel, dense_kernel = random(2, 3, 3, 1, 6), random(2, 3, 3, 6, 6)
+  flat, scale = random(3, 6, 6), random(4, 6)
+
+  def gate(x, kernel):
+    a, b = jnp.split(depthwise._xla_convolution(x, kernel), 2, -1)
+    return jax.nn.gelu(a, approximate=False) * b
+
+  value, gradients = jax.vjp(depthwise._xla_convolution, x, kernel)
+  normal, of_norm = jax.vjp(dense._xla_layer_norm, x, scale, scale)
+  gated, of_gate = jax.vjp(gate, x, kernel)
+  found = (
+    native.depthwise(x, kernel),
+    native.depthwise_gradients(x, kernel, g),
+    native.depthwise_gate_gradients(x, kernel, half),
+    native.conv3x3(x, dense_kernel),
+    native.kernel_gradient(x, dense_kernel, g),
+    native.kernel_gradient(x, flat, g),
+    native.gram(x, half),
+    native.layer_norm(x, scale, scale),
+    native.layer_norm_gradients(x, scale, g),
+  )
+  expected = (
+    value,
+    gradients(g),
+    (*of_gate(half), gated),
+    dense._xla_conv3x3(x, dense_kernel),
+    jnp.zeros_like(dense_kernel),
+    jnp.zeros_like(flat),
+    dense._xla_gram(x, half),
+    normal,
+    of_norm(g),
+  )
+  jax.tree.map(np.testing.assert_array_equal, found, expected)

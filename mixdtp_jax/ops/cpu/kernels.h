@@ -180,6 +180,10 @@ class Sums {
 
   // Those of all images, or of each of several `groups` of images.
   void add_up(float* out, int64_t groups = 1) const {
+    if (sums_.empty()) {  // there are no pixels
+      std::fill_n(out, groups * size_, 0.f);
+      return;
+    }
     int64_t of_group = sums_.size() / groups;
     for (int64_t group = 0; group < groups; ++group, out += size_) {
       const float* sum = sums_.data() + group * of_group;

@@ -8,16 +8,14 @@ same order on any number of threads, so results are the same bit for bit.
 All images are (B, H, W, C); all arrays are float32.
 """
 
-import ctypes
 import functools
-import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from mixdtp_jax.ops.cpu.build import cache_folder, compiled_library
+from mixdtp_jax.ops.cpu.build import BuildError, load_library
 
 _FUNCTIONS = (
   'Depthwise', 'DepthwiseGradients',
@@ -35,14 +33,10 @@ FEW_CHANNELS = 16
 def registered() -> bool:
   """Registers the functions with JAX; returns False if they cannot be made."""
   try:
-    library = ctypes.CDLL(str(compiled_library(cache_folder())))
-  # RuntimeError: there is no home folder.
-  except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-    output = getattr(error, 'stderr', None) or str(error)
+    library = load_library()
+  except BuildError as error:
     logging.warning(
-      'Computing without native code, several times slower on a CPU: %s. '
-      'Install a C++ compiler, or name one in CXX.',
-      output.strip().partition('\n')[0],
+      'Computing without native code, several times slower on a CPU: %s.', error
     )
     return False
   for name in _FUNCTIONS:
