@@ -16,12 +16,7 @@ class PairCache:
 
     Args:
       limit_mb: most MiB of decoded images to keep; 0 keeps none.
-
-    Raises:
-      ValueError: the limit is negative.
     """
-    if limit_mb < 0:
-      raise ValueError(f'data.cache_mb = {limit_mb}: needs 0 or more')
     self._kept: dict[int, dict] = {}
     self._free = limit_mb * 2**20  # bytes
     self._lock = threading.Lock()

@@ -28,9 +28,6 @@ class Mixture:
       parts: the sets.
       weights: the weight of each, at least 1.
       cache_mb: most MiB of decoded images to keep in memory.
-
-    Raises:
-      ValueError: `cache_mb` is negative.
     """
     self._cache = PairCache(cache_mb)
     self._parts = tuple(parts)

@@ -6,7 +6,6 @@ import threading
 import numpy as np
 import pytest
 
-from mixdtp_jax.data.cache import PairCache
 from mixdtp_jax.data.mixture import Mixture
 
 _SIZE = 300 * 400 * 3 * 2  # bytes of a pair: three fit into 2.1 MiB
@@ -87,8 +86,3 @@ def test_threads_do_not_pass_the_limit():
     pairs[index]
   again = [a - b for a, b in zip(decoder.counts, before, strict=True)]
   assert again.count(0) == 10
-
-
-def test_refuses_a_negative_limit():
-  with pytest.raises(ValueError, match=r'data.cache_mb = -1: needs 0 or more'):
-    PairCache(-1)

@@ -100,11 +100,3 @@ def test_an_image_without_a_second_cell_is_named(data_dir):
     train_batches.train_batches(
       make_recipe(config), start_step=0, mesh=mesh_lib.make_mesh()
     )
-
-
-def test_unknown_crops_list_the_choices(data_dir):
-  config = make_config(crops='first', data_dir=data_dir)
-  with pytest.raises(ValueError, match="crops = 'first': .* random, second_ce"):
-    train_batches.train_batches(
-      make_recipe(config), start_step=0, mesh=mesh_lib.make_mesh()
-    )

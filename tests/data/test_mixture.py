@@ -131,9 +131,6 @@ def test_is_a_sequence_of_all_pairs(data_dir):
 @pytest.mark.parametrize(
   ('named', 'message'),
   [
-    ((('pairs', 1), ('pairs', 2)), 'has a set twice'),
-    ((('pairs', 0.5),), r'weight 0\.5 of pairs needs to be a whole'),
-    ((('pairs', 0),), 'weight 0 of pairs'),
     ((('ddn', 1),), 'no prepared ddn: mixdtp prepare ddn'),
   ],
 )
