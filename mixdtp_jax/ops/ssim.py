@@ -8,10 +8,10 @@ import numpy as np
 
 from mixdtp_jax.ops.dense import at_least_float32
 
-_WINDOW = 11  # pixels
+WINDOW = 11  # pixels
 _SIGMA = 1.5
-_MARGIN = _WINDOW // 2
-_OFFSETS = np.arange(_WINDOW) - _MARGIN
+_MARGIN = WINDOW // 2
+_OFFSETS = np.arange(WINDOW) - _MARGIN
 _TAPS = np.exp(-(_OFFSETS**2) / (2 * _SIGMA**2))
 _TAPS /= _TAPS.sum()
 
@@ -77,10 +77,10 @@ def ssim(
   if padding not in ('SAME', 'VALID'):
     raise ValueError(f"padding = {padding!r}: needs 'SAME' or 'VALID'")
   height, width = x.shape[1:3]
-  if padding == 'VALID' and min(height, width) < _WINDOW:
+  if padding == 'VALID' and min(height, width) < WINDOW:
     raise ValueError(
       f'SSIM over the valid region of a {height}x{width} image: needs sides '
-      f'of at least {_WINDOW} pixels; use padding SAME (protocol rgb)'
+      f'of at least {WINDOW} pixels; use padding SAME (protocol rgb)'
     )
   x, y = (
     (at_least_float32(image) / data_range).transpose(0, 3, 1, 2)
