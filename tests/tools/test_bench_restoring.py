@@ -36,6 +36,13 @@ def test_too_little_memory_is_told():
   assert '9x9: 9x9 pixels need' in str(restoring.table(found))
 
 
+def test_what_takes_long_is_measured_once(monkeypatch):
+  monkeypatch.setattr(restoring, '_LONG', 0)
+  found = restoring._by_pieces(tiny_prenet_config(), [(9, 9)] * 2, None)
+  assert found['first'] > 0 and found['again'] is None and found['cpu'] > 0
+  assert ' - ' in str(restoring.table({'9x9': found}))
+
+
 def tiny_prenet_config():
   from mixdtp_jax.models.config import make_model_config
 

@@ -24,6 +24,7 @@ from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench import case
 
 _LEAST, _MOST = 300_000, 4_000_000  # pixels of pictures of many sizes
+_LONG = 300  # seconds, after which nothing is measured again
 _HEAD = ('', 'first s', 'again s', 'CPU s', 'peak MB', 'programs')
 
 Size = tuple[int, int]
@@ -86,7 +87,10 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
     if 'failure' in one:
       rows.append((f'{name}: {one["failure"]}', *[None] * 5))
       continue
-    seconds = (f'{one[key]:.1f}' for key in ('first', 'again', 'cpu'))
+    seconds = [
+      '-' if one[key] is None else f'{one[key]:.1f}'
+      for key in ('first', 'again', 'cpu')
+    ]
     rows.append(
       (name, *seconds, f'{one["peak"] / 1e6:.0f}', str(one['programs']))
     )
@@ -95,7 +99,8 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
     _HEAD,
     rows,
     note='first: with compiling the programs that are not kept from before; '
-    'again: the rest of the pictures; CPU: of these.\n'
+    'again: the rest of the pictures,\nnone if the first one took longer than '
+    f'{_LONG} s; CPU: of these, or of the first one.\n'
     'peak: of the whole process.',
   )
 
@@ -120,7 +125,7 @@ def _by_pieces(
   with _Peak() as peak:
     engine = Engine(cfg, case.draw_params(cfg, 0), memory=memory)
     try:
-      timed = [_timed(engine, _picture(size)) for size in sizes]
+      timed = _each(engine, (_picture(size) for size in sizes))
     except ValueError as error:  # the memory is too small
       return {'failure': str(error)}
   return _found(timed, peak, engine.programs)
@@ -138,28 +143,32 @@ def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
     if needed > psutil.virtual_memory().available / 2:
       more = f'{needed / 1e6:.0f} MB, more than half of what is free'
       return {'failure': f'needs {more}'}
-    timed = [
-      _timed(lambda x: np.asarray(program(params, x)), image) for _ in range(2)
-    ]
+    timed = _each(lambda x: np.asarray(program(params, x)), [image] * 2)
   timed[0] = (timed[0][0] + start, timed[0][1])
   return _found(timed, peak, 1)
 
 
 def _found(timed, peak, programs) -> dict[str, Any]:
+  first, *rest = timed
   return {
-    'first': timed[0][0],
-    'again': sum(seconds for seconds, _ in timed[1:]),
-    'cpu': sum(cpu for _, cpu in timed[1:]),
+    'first': first[0],
+    'again': sum(seconds for seconds, _ in rest) if rest else None,
+    'cpu': sum(cpu for _, cpu in rest or timed),
     'peak': peak.bytes,
     'programs': programs,
   }
 
 
-def _timed(function, argument) -> tuple[float, float]:
-  """Returns the seconds, and those of all cores together."""
-  start, cpu = time.perf_counter(), time.process_time()
-  function(argument)
-  return time.perf_counter() - start, time.process_time() - cpu
+def _each(function, arguments) -> list[tuple[float, float]]:
+  """Returns the seconds of each call, and those of all cores together."""
+  timed = []
+  for argument in arguments:
+    start, cpu = time.perf_counter(), time.process_time()
+    function(argument)
+    timed.append((time.perf_counter() - start, time.process_time() - cpu))
+    if timed[0][0] > _LONG:
+      break
+  return timed
 
 
 def _picture(size: Size) -> np.ndarray:
