@@ -4,18 +4,17 @@
   mixdtp derain photos -o dry               a folder, with all folders below it
   mixdtp derain '*.png' --format jpg -o dry
   mixdtp derain - < rainy.png > dry.png     standard input and output
+  mixdtp derain clip.mp4                    a video, with its sound
 
 A picture keeps its size, format, depth of 8 or 16 bits, alpha, date, place and
 colour profile; animations keep their timing. What exists already is skipped.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from typing import Any
 
 from absl import logging
 
-from mixdtp_jax.cli import options
+from mixdtp_jax.cli import clips, options
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
 
@@ -65,7 +64,8 @@ def add_arguments(parser: Parser) -> None:
     'inputs',
     nargs='+',
     metavar='INPUT',
-    help='picture, folder, or pattern in quotes; - reads standard input',
+    help='picture, video clip, folder of pictures, or pattern in quotes; - '
+    'reads standard input',
   )
   parser.add_argument(
     '-o',
@@ -84,6 +84,7 @@ def add_arguments(parser: Parser) -> None:
     help='also write NAME_compare.jpg, which shows before and after',
   )
   _add_format(parser)
+  clips.add_arguments(parser)
   options.add_network(parser)
   for words, remedy in _HABITS.items():
     parser.add_argument(
@@ -132,6 +133,10 @@ def run(args: argparse.Namespace) -> int:
 
   if args.scratch and not os.path.isdir(args.scratch):
     raise NotADirectoryError(f'--scratch {args.scratch}: not a folder')
+  videos = clips.take(args)
+  lost = clips.restore(args, videos) if videos else 0
+  if not args.inputs:
+    return 1 if lost else 0
   format = _FORMATS.get(args.format, '')
   if '-' in (args.output, *args.inputs):
     plan = folders.Plan([_piped_job(args, format)])
@@ -156,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
   if failed or sum(counts.values()) > 1 or not plan.jobs:
     done = [f'{count:,} {what}' for what, count in counts.items() if count]
     logging.info('%s', ', '.join(done))
-  return 1 if failed else 0
+  return 1 if failed or lost else 0
 
 
 def _check_heic(jobs: Sequence[Any]) -> None:
@@ -254,6 +259,8 @@ class _Progress:
 
 
 def _say_work(args: argparse.Namespace, work) -> None:
+  from mixdtp_jax.restoration import memory_plan
+
   console.show('')
   if work.error:
     logging.error('%s', work.error)
@@ -273,7 +280,7 @@ def _say_work(args: argparse.Namespace, work) -> None:
     frames=work.picture.count,
     seconds=round(work.seconds, 6),
     megapixels_per_second=round(work.picture.pixels / 1e6 / work.seconds, 3),
-    peak_memory=_peak_memory(),
+    peak_memory=memory_plan.most_held(),
   )
 
 
@@ -291,18 +298,3 @@ def _say(args: argparse.Namespace, source, status: str, **facts) -> None:
       f'{facts["seconds"]:.1f} s',
       flush=True,
     )
-
-
-def _peak_memory() -> int | None:
-  """Returns the most memory that this process had, in bytes."""
-  with contextlib.suppress(OSError, TypeError):
-    status = pathlib.Path('/proc/self/status').read_text()
-    return 1024 * int(re.search(r'VmHWM:\s*(\d+)', status)[1])
-  try:
-    import resource
-  except ImportError:
-    import psutil
-
-    # Windows alone has it.
-    return getattr(psutil.Process().memory_info(), 'peak_wset', None)
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,19 @@ _WINDOWS, _WINDOWS_OF_BLOCK = 6, 16
 def held() -> int:
   """Returns the bytes of memory that this process holds."""
   return psutil.Process().memory_info().rss
+
+
+def most_held() -> int | None:
+  """Returns the most bytes that this process ever held; None if unknown."""
+  with contextlib.suppress(OSError, TypeError):
+    status = pathlib.Path('/proc/self/status').read_text()
+    return 1024 * int(re.search(r'VmHWM:\s*(\d+)', status)[1])
+  try:
+    import resource
+  except ImportError:
+    # Windows alone has it.
+    return getattr(psutil.Process().memory_info(), 'peak_wset', None)
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
 def half_of_free() -> int:

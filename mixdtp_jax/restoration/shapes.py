@@ -10,7 +10,6 @@ import collections
 import itertools
 import math
 from collections.abc import Set
-from typing import NamedTuple
 
 from mixdtp_jax.restoration import phases
 from mixdtp_jax.restoration.pieces import Grid
@@ -30,13 +29,6 @@ _TRIED = 4
 # Seconds of a CPU core: to start a program; for a pixel and channel of it; to
 # compile it. They are rough, and nothing but these choices depends on them.
 _START, _PER_VALUE, _COMPILE = 1.5e-4, 2e-8, 0.15
-
-
-class _Choice(NamedTuple):
-  """A size of pieces, and the seconds that it is estimated to take."""
-
-  grid: Grid
-  seconds: float
 
 
 class Shapes:
@@ -64,17 +56,17 @@ class Shapes:
       compiled: cores that there are programs for.
     """
     best = self._best(step, size)
-    if not compiled or best.grid.core in compiled:
-      return best.grid
+    if not compiled or best.core in compiled:
+      return best
     known = self._best(step, size, compiled)
-    lost = self._lost[_kind(step, best.grid)] + known.seconds - best.seconds
-    return best.grid if lost > _COMPILE else known.grid
+    lost = self.seconds(step, known) - self.seconds(step, best)
+    return best if self._lost[_kind(step, best)] + lost > _COMPILE else known
 
   def count(self, step: Step, grid: Grid) -> None:
     """Remembers what taking these pieces costs, beside the best ones."""
     best = self._best(step, grid.size)
-    lost = self.seconds(step, grid) - best.seconds
-    self._lost[_kind(step, best.grid)] += lost
+    lost = self.seconds(step, grid) - self.seconds(step, best)
+    self._lost[_kind(step, best)] += lost
 
   def seconds(self, step: Step, grid: Grid) -> float:
     """Estimates how long a step takes."""
@@ -83,11 +75,10 @@ class Shapes:
     groups = math.ceil(len(grid) / self._devices)
     return groups * (rows * columns * step.width * _PER_VALUE + _START)
 
-  def _best(self, step, size, cores=None) -> _Choice:
+  def _best(self, step, size, cores=None) -> Grid:
     cores = cores or itertools.product(*self._sides(step, size))
     grids = (Grid(size, core) for core in cores)
-    choices = (_Choice(grid, self.seconds(step, grid)) for grid in grids)
-    return min(choices, key=lambda choice: choice.seconds)
+    return min(grids, key=lambda grid: self.seconds(step, grid))
 
   def _sides(self, step, size) -> list[list[int]]:
     """Returns the best rows and columns of a core, each by itself."""

@@ -4,7 +4,6 @@ Every measurement has a process of its own, so its peak of memory is its own.
 """
 
 import multiprocessing
-import threading
 import time
 from collections.abc import Sequence
 from concurrent import futures
@@ -18,6 +17,7 @@ from mixdtp_jax.measure.memory import planned
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image, make_network
 from mixdtp_jax.restoration.engine import Engine
+from mixdtp_jax.restoration.memory_plan import most_held
 from mixdtp_jax.restoration.whole_image import pad
 from mixdtp_jax.runtime.sizes import parse_bytes
 from mixdtp_jax.runtime.tables import Table, show
@@ -122,39 +122,37 @@ def _by_pieces(
   cfg: AnyConfig, sizes: list[Size], memory: int | None
 ) -> dict[str, Any]:
   """Restores pictures by the engine, one after the other."""
-  with _Peak() as peak:
-    engine = Engine(cfg, case.draw_params(cfg, 0), memory=memory)
-    try:
-      timed = _each(engine, (_picture(size) for size in sizes))
-    except ValueError as error:  # the memory is too small
-      return {'failure': str(error)}
-  return _found(timed, peak, engine.programs)
+  engine = Engine(cfg, case.draw_params(cfg, 0), memory=memory)
+  try:
+    timed = _each(engine, (_picture(size) for size in sizes))
+  except ValueError as error:  # the memory is too small
+    return {'failure': str(error)}
+  return _found(timed, engine.programs)
 
 
 def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
   """Restores a picture twice by a program for its size."""
-  with _Peak() as peak:
-    image = pad(_picture(size)[None], make_network(cfg).multiple, 1)
-    params = jax.device_put(case.draw_params(cfg, 0))
-    start = time.perf_counter()
-    program = jax.jit(final_image(cfg)).lower(params, image).compile()
-    start = time.perf_counter() - start
-    needed = planned(program).bytes or 0
-    if needed > psutil.virtual_memory().available / 2:
-      more = f'{needed / 1e6:.0f} MB, more than half of what is free'
-      return {'failure': f'needs {more}'}
-    timed = _each(lambda x: np.asarray(program(params, x)), [image] * 2)
+  image = pad(_picture(size)[None], make_network(cfg).multiple, 1)
+  params = jax.device_put(case.draw_params(cfg, 0))
+  start = time.perf_counter()
+  program = jax.jit(final_image(cfg)).lower(params, image).compile()
+  start = time.perf_counter() - start
+  needed = planned(program).bytes or 0
+  if needed > psutil.virtual_memory().available / 2:
+    more = f'{needed / 1e6:.0f} MB, more than half of what is free'
+    return {'failure': f'needs {more}'}
+  timed = _each(lambda x: np.asarray(program(params, x)), [image] * 2)
   timed[0] = (timed[0][0] + start, timed[0][1])
-  return _found(timed, peak, 1)
+  return _found(timed, 1)
 
 
-def _found(timed, peak, programs) -> dict[str, Any]:
+def _found(timed, programs) -> dict[str, Any]:
   first, *rest = timed
   return {
     'first': first[0],
     'again': sum(seconds for seconds, _ in rest) if rest else None,
     'cpu': sum(cpu for _, cpu in rest or timed),
-    'peak': peak.bytes,
+    'peak': most_held(),
     'programs': programs,
   }
 
@@ -174,22 +172,3 @@ def _each(function, arguments) -> list[tuple[float, float]]:
 def _picture(size: Size) -> np.ndarray:
   width, height = size
   return case.draw_batch(1, height, width, 0)['rainy'][0]
-
-
-class _Peak:
-  """A context manager that watches the memory that this process holds."""
-
-  def __enter__(self) -> '_Peak':
-    self.bytes, self._over = 0, threading.Event()
-    self._watch = threading.Thread(target=self._look, daemon=True)
-    self._watch.start()
-    return self
-
-  def __exit__(self, *_) -> None:
-    self._over.set()
-    self._watch.join()
-
-  def _look(self) -> None:
-    process = psutil.Process()
-    while not self._over.wait(0.01):
-      self.bytes = max(self.bytes, process.memory_info().rss)
