@@ -77,6 +77,8 @@ def grouped_conv3x3_kernel_gradient(
   JAX's automatic gradient is summed in the dtype of `x`: in bfloat16 it would
   be rounded before devices add up their parts.
   """
+  if not x.size:  # which XLA refuses
+    return jnp.zeros_like(kernel)
   return lax.conv_general_dilated(
     x,
     g,

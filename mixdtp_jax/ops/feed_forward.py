@@ -232,9 +232,11 @@ def _in_strips(x, widen, depthwise, narrow):
   if not isinstance(b * h * w, int):  # a program of any size, by jax.export
     return _at_once(x, widen, depthwise, narrow)
   row = b * w * widen.shape[1] * x.dtype.itemsize
+  if h * row <= _CACHE:
+    return _at_once(x, widen, depthwise, narrow)
   # The rows above and below a strip are widened twice: too much for few rows.
   strips = math.ceil(h / max(_STRIP // row, 8))
-  if h * row <= _CACHE or strips == 1:
+  if strips == 1:
     return _at_once(x, widen, depthwise, narrow)
   rows = math.ceil(h / strips)
   # Zeros are widened to zeros, which is the depthwise convolution's padding.

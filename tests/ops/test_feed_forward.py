@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixdtp_jax.ops import depthwise, feed_forward
+from mixdtp_jax.ops import dense, depthwise, feed_forward
 from mixdtp_jax.runtime.mesh import batch_sharding, make_mesh, place
 from mixdtp_jax.tools.plan.program import Program
 from tests.helpers.h100 import compiled_text, needs_cuda_plugin
@@ -160,3 +160,18 @@ def test_a_gpus_gradient_is_written_in_its_own_dtype(monkeypatch):
   rounded = traffic()
   monkeypatch.setattr(feed_forward, 'as_rounded', lambda arrays: arrays)
   assert rounded < 0.75 * traffic()  # 0.57 of it with JAX 0.10.2
+
+
+@pytest.mark.parametrize('shape', [(0, 4, 5, 4), (2, 0, 5, 4), (2, 4, 0, 4)])
+def test_empty_images_have_empty_values_and_no_gradients(shape):
+  x, kernels = jnp.zeros(shape), feed_forward_kernels(4, 3)
+  functions = [
+    (feed_forward.feed_forward, kernels),
+    (depthwise.depthwise_conv3x3, [random(1, 3, 3, 1, 4)]),
+    (dense.conv3x3, [random(1, 3, 3, 4, 4)]),
+  ]
+  for function, weights in functions:
+    value, gradients = jax.vjp(function, x, *weights)
+    assert value.shape == shape
+    for weight, gradient in zip(weights, gradients(value)[1:], strict=True):
+      np.testing.assert_array_equal(gradient, np.zeros(weight.shape))
