@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -34,7 +35,9 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise FileNotFoundError(f'{path}: no such file')
   try:
-    loaded = torch.load(path, map_location='cpu', weights_only=True)
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # of what a damaged file asks for
+      loaded = torch.load(path, map_location='cpu', weights_only=True)
   # PyTorch raises nearly anything for a file that it did not write.
   except Exception as error:  # noqa: BLE001
     raise ValueError(

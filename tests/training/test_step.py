@@ -16,7 +16,7 @@ from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from mixdtp_jax.tools.plan.program import Program
 from mixdtp_jax.training.start import init_state
-from mixdtp_jax.training.step import compile_ahead, make_train_step
+from mixdtp_jax.training.step import as_float, compile_ahead, make_train_step
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -37,6 +37,10 @@ def _batch(size=16, crop=12):
   random = np.random.default_rng(size)
   clean, noise = random.random((2, size, crop, crop, 3), np.float32)
   return {'rainy': 0.7 * clean + 0.3 * noise, 'clean': clean}
+
+
+def _levels(size=16, crop=12):
+  return jax.tree.map(lambda x: np.uint8(255 * x), _batch(size, crop))
 
 
 def _state(config, mesh):
@@ -122,6 +126,15 @@ def test_without_a_decay_there_is_no_average():
   assert state.eval_params is state.params
 
 
+def test_gray_levels_are_those_of_numpy():
+  levels = np.arange(256, dtype=np.uint8)
+  found = np.asarray(jax.jit(as_float)(levels))
+  assert found.dtype == np.float32
+  np.testing.assert_array_equal(found, levels.astype(np.float32) / 255)
+  divided = np.asarray(jax.jit(lambda x: x / jnp.float32(255))(levels))
+  assert (divided != found).sum() > 100  # which is why there is a table
+
+
 def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
   caplog.set_level('INFO', 'absl')
   mesh = make_mesh(jax.devices()[:2], space=1)
@@ -138,9 +151,9 @@ def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
     'Compiling the update of 2 crops of 20 pixels (2 of 2)',
   ]
   for size, crop in ((4, 16), (2, 20)):
-    batch = jax.device_put(_batch(size, crop), batch_sharding(mesh))
+    batch = jax.device_put(_levels(size, crop), batch_sharding(mesh))
     state, scalars = ahead(state, batch)
     assert np.isfinite(scalars['loss'])
   assert state.step == 5
   with pytest.raises(KeyError):  # of a stage that is over
-    ahead(state, jax.device_put(_batch(), batch_sharding(mesh)))
+    ahead(state, jax.device_put(_levels(), batch_sharding(mesh)))

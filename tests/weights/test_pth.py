@@ -104,10 +104,16 @@ def _saved(path, content):
 
 
 @pytest.mark.parametrize(
-  'under', [(), ('params',), ('state_dict',), ('model',), ('net', 'params')]
-)
-@pytest.mark.parametrize(
-  'prefix', ['', 'module.', '_orig_mod.', 'net.', 'model.', 'module._orig_mod.']
+  ('under', 'prefix'),
+  [
+    ((), ''),
+    ((), 'module.'),
+    (('params',), ''),
+    (('params',), 'module._orig_mod.'),
+    (('model',), '_orig_mod.'),
+    (('net', 'params'), 'net.'),
+    (('state_dict',), 'model.'),
+  ],
 )
 def test_the_usual_wrappings_are_taken_off(tmp_path, caplog, under, prefix):
   state_dict = to_torch(random_params(SMALL), SMALL)

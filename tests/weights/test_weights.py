@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import pathlib
 import shutil
 
@@ -25,6 +26,7 @@ from mixdtp_jax.weights.pth import write_pth
 from mixdtp_jax.weights.run import load_run_config
 from mixdtp_jax.weights.safetensors_file import write_safetensors
 from mixdtp_jax.weights.state_dict import to_torch
+from tests.campaigns import checkpoints
 from tests.helpers import tiny
 
 _CFG = dataclasses.replace(make_model_config(tiny.get_config().model), steps=2)
@@ -78,8 +80,9 @@ def test_a_workdir(tmp_path):
   config = _save_run(tmp_path)
   _assert_loads(tmp_path, _CFG)
   loaded = load_run_config(tmp_path)
-  assert loaded.seed == config.seed
-  assert tuple(loaded.schedule.boundaries) == config.schedule.boundaries
+  assert loaded['seed'] == config.seed
+  boundaries = loaded['schedule']['boundaries']
+  assert tuple(boundaries) == config.schedule.boundaries
 
 
 def test_a_pth(tmp_path):
@@ -168,6 +171,33 @@ def test_nothing_is_left_when_saving_fails(tmp_path):
   with pytest.raises((TypeError, ValueError)):
     save_weights(tmp_path / 'new', _CFG, {'kernel': object()})
   assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_finite_or_cannot_lie_there_is_not_saved(tmp_path):
+  infinite = jax.tree.map(lambda x: x + np.inf, _params(_CFG))
+  with pytest.raises(ValueError, match='is not finite: nothing was written'):
+    save_weights(tmp_path / 'new', _CFG, infinite)
+  with pytest.raises(ValueError, match='arrays cannot be saved in a folder'):
+    save_weights(tmp_path / 'a[1]', _CFG, _params(_CFG))
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_digests_is_read_with_a_line(folder, tmp_path, caplog):
+  old = shutil.copytree(folder, tmp_path / 'old')
+  (old / 'digests.json').unlink()
+  with caplog.at_level(logging.INFO, 'absl'):
+    _assert_loads(old, _CFG)
+  assert f'{old} was saved without digests: not verified' in caplog.text
+
+
+def test_a_damaged_weights_folder_is_refused(tmp_path):
+  outcomes = [what for what, _ in checkpoints.damage_weights(tmp_path, 12, 6)]
+  assert set(outcomes) == {'as saved', 'refused'}
+
+
+def test_only_a_run_has_other_checkpoints(folder):
+  with pytest.raises(ValueError, match='is no training run'):
+    load_weights(folder, update=3)
 
 
 def test_half_a_weights_folder(folder, tmp_path):
