@@ -9,7 +9,9 @@ _FOLDER = str(pathlib.Path(__file__).parents[1])
 _EXTRAS = dict.fromkeys(
   ('array_record', 'clu', 'jinja2', 'matplotlib', 'skimage', 'tensorboard',
    'tensorflow', 'tensorflow_datasets'), 'train'
-) | {'libtpu': 'plan', 'torch': 'torch'}  # fmt: skip
+) | {
+  'av': 'video', 'libtpu': 'plan', 'onnx': 'export', 'torch': 'torch'
+}  # fmt: skip
 
 
 def explain(error: BaseException) -> str | None:

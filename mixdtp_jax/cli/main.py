@@ -14,10 +14,12 @@ from mixdtp_jax.cli import (
   convert,
   derain,
   errors,
+  export,
   plan,
   prepare,
   rain,
   runs,
+  serve,
   train,
 )
 from mixdtp_jax.cli import eval as evaluation
@@ -26,11 +28,13 @@ from mixdtp_jax.runtime import console, huge_pages
 
 COMMANDS = {
   'derain': derain,
+  'serve': serve,
   'train': train,
   'eval': evaluation,
   'prepare': prepare,
   'audit': audit,
   'convert': convert,
+  'export': export,
   'rain': rain,
   'runs': runs,
   'compare': compare,

@@ -1,6 +1,5 @@
 """Exports weights as a model that runs without this package."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -9,7 +8,7 @@ import zipfile
 import jax
 
 from mixdtp_jax import __version__
-from mixdtp_jax.models.config import AnyConfig, as_mapping
+from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.runtime.files import replacing
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
@@ -87,10 +86,9 @@ def export(
 def _in_float32(cfg: AnyConfig) -> AnyConfig:
   """Returns the configuration without what only training uses."""
   plain = {'dtype': 'float32', 'remat': 'none', 'fused_feed_forward': False}
-  names = {field.name for field in dataclasses.fields(cfg)}
-  return dataclasses.replace(
-    cfg, **{name: plain[name] for name in names & plain.keys()}
-  )
+  fields = as_mapping(cfg)
+  fields |= {name: plain[name] for name in fields.keys() & plain.keys()}
+  return make_model_config(fields)
 
 
 def _write_onnx(path, cfg, params, metadata):

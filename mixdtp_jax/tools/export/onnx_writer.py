@@ -36,7 +36,7 @@ def onnx_model(
   """
   writer = _Writer(cfg, params)
   writer.restore('rainy', 'restored', make_network(cfg).multiple)
-  shape = ['batch', 3, 'height', 'width']
+  shape: list[str | int | None] = ['batch', 3, 'height', 'width']
   images = {
     name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
     for name in ('rainy', 'restored')
@@ -80,7 +80,7 @@ class _Writer:
   def _add(
     self,
     op: str,
-    *inputs: str | np.ndarray,
+    *inputs: str | np.ndarray | np.generic,
     outputs: int | Sequence[str] = 1,
     **attributes,
   ):
@@ -92,11 +92,11 @@ class _Writer:
     self.nodes.append(helper.make_node(op, names, outputs, **attributes))
     return outputs[0] if len(outputs) == 1 else outputs
 
-  def _constant(self, value: np.ndarray, name: str = '') -> str:
+  def _constant(self, value: np.ndarray | np.generic, name: str = '') -> str:
     """Adds a constant, once for each name; small ones are named by value."""
     name = name or f'{value.dtype}{list(value.shape)}{value.ravel().tolist()}'
     if name not in self.constants:
-      self.constants[name] = numpy_helper.from_array(value, name)
+      self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
     return name
 
   def _weight(self, name: str) -> str:

@@ -1,0 +1,235 @@
+"""Exported networks: run elsewhere, and compared with PyTorch in float64."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+
+from mixdtp_jax.cli import main
+from mixdtp_jax.models.config import (
+  MixDTPConfig,
+  PReNetConfig,
+  RestormerConfig,
+  as_mapping,
+)
+from mixdtp_jax.models.factory import abstract_params, make_network
+from mixdtp_jax.tools.export import command
+from mixdtp_jax.weights import pth
+from mixdtp_jax.weights.safetensors_file import write_safetensors
+from mixdtp_jax.weights.state_dict import to_torch
+from tests.conftest import REPOSITORY
+
+onnx = pytest.importorskip('onnx', reason='ONNX is not installed')
+pytest.importorskip('onnxruntime', reason='ONNX Runtime is not installed')
+pytest.importorskip('torch', reason='PyTorch is not installed')
+pytestmark = pytest.mark.torch
+
+_UNET = {
+  'width': 4,
+  'encoder_blocks': (1, 2, 1, 1),
+  'decoder_blocks': (1, 1, 1),
+  'refinement_blocks': 1,
+  'heads': (1, 2, 1, 4),
+}
+NETWORKS = {
+  'mixdtp': MixDTPConfig(**_UNET, recurrent_width=3, steps=2),
+  'coarse': MixDTPConfig(
+    **_UNET, steps=0, detail_dilation=False, coupling=False
+  ),
+  'prenet': PReNetConfig(recurrent_width=4, steps=2, dtype='bfloat16'),
+  'restormer': RestormerConfig(**_UNET),
+}
+# Whole multiples of 8, others, and sides that are shorter than their padding.
+SIZES = [
+  (1, 32, 40),
+  (2, 16, 24),
+  (1, 29, 43),
+  (1, 5, 9),
+  (2, 17, 1),
+  (1, 3, 2),
+]
+ALL = range(len(SIZES))
+# Runs a model on some of the images, without this package.
+ELSEWHERE = """
+import sys
+path, images, *numbers = sys.argv[1:]
+for name in ('mixdtp_jax', 'flax', 'torch'):
+  sys.modules[name] = None
+import numpy as np
+if path.endswith('.onnx'):
+  sys.modules['jax'] = None
+  import onnxruntime
+  session = onnxruntime.InferenceSession(path)
+  def restore(images):
+    (restored,) = session.run(None, {'rainy': images.transpose(0, 3, 1, 2)})
+    return restored.transpose(0, 2, 3, 1)
+else:
+  import jax
+  from jax import export
+  with open(path, 'rb') as file:
+    program = export.deserialize(bytearray(file.read()))
+  assert program.platforms == ('cpu', 'cuda', 'tpu')
+  restore = jax.jit(program.call)
+images = np.load(images)
+for number in numbers:
+  rainy, expected = (images[f'{n}{number}'] for n in ('rainy', 'restored'))
+  restored = np.asarray(restore(rainy))
+  assert restored.dtype == np.float32 and restored.shape == rainy.shape
+  difference = np.abs(restored - expected).max()
+  assert difference < 1e-4, (rainy.shape, difference)
+"""
+
+
+def draw(cfg):
+  """Weights under which every part of a network matters."""
+  random = np.random.default_rng(0)
+
+  def leaf(path, abstract):
+    values = random.uniform(-1, 1, abstract.shape)
+    name = jax.tree_util.keystr(path)
+    if 'kernel' in name:
+      values *= np.prod(abstract.shape[-4:-1]) ** -0.5
+    else:
+      values = 0.3 * values + ('scale' in name) + 3 * ('temperature' in name)
+    return values.astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(leaf, abstract_params(cfg))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Weights of each network, and images with what they become."""
+  from mixdtp_jax.torch_reference.inference import load_network, make_restore
+
+  folder = tmp_path_factory.mktemp('export')
+  random = np.random.default_rng(1)
+  for name, cfg in NETWORKS.items():
+    params, images = draw(cfg), {}
+    path = folder / f'{name}.safetensors'
+    write_safetensors(path, cfg, params, notes={'licence': 'CC0-1.0'})
+    network = load_network(cfg, params).double()
+    restore = make_restore(network, multiple=make_network(cfg).multiple)
+    for number, size in enumerate(SIZES):
+      rainy = random.random((*size, 3), np.float32)
+      restored = restore(rainy.astype(np.float64))
+      assert np.abs(restored - rainy).mean() > 0.01
+      assert restored.std() > 0.02
+      images |= {f'rainy{number}': rainy, f'restored{number}': restored}
+    np.savez(folder / f'{name}.npz', **images)
+  return folder
+
+
+def assert_agrees(model, images, environment, numbers=ALL):
+  result = subprocess.run(
+    [sys.executable, '-c', ELSEWHERE, model, images, *map(str, numbers)],
+    cwd=pathlib.Path(model).parent,
+    env=environment | {'PYTHONPATH': '', 'XLA_FLAGS': ''},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert result.returncode == 0, result.stderr
+
+
+def export(*words):
+  assert main.run_command(['export', *map(str, words)]) == 0
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_onnx_models_agree_at_every_size(name, folder, environment, tmp_path):
+  model = tmp_path / 'model.onnx'
+  weights = folder / f'{name}.safetensors'
+  export('--weights', weights, '--format=onnx', '-o', model)
+  assert_agrees(model, folder / f'{name}.npz', environment)
+  onnx.checker.check_model(str(model), full_check=True)
+  parameters = sum(
+    leaf.nbytes for leaf in jax.tree.leaves(draw(NETWORKS[name]))
+  )
+  assert model.stat().st_size < parameters + 150_000
+
+
+# Each size is compiled, which takes seconds, but the program is one.
+@pytest.mark.parametrize(
+  ('name', 'numbers'),
+  [('mixdtp', (2, 4)), ('prenet', ALL), ('restormer', (3,))],
+)
+def test_stablehlo_programs_agree(name, numbers, folder, environment, tmp_path):
+  program = tmp_path / 'program.stablehlo'
+  weights = folder / f'{name}.safetensors'
+  export('--weights', weights, '--format=stablehlo', '-o', program)
+  assert_agrees(program, folder / f'{name}.npz', environment, numbers)
+
+
+def test_the_command_names_the_file_and_says_what_is_in_it(folder, tmp_path):
+  command = [sys.executable, '-m', 'mixdtp_jax', 'export', '--format=onnx']
+  weights = folder / 'mixdtp.safetensors'
+  result = subprocess.run(
+    [*command, f'--weights={weights}', '--steps=1'],
+    cwd=tmp_path,
+    env={'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    check=True,
+    timeout=300,
+  )
+  assert result.stdout.startswith(f'{weights} -> mixdtp.onnx: mixdtp, 0.')
+  (file,) = tmp_path.iterdir()
+  model = onnx.load(file)
+  steps = [node for node in model.graph.node if node.op_type == 'Tanh']
+  assert len(steps) == 2  # of one step
+  facts = {entry.key: entry.value for entry in model.metadata_props}
+  expected = as_mapping(NETWORKS['mixdtp']) | {'steps': 1}
+  assert json.loads(facts['model']) == json.loads(json.dumps(expected))
+  assert facts['licence'] == 'CC0-1.0'
+  assert '(batch, 3, height, width)' in facts['protocol']
+
+
+def test_a_program_is_also_an_archive_with_its_metadata(folder, tmp_path):
+  cfg = NETWORKS['prenet']
+  weights, program = tmp_path / 'weights.pth', tmp_path / 'program.stablehlo'
+  pth.write_pth(to_torch(draw(cfg), cfg), weights)
+  export('--weights', weights, '--format', 'stablehlo', '-o', program)
+  with zipfile.ZipFile(program) as archive:
+    facts = json.loads(archive.read('metadata.json'))
+  assert json.loads(facts['model']) == as_mapping(PReNetConfig(4))
+  assert facts['licence'] == 'not recorded'  # a .pth file has no notes
+  assert '(batch, height, width, 3)' in facts['protocol']
+
+
+def test_what_cannot_be_exported_is_one_line(
+  folder, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  weights = str(folder / 'prenet.safetensors')
+
+  def refused(*words):
+    assert main.run_command(['export', '--format=onnx', *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+  assert 'nowhere: no weights there' in refused('--weights=nowhere')
+  pathlib.Path('here').touch()
+  assert 'here exists already' in refused('--weights', weights, '-o', 'here')
+  monkeypatch.setattr(command, '_MOST_BYTES', 1000)
+  assert 'GB of parameters' in refused('--weights', weights)
+  monkeypatch.setitem(sys.modules, 'onnx', None)
+  assert "pip install 'mixdtp_jax[export]'" in refused('--weights', weights)
+  assert [path.name for path in tmp_path.iterdir()] == ['here']
+
+
+def test_nothing_is_left_of_an_export_that_fails(folder, tmp_path, monkeypatch):
+  def write_half(path, *_):
+    path.write_bytes(b'half')
+    raise OSError('the disk is full')
+
+  monkeypatch.setattr(command, '_write_onnx', write_half)
+  with pytest.raises(OSError, match='full'):
+    command.export(
+      folder / 'prenet.safetensors', 'onnx', tmp_path / 'model.onnx'
+    )
+  assert not list(tmp_path.iterdir())
