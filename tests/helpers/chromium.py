@@ -39,18 +39,15 @@ class Page:
     """Starts the browser; its profile and downloads go to the folder."""
     (read, self._out), (self._in, write) = os.pipe(), os.pipe()
 
-    def connect():  # the browser reads from 3 and writes to 4
-      here, there = os.dup(read), os.dup(write)
-      os.dup2(here, 3)
-      os.dup2(there, 4)
-
+    # The browser reads from 3 and writes to 4.
+    script = f'exec "$@" 3<&{read} 4>&{write}'
     self._process = subprocess.Popen(
-      [PROGRAM, *_FLAGS, f'--user-data-dir={folder / "profile"}'],
+      ['bash', '-c', script, 'bash', PROGRAM, *_FLAGS]
+      + [f'--user-data-dir={folder / "profile"}'],
       stdin=subprocess.DEVNULL,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
-      preexec_fn=connect,  # noqa: PLW1509
-      close_fds=False,
+      pass_fds=(read, write),
       env=os.environ | {'HOME': str(folder)},
     )
     os.close(read)

@@ -66,9 +66,9 @@ class Server(socketserver.ThreadingTCPServer):
     """
     self.files = _files()
     try:
-      found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+      found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
       self.address_family, *_, address = found[0]
-      super().__init__(address, _Handler)
+      super().__init__((address[0], port, *address[2:]), _Handler)
     except (OSError, OverflowError) as error:
       raise OSError(
         f'{host}, port {port}: {getattr(error, "strerror", "") or error}: '

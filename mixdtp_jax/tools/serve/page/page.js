@@ -196,9 +196,9 @@ async function start() {
       if (name === 'drop') take(event.dataTransfer.files);
     });
   }
-  addEventListener('pagehide', (event) => {
-    if (!event.persisted) keys.forEach(drop);
-  });
+  addEventListener('pagehide', () => keys.forEach(drop));
+  // Its pictures are gone.
+  addEventListener('pageshow', (event) => event.persisted && location.reload());
 }
 
 start().catch((error) => complain(error.message));
