@@ -11,7 +11,7 @@ import time
 import pytest
 
 PROGRAM = next(
-  filter(None, map(shutil.which, ('chromium', 'chromium-browser'))), None
+  filter(None, map(shutil.which, ('chromium', 'google-chrome'))), None
 )
 NEEDED = pytest.mark.skipif(
   not PROGRAM, reason='there is no Chromium (apt-get install chromium)'
