@@ -1,0 +1,196 @@
+"""The video clips among the inputs of `mixdtp derain`."""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from mixdtp_jax.cli import options
+from mixdtp_jax.cli.parser import Parser
+from mixdtp_jax.runtime import console
+
+_ENDINGS = (
+  '.3g2', '.3gp', '.asf', '.avi', '.divx', '.dv', '.f4v', '.flv', '.h264',
+  '.hevc', '.ivf', '.m2ts', '.m2v', '.m4v', '.mj2', '.mkv', '.mov', '.mp4',
+  '.mpeg', '.mpg', '.mts', '.mxf', '.nut', '.ogv', '.rm', '.rmvb', '.ts',
+  '.vob', '.webm', '.wmv', '.wtv', '.y4m',
+)  # fmt: skip
+
+
+def add_arguments(parser: Parser) -> None:
+  """Adds the options of clips."""
+  group = parser.add_argument_group('video clips')
+  group.add_argument(
+    '--codec',
+    choices=('h264', 'h265', 'av1', 'vp9', 'ffv1', 'prores'),
+    help='how frames are encoded; ffv1 loses nothing (default: h264)',
+  )
+  group.add_argument(
+    '--crf',
+    type=int,
+    metavar='N',
+    help='quality of h264 (default: 16), h265 (18), vp9 (20) and av1 (24): '
+    'less is better, and larger',
+  )
+  group.add_argument(
+    '--start',
+    type=_seconds,
+    metavar='TIME',
+    help='restore from this time on: seconds, or H:MM:SS',
+  )
+  group.add_argument(
+    '--end', type=_seconds, metavar='TIME', help='restore up to this time'
+  )
+
+
+def _seconds(text: str) -> Fraction:
+  try:
+    parts = [Fraction(part) for part in text.split(':')]
+  except (ValueError, ZeroDivisionError):
+    parts = []
+  if not 1 <= len(parts) <= 3 or min(parts) < 0:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no time: write seconds, such as 12.5, or H:MM:SS'
+    )
+  return sum((p * 60**n for n, p in enumerate(reversed(parts))), Fraction())
+
+
+def take(args: argparse.Namespace) -> list[Path]:
+  """Takes the clips out of the inputs.
+
+  Raises:
+    ValueError: there are options of pictures, and clips; or options of clips,
+      and none.
+  """
+  found = [text for text in args.inputs if _is_clip(Path(text))]
+  kinds = ('pictures', 'clips') if found else ('clips', 'pictures')
+  own = ('codec', 'crf', 'start', 'end')
+  for name in ('format', 'quality', 'compare') if found else own:
+    if getattr(args, name) not in (None, False):
+      raise ValueError(
+        f'--{name} is for {kinds[0]}: leave it out with {kinds[1]}'
+      )
+  args.inputs = [text for text in args.inputs if text not in found]
+  return [Path(text) for text in found]
+
+
+def _is_clip(path: Path) -> bool:
+  from mixdtp_jax.restoration import encoding
+
+  if path.suffix.lower() in _ENDINGS or not path.is_file():
+    return path.suffix.lower() in _ENDINGS and path.exists()
+  if encoding.format_of(path.name):
+    return False
+  try:
+    from mixdtp_jax.restoration import clips
+  except ModuleNotFoundError:
+    return False
+  return clips.is_video(path)
+
+
+def restore(args: argparse.Namespace, paths: Sequence[Path]) -> int:
+  """Restores clips and tells about each; returns how many failed."""
+  import mixdtp_jax
+  from mixdtp_jax.restoration import video
+  from mixdtp_jax.weights import shipped
+
+  jobs = list(_jobs(args, paths))
+  failed = sum(job is None for job in jobs)
+  jobs = [job for job in jobs if job is not None]
+  if not jobs:
+    return failed
+  options.set_up_restoring()
+  console.show('loading the network')
+  restorer = mixdtp_jax.load(
+    args.weights, memory=args.memory, scratch=args.scratch, dtype=args.dtype
+  )
+  weights = shipped.locate(args.weights)
+  times = [p.stat().st_mtime_ns for p in (weights, *weights.rglob('*'))]
+  key = str(weights), max(times), args.dtype
+  for job in jobs:
+    clip = job.clip
+    try:
+      # Of the encoder, which holds some frames.
+      restorer.check(clip.height, clip.width, 16 * clip.height * clip.width)
+      result = video.restore(
+        job,
+        restorer.restore,
+        key,
+        console.progress(f'{clip.name}: frame', len(clip.times)),
+      )
+    except (OSError, ValueError, MemoryError) as error:
+      failed += _fail(args, clip.path, error)
+    else:
+      _say(args, job, result)
+  return failed
+
+
+def _jobs(args: argparse.Namespace, paths: Sequence[Path]) -> Iterator[Any]:
+  """Yields the work on each clip; None for one that cannot be restored."""
+  from mixdtp_jax.restoration import clips, video
+
+  codec, targets = args.codec or 'h264', set()
+  for path in paths:
+    target = video.choose_target(path, args.output, codec)
+    try:
+      if target in targets or (target.exists() and target.samefile(path)):
+        raise ValueError(f'{target} would be written twice, or over its clip')
+      targets.add(target)
+      if target.exists() and not args.overwrite:
+        logging.info('%s exists: --overwrite redoes it', target)
+        _tell(args, path, 'skipped')
+        continue
+      with console.waiting(f'reading {path.name}'):
+        clip = clips.survey(path, args.start, args.end)
+      yield video.prepare(
+        clip, target, codec, args.crf, not args.strip_metadata
+      )
+    except (OSError, ValueError, MemoryError) as error:
+      _fail(args, path, error)
+      yield None
+
+
+def _fail(args: argparse.Namespace, path: Path, error: Exception) -> int:
+  console.show('')
+  line = str(error) or f'{path}: there is too little memory'
+  logging.error('%s', line)
+  _tell(args, path, 'failed', error=line)
+  return 1
+
+
+def _say(args: argparse.Namespace, job: Any, result: Any) -> None:
+  console.show('')
+  clip, rate = job.clip, result.frames / max(result.seconds, 1e-9)
+  before, after = result.flicker or (None, None)
+  if args.json:
+    _tell(
+      args,
+      clip.path,
+      'restored',
+      output=str(job.target),
+      width=clip.width,
+      height=clip.height,
+      frames=len(clip.times),
+      seconds=round(result.seconds, 3),
+      frames_per_second=round(rate, 3),
+      flicker_before=before,
+      flicker_after=after,
+    )
+    return
+  flicker = f', flicker {before:.4f} -> {after:.4f}' if result.flicker else ''
+  print(
+    f'{clip.name} -> {job.target}: {len(clip.times)} frames of '
+    f'{clip.width}x{clip.height} pixels, {rate:.2f} a second{flicker}',
+    flush=True,
+  )
+
+
+def _tell(args: argparse.Namespace, path: Path, status: str, **facts) -> None:
+  """Prints a line of JSON, if that is wanted."""
+  if args.json:
+    line = {'input': str(path), 'status': status} | facts
+    print(json.dumps(line), flush=True)

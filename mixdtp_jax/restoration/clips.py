@@ -1,0 +1,352 @@
+"""The one reader of video files: frames with their times, as upright pixels.
+
+A clip is decoded as a whole before its first frame is restored. So damage is
+found before the work, and the number of frames and their times are known.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Interpolation
+
+from mixdtp_jax.data import images
+
+# The muxers that state how long a file is, rather than estimating it.
+_STATES_DURATION = ('mov', 'matroska', 'avi', 'flv')
+# Of ITU-T H.273, as FFmpeg numbers it.
+_HDR = {16: 'PQ', 18: 'HLG'}
+_MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # that swscale converts; 2: not tagged
+_BT709, _BT601, _UNTAGGED = 1, 6, 2
+FULL_RANGE = 2
+# By (a, b, c, d) of a display matrix: the orientation, as in EXIF.
+_TURNS = {
+  (1, 0, 0, 1): 1,
+  (-1, 0, 0, 1): 2,
+  (-1, 0, 0, -1): 3,
+  (1, 0, 0, -1): 4,
+  (0, 1, 1, 0): 5,
+  (0, 1, -1, 0): 6,
+  (0, -1, -1, 0): 7,
+  (0, -1, 1, 0): 8,
+}
+
+
+class ClipError(ValueError):
+  """A clip that cannot be used; the message names it and says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """What is known of a clip, or of a part of it, once it was decoded.
+
+  Attributes:
+    path: of the file.
+    stream: index of the video stream.
+    height: of the upright frames, in pixels.
+    width: the same.
+    orientation: how the stored frames lie, 1 to 8 as in EXIF.
+    format: FFmpeg's name of the frames' pixel format.
+    depth: bits for each sample.
+    alpha: whether frames are transparent in places.
+    tags: colour space, range, transfer and primaries, as FFmpeg numbers them.
+    aspect: width of an upright pixel divided by its height; None if unknown.
+    interlaced: whether a frame consists of two fields of different times.
+    rate: frames a second, on average.
+    time_base: the unit of times, in seconds.
+    skipped: number of frames before the part.
+    times: of the frames, increasing.
+    last: duration of the last frame.
+    start: time of the part's first frame if it is cut; None for a whole clip.
+    end: time of the cut in seconds; None for none.
+  """
+
+  path: Path
+  stream: int
+  height: int
+  width: int
+  orientation: int
+  format: str
+  depth: int
+  alpha: bool
+  tags: tuple[int, int, int, int]
+  aspect: Fraction | None
+  interlaced: bool
+  rate: Fraction
+  time_base: Fraction
+  skipped: int = 0
+  times: tuple[int, ...] = ()
+  last: int = 0
+  start: Fraction | None = None
+  end: Fraction | None = None
+
+  @property
+  def name(self) -> str:
+    """A printable name."""
+    return images.name_of(self.path)
+
+  @property
+  def matrix(self) -> int:
+    """The matrix between YUV and RGB: a guess by the size if not tagged."""
+    if self.tags[0] in (0, _UNTAGGED):
+      return _BT709 if min(self.height, self.width) >= 720 else _BT601
+    return self.tags[0]
+
+
+def is_video(path: Path) -> bool:
+  """Returns whether the content of a file is a video with its own frames."""
+  with contextlib.suppress(av.FFmpegError, ValueError), opened(path) as found:
+    # These read texts and pictures.
+    others = found.format.name.endswith(('_pipe', 'image2', 'tty'))
+    return not others and bool(_moving(found))
+  return False
+
+
+def opened(path: Path) -> Any:
+  """Opens a video file, which may not refer to other files or addresses."""
+  options = {
+    'protocol_whitelist': 'file',
+    'max_pixels': str(images.MAX_PIXELS),
+  }
+  return av.open(f'file:{path}', options=options, metadata_errors='replace')
+
+
+def survey(
+  path: Path, start: Fraction | None = None, end: Fraction | None = None
+) -> Clip:
+  """Decodes a clip and tells what is in it.
+
+  Args:
+    path: of the file.
+    start: seconds from the beginning, at which the part of interest begins.
+    end: the same, at which it ends; what follows is not read.
+
+  Raises:
+    ClipError: the file cannot be decoded, is damaged or cut short, is HDR, or
+      has no frames in that part.
+  """
+  name = images.name_of(path)
+  if not path.is_file():
+    raise ClipError(f'{name} is not a file but a folder, pipe or device')
+  with _reading(name), opened(path) as container:
+    stream = _stream(container, name)
+    origin = Fraction(container.start_time or 0, 10**6)
+    clip, times, skipped, last = None, list[int](), 0, 0
+    for frame in _frames(container, stream, name, whole=end is None):
+      found = _describe(frame, stream, path)
+      if clip and found != clip:
+        raise ClipError(
+          f'{name} changes from {_kind(clip)} to {_kind(found)} after '
+          f'{skipped + len(times):,} frames: split it there'
+        )
+      clip = clip or found
+      step = max(1, round(1 / clip.rate / clip.time_base))
+      time = frame.pts
+      if times:  # later than all before it, whatever a damaged file says
+        time = max(times[-1] + (step if time is None else 1), time or 0)
+      time = time or 0
+      seconds = time * clip.time_base - origin
+      if end is not None and seconds >= end:
+        break
+      if start is not None and seconds + Fraction(1, 10**6) < start:
+        skipped += 1
+        continue
+      times.append(time)
+      last = frame.duration or step
+    if end is None and times and stream.duration:
+      stated = (stream.start_time or 0) + stream.duration - times[-1]
+      last = stated if stated > 0 else last
+  if not times:
+    raise ClipError(
+      f'{name} has no frames' + ' between --start and --end' * bool(clip)
+    )
+  return dataclasses.replace(
+    clip,
+    skipped=skipped,
+    times=tuple(times),
+    last=last,
+    start=None if start is None else times[0] * clip.time_base,
+    end=None if end is None else end + origin,
+  )
+
+
+def read(clip: Clip, done: int = 0) -> Iterator[np.ndarray]:
+  """Yields the frames of a clip, upright, without the first `done` ones.
+
+  Each is (H, W, C) uint8, or uint16 if it has more than 8 bits for each sample;
+  C is 3, or 4 with alpha.
+  """
+  first = clip.skipped + done
+  with _reading(clip.name), opened(clip.path) as container:
+    stream = _stream(container, clip.name)
+    frames = _frames(container, stream, clip.name, whole=False)
+    for frame in itertools.islice(
+      frames, first, clip.skipped + len(clip.times)
+    ):
+      if not frame.format.is_rgb:
+        frame.colorspace = clip.matrix
+      pixels = convert(frame, layout(clip)).to_ndarray()
+      yield images.turned(pixels, clip.orientation)
+
+
+def layout(clip: Clip) -> str:
+  """Returns FFmpeg's name of the format that frames are restored in."""
+  if clip.depth > 8:
+    return 'rgba64le' if clip.alpha else 'rgb48le'
+  return 'rgba' if clip.alpha else 'rgb24'
+
+
+def convert(frame: Any, format: str, **options: Any) -> Any:
+  """Returns a frame in another pixel format; RGB is of full range."""
+  # Exact, and with colours for each pixel.
+  how = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+  how |= Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+  options.setdefault('dst_color_range', ColorRange.JPEG)
+  return frame.reformat(format=format, interpolation=how, **options)
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+  try:
+    yield
+  except ClipError:
+    raise
+  except MemoryError:
+    raise ClipError(f'{name} needs more memory than there is') from None
+  except av.PermissionError as error:
+    raise ClipError(f'{name} cannot be read: {error.strerror}') from error
+  # Damaged data can have any value, and PyAV refuses some with other errors.
+  except (av.FFmpegError, ValueError, ArithmeticError, LookupError) as error:
+    reason = getattr(error, 'strerror', '') or str(error)
+    raise ClipError(
+      f'{name} cannot be decoded ({reason}): it is no video, or damaged'
+    ) from error
+
+
+def _moving(container: Any) -> list[Any]:
+  """Returns the video streams that are no cover pictures."""
+  cover = av.stream.Disposition.attached_pic
+  return [s for s in container.streams.video if not s.disposition & cover]
+
+
+def _stream(container: Any, name: str) -> Any:
+  """Returns the stream to restore, whose decoder is ready."""
+  for stream in _moving(container):
+    if stream.codec_context is None:
+      raise ClipError(f'{name} is of a codec that PyAV does not read')
+    stream.codec_context.options = {'max_pixels': str(images.MAX_PIXELS)}
+    return stream
+  raise ClipError(f'{name} has no video')
+
+
+def _frames(
+  container: Any, stream: Any, name: str, whole: bool
+) -> Iterator[Any]:
+  """Decodes the frames of a stream.
+
+  Args:
+    container: the opened file.
+    stream: of the frames.
+    name: of the file, for errors.
+    whole: whether the file must be as long as it says.
+
+  Raises:
+    ClipError: something is damaged or missing.
+  """
+  first = last = None
+  for packet in container.demux():
+    if packet.pts is not None:
+      begin = packet.pts * packet.time_base
+      finish = begin + (packet.duration or 0) * packet.time_base
+      first = begin if first is None else min(first, begin)
+      last = finish if last is None else max(last, finish)
+    frames = packet.decode() if packet.stream_index == stream.index else ()
+    corrupt = packet.is_corrupt or any(frame.is_corrupt for frame in frames)
+    if corrupt:
+      at = float((last or 0) - (first or 0))
+      raise ClipError(
+        f'{name} is damaged or cut short at about {at:.1f} s: get it again, or '
+        'stop before that by --end'
+      )
+    yield from frames
+  kind = container.format.name.partition(',')[0]
+  if whole and kind in _STATES_DURATION and container.duration and last:
+    missing = Fraction(container.duration, 10**6) - (last - first)
+    if missing > max(Fraction(1, 4), 3 / (stream.average_rate or 12)):
+      raise ClipError(
+        f'{name} is cut short: {float(missing):.1f} s of '
+        f'{container.duration / 1e6:.1f} s are missing; get it again, or '
+        f'restore what is there by --end {float(last - first):.3f}'
+      )
+
+
+def _describe(frame: Any, stream: Any, path: Path) -> Clip:
+  """Returns what a frame is like.
+
+  Raises:
+    ClipError: it is of a kind that is not restored.
+  """
+  name = images.name_of(path)
+  sides = {data.type.name: data for data in frame.side_data}
+  hdr = _HDR.get(frame.color_trc)
+  if 'DOVI_METADATA' in sides or 'DOVI_RPU_BUFFER' in sides:
+    hdr = 'Dolby Vision'
+  if hdr:
+    raise ClipError(
+      f'{name} is HDR ({hdr}), and the networks know standard range alone: '
+      'convert it to SDR'
+    )
+  if frame.colorspace not in _MATRICES:
+    raise ClipError(
+      f'{name} has colours of matrix {frame.colorspace} (ITU-T H.273), which '
+      'is not read: convert it to BT.709'
+    )
+  how = _orientation(sides.get('DISPLAYMATRIX'), name)
+  height, width = frame.height, frame.width
+  aspect = stream.codec_context.sample_aspect_ratio
+  if how >= 5:
+    height, width, aspect = width, height, aspect and 1 / aspect
+  samples = frame.format.components
+  rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+  return Clip(
+    path=path,
+    stream=stream.index,
+    height=height,
+    width=width,
+    orientation=how,
+    format='rgb24' if frame.format.has_palette else frame.format.name,
+    depth=max(sample.bits for sample in samples),
+    alpha=any(sample.is_alpha for sample in samples),
+    tags=(
+      frame.colorspace,
+      FULL_RANGE if frame.format.name.startswith('yuvj') else frame.color_range,
+      frame.color_trc,
+      frame.color_primaries,
+    ),
+    aspect=aspect or None,
+    interlaced=stream.codec_context.field_order > 1,
+    rate=min(max(rate, Fraction(1, 100)), 1000).limit_denominator(1001),
+    time_base=stream.time_base,
+  )
+
+
+def _kind(clip: Clip) -> str:
+  return f'{clip.width}x{clip.height} pixels of {clip.format}'
+
+
+def _orientation(side: Any, name: str) -> int:
+  if side is None:
+    return 1
+  a, b, _, c, d, *_ = np.frombuffer(bytes(side), '<i4') / 65536
+  turn = tuple(int(round(each)) for each in (a, b, c, d))
+  if turn not in _TURNS:
+    raise ClipError(
+      f'{name} is shown turned by no multiple of 90 degrees: turn it first'
+    )
+  return _TURNS[turn]

@@ -1,0 +1,97 @@
+"""Small video clips, and what is in them."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+
+def moving(number, height=48, width=64, dtype=np.uint8):
+  """A smooth pattern that moves."""
+  y, x = np.mgrid[:height, :width]
+  x = x + 2 * number
+  waves = np.sin(x / 7), np.cos(y / 9), np.sin((x + y) / 11)
+  pixels = 0.5 + 0.4 * np.stack(waves, -1)
+  return (pixels * np.iinfo(dtype).max).astype(dtype)
+
+
+def make(
+  path,
+  times=range(8),
+  time_base=Fraction(1, 10),
+  *,
+  codec='libx264',
+  format='yuv420p',
+  size=(48, 64),
+  tags=(),
+  audio='aac',
+  subtitles=False,
+  interlaced=False,
+  frame=moving,
+):
+  """Writes a clip of 10 frames a second, or with given times."""
+  deep = any(depth in format for depth in ('10', '12', '16'))
+  dtype, layout = (np.uint16, 'rgb48le') if deep else (np.uint8, 'rgb24')
+  with av.open(str(path), 'w') as container:
+    # Some encoders take no time base of 1/90000: times are set afterwards.
+    video = container.add_stream(codec, rate=10, options={'bf': '0'})
+    video.height, video.width = size
+    video.pix_fmt, video.time_base = format, time_base
+    for name, value in dict(tags).items():
+      setattr(video.codec_context, name, value)
+    container.metadata['title'] = 'rainy'
+    if audio:
+      sound = container.add_stream(audio, rate=48000)
+    if subtitles:
+      texts = container.add_mux_stream('subrip', time_base=Fraction(1, 1000))
+      chapter = {'id': 1, 'start': 0, 'end': 300, 'metadata': {'title': 'one'}}
+      container.set_chapters([chapter | {'time_base': Fraction(1, 1000)}])
+    times, packets = list(times), []
+    for number in range(len(times)):
+      pixels = frame(number, *size, dtype)
+      rgb = av.VideoFrame.from_ndarray(pixels, layout)
+      coded = rgb.reformat(format=format, dst_colorspace='ITU709')
+      coded.pts, coded.time_base = number, Fraction(1, 10)
+      packets += video.encode(coded)
+    packets += video.encode()
+    ends = [*times[1:], 2 * times[-1] - times[-2]]
+    for number, packet in enumerate(packets):
+      packet.time_base = time_base
+      packet.pts = packet.dts = times[number]
+      packet.duration = ends[number] - times[number]
+      container.mux(packet)
+    if audio:
+      count = int(48000 * ends[-1] * time_base)
+      wave = np.sin(np.arange(count) / 17).astype(np.float32)
+      samples = av.AudioFrame.from_ndarray(
+        np.stack([wave, wave / 2]), format='fltp', layout='stereo'
+      )
+      samples.sample_rate, samples.pts = 48000, 0
+      container.mux(sound.encode(samples))
+      container.mux(sound.encode())
+    if subtitles:
+      for start in (100, 400):
+        packet = av.Packet(f'at {start}'.encode())
+        packet.stream, packet.time_base = texts, Fraction(1, 1000)
+        packet.pts = packet.dts = start
+        packet.duration = 200
+        container.mux(packet)
+  return path
+
+
+def packets(path, kind='video'):
+  """Lists (seconds, seconds of duration, bytes) of a stream's packets."""
+  with av.open(str(path)) as container:
+    stream = next(s for s in container.streams if s.type == kind)
+    return sorted(
+      (p.pts * p.time_base, p.duration * p.time_base, bytes(p))
+      for p in container.demux(stream)
+      if p.size
+    )
+
+
+def frames(path, format='rgb24'):
+  """Decodes to (T, H, W, 3)."""
+  with av.open(str(path)) as container:
+    decoded = container.decode(video=0)
+    return np.stack([frame.to_ndarray(format=format) for frame in decoded])

@@ -1,0 +1,487 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import mixdtp_jax
+from mixdtp_jax.cli.main import run_command
+from mixdtp_jax.restoration import clips, video
+from mixdtp_jax.restoration.flicker import warping_error
+from tests.conftest import REPOSITORY
+from tests.helpers import video_clips
+from tests.helpers.video_clips import frames, make, packets
+
+VARIABLE = {
+  'times': [0, 3003, 9000, 12000, 30000, 31000, 40000, 90000],
+  'time_base': Fraction(1, 90000),
+}
+
+
+class Negative:
+  """Stands for a network: dark becomes light."""
+
+  def __init__(self):
+    self.seen = []
+    self.stop_after = None
+
+  def check(self, height, width, kept=0):
+    pass
+
+  def restore(self, pixels, progress=None):
+    if len(self.seen) == self.stop_after:
+      raise KeyboardInterrupt
+    self.seen.append(pixels)
+    return np.iinfo(pixels.dtype).max - pixels
+
+
+@pytest.fixture
+def derain(tmp_path, monkeypatch, capfd):
+  """Runs the command in a folder of its own; returns status, output, errors."""
+  monkeypatch.chdir(tmp_path)
+  network = Negative()
+  monkeypatch.setattr(mixdtp_jax, 'load', lambda *_, **__: network)
+  before = signal.getsignal(signal.SIGTERM)
+
+  def run(*words):
+    try:
+      status = run_command(['derain', *map(str, words)])
+    except SystemExit as stopped:
+      status = stopped.code
+    return status, *capfd.readouterr()
+
+  run.network = network
+  yield run
+  signal.signal(signal.SIGTERM, before)
+
+
+def files():
+  return {path.name for path in pathlib.Path().iterdir()}
+
+
+def psnr(a, b):
+  return 10 * np.log10(255**2 / np.square(a.astype(float) - b).mean())
+
+
+@pytest.mark.parametrize(
+  ('name', 'options'),
+  [
+    ('a.mp4', {}),
+    ('a.mp4', VARIABLE),
+    ('a.mov', VARIABLE),
+    ('a.mkv', {'subtitles': True}),
+    ('a.mkv', VARIABLE | {'subtitles': True}),
+    ('a.ts', {}),
+  ],
+)
+def test_times_sound_and_subtitles_stay(derain, name, options):
+  make(name, **options)
+  status, out, err = derain(name)
+  assert (status, err) == (0, '')
+  result = name.replace('a.', 'a_derained.')
+  assert out.startswith(f'{name} -> {result}: 8 frames of 64x48 pixels, ')
+  assert files() == {name, result}
+  assert [p[:2] for p in packets(result)] == [p[:2] for p in packets(name)]
+  assert packets(result, 'audio') == packets(name, 'audio')
+  assert psnr(frames(result), 255 - frames(name)) > 30
+  with clips.opened(name) as old, clips.opened(result) as new:
+    # Matroska may say less of the last block of sound, 1024 samples.
+    assert abs(new.duration - old.duration) <= 1e6 * 1024 / 48000
+    assert new.metadata.get('title') == old.metadata.get('title')
+    assert new.streams.video[0].codec_context.name == 'h264'
+    assert [c['metadata'] for c in new.chapters()] == [
+      c['metadata'] for c in old.chapters()
+    ]
+  if options.get('subtitles'):
+    assert len(packets(name, 'subtitle')) == 2
+    assert packets(result, 'subtitle') == packets(name, 'subtitle')
+
+
+@pytest.mark.parametrize(
+  ('name', 'codec', 'audio'),
+  [
+    ('a.avi', 'mpeg4', 'mp3'),
+    ('a.mpg', 'mpeg2video', 'mp2'),
+    ('a.webm', 'libvpx-vp9', 'libopus'),
+    ('clip', 'mpeg4', 'mp3'),
+  ],
+)
+def test_other_containers_become_matroska(derain, name, codec, audio):
+  known = pathlib.Path(name if '.' in name else 'x.avi')
+  make(known, codec=codec, audio=audio).rename(name)
+  status, _, err = derain(name)
+  assert (status, err) == (0, '')
+  result = pathlib.Path(name).stem + '_derained.mkv'
+  old, new = packets(name), packets(result)
+  moves = [
+    n[0] - new[0][0] - o[0] + old[0][0] for n, o in zip(new, old, strict=True)
+  ]
+  assert max(map(abs, moves)) <= Fraction(1, 1000)
+  old, new = packets(name, 'audio'), packets(result, 'audio')
+  assert [p[2] for p in new] == [p[2] for p in old]
+
+
+@pytest.mark.parametrize(
+  ('codec', 'name'),
+  [
+    ('h265', 'b.mp4'),
+    ('av1', 'b.mp4'),
+    ('vp9', 'b.webm'),
+    ('ffv1', 'b.mkv'),
+    ('prores', 'b.mov'),
+  ],
+)
+def test_codecs(derain, codec, name):
+  make('a.mkv', audio='libopus' if name == 'b.webm' else 'aac', size=(64, 96))
+  status, _, err = derain('a.mkv', '-o', name, '--codec', codec)
+  assert (status, err) == (0, '')
+  assert psnr(frames(name), 255 - frames('a.mkv')) > 30
+  with clips.opened(name) as container:
+    names = {'h265': 'hevc', 'av1': ('libdav1d', 'av1')}.get(codec, codec)
+    assert container.streams.video[0].codec_context.name in names
+
+
+def test_the_codecs_of_the_command_are_those_that_there_are(derain):
+  _, help, _ = derain('--help')
+  assert '{' + ','.join(video.CODECS) + '}' in help
+
+
+@pytest.mark.parametrize('codec', ['h264', 'vp9'])
+def test_odd_sides_stay(derain, codec):
+  make('a.webm', codec='libvpx-vp9', size=(47, 63), audio=None)
+  status, _, err = derain('a.webm', '-o', 'b.mkv', '--codec', codec)
+  assert status == 0
+  assert 'a.webm has an odd side, so each pixel gets its own colour' in err
+  result = frames('b.mkv')
+  assert result.shape == (8, 47, 63, 3)
+  assert psnr(result, 255 - frames('a.webm')) > 30
+
+
+def turn(path, matrix):
+  """Writes a display matrix (a, b, c, d) into an MP4 file."""
+  data = bytearray(path.read_bytes())
+  place = data.index(b'tkhd') + 44  # version 0: after times, layer, volume
+  a, b, c, d = (np.array(each * 65536, '>i4').tobytes() for each in matrix)
+  one = np.array(1 << 30, '>i4').tobytes()
+  data[place : place + 36] = b''.join(
+    [a, b, bytes(4), c, d, bytes(4), bytes(8), one]
+  )
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+  ('matrix', 'turned'),
+  [
+    ((0, 1, -1, 0), lambda p: np.rot90(p, -1, (1, 2))),  # clockwise
+    ((0, -1, 1, 0), lambda p: np.rot90(p, 1, (1, 2))),
+    ((-1, 0, 0, -1), lambda p: p[:, ::-1, ::-1]),
+    ((-1, 0, 0, 1), lambda p: p[:, :, ::-1]),
+  ],
+)
+def test_turned_clips_are_written_upright(derain, matrix, turned):
+  turn(make(pathlib.Path('a.mp4')), matrix)
+  assert derain('a.mp4')[0] == 0
+  result = frames('a_derained.mp4')
+  assert psnr(result, 255 - turned(frames('a.mp4'))) > 30
+  with clips.opened('a_derained.mp4') as container:
+    frame = next(container.decode(video=0))
+    assert frame.rotation == 0
+    assert 'DISPLAYMATRIX' not in {d.type.name for d in frame.side_data}
+
+
+def test_other_angles_are_refused(derain):
+  turn(make(pathlib.Path('a.mp4')), (0.7, 0.7, -0.7, 0.7))
+  status, _, err = derain('a.mp4')
+  assert status == 1
+  assert 'a.mp4 is shown turned by no multiple of 90 degrees' in err
+
+
+@pytest.mark.parametrize('full', [False, True])
+def test_colours(derain, full):
+  """The network sees RGB by the formulas of BT.709; the tags stay."""
+  tags = {'colorspace': 1, 'color_trc': 1, 'color_primaries': 1}
+  tags['color_range'] = 2 if full else 1
+  make('a.mkv', codec='ffv1', format='yuv444p', tags=tags, audio=None)
+  status, _, err = derain('a.mkv', '-o', 'b.mkv', '--codec', 'ffv1')
+  assert (status, err) == (0, '')
+  with clips.opened('a.mkv') as container:
+    first = next(container.decode(video=0)).to_ndarray().astype(float)
+  y, cb, cr = first
+  if full:
+    y, cb, cr = y / 255, (cb - 128) / 255, (cr - 128) / 255
+  else:
+    y, cb, cr = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224
+  red, blue = y + 1.5748 * cr, y + 1.8556 * cb
+  green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
+  expected = 255 * np.stack([red, green, blue], -1).clip(0, 1)
+  seen = derain.network.seen[0]
+  assert np.abs(seen - expected).max() < 1.1
+  with clips.opened('b.mkv') as container:
+    context = container.streams.video[0].codec_context
+    assert {name: getattr(context, name) for name in tags} == tags
+    after = next(container.decode(video=0)).to_ndarray().astype(float)
+  np.testing.assert_allclose(
+    after[0], (255 if full else 251) - first[0], atol=2
+  )
+
+
+def test_ten_bits_stay(derain):
+  make('a.mp4', format='yuv420p10le')
+  status, _, err = derain('a.mp4')
+  assert (status, err) == (0, '')
+  assert derain.network.seen[0].dtype == np.uint16
+  assert len(np.unique(derain.network.seen[0])) > 1000
+  wide = [frames(n, 'rgb48le') / 257 for n in ('a.mp4', 'a_derained.mp4')]
+  assert psnr(wide[1], 255 - wide[0]) > 30
+  with clips.opened('a_derained.mp4') as container:
+    assert container.streams.video[0].pix_fmt == 'yuv420p10le'
+
+
+def test_what_is_not_kept_is_refused_by_name(derain):
+  make('pq.mp4', format='yuv420p10le', tags={'color_trc': 16})
+  make('hlg.mp4', format='yuv420p10le', tags={'color_trc': 18})
+  make('deep.mkv', codec='ffv1', format='yuv444p12le')
+  make('clear.mkv', codec='ffv1', format='yuva420p')
+  before = files()
+  status, _, err = derain('pq.mp4', 'hlg.mp4', 'deep.mkv', 'clear.mkv')
+  lines = err.splitlines()
+  assert status == 1
+  assert len(lines) == 4, err
+  assert 'pq.mp4 is HDR (PQ)' in lines[0]
+  assert 'hlg.mp4 is HDR (HLG)' in lines[1]
+  assert 'deep.mkv has 12 bits for each sample' in lines[2]
+  assert 'clear.mkv is transparent in places' in lines[3]
+  assert files() == before
+
+
+def test_a_part(derain):
+  make('a.mp4', times=range(30))
+  status, _, err = derain('a.mp4', '--start', '0:00.5', '--end', 2)
+  assert (status, err) == (0, '')
+  old, new = packets('a.mp4'), packets('a_derained.mp4')
+  assert [p[:2] for p in new] == [(p[0], p[1]) for p in old[:15]]
+  whole = frames('a.mp4')
+  assert psnr(frames('a_derained.mp4'), 255 - whole[5:20]) > 30
+  old, new = packets('a.mp4', 'audio'), packets('a_derained.mp4', 'audio')
+  part = [p for p in old if Fraction(1, 2) <= p[0] < 2]
+  assert [p[2] for p in new] == [p[2] for p in part]
+  # In step with the frames, to a sample.
+  assert abs(new[0][0] - (part[0][0] - Fraction(1, 2))) <= Fraction(1, 48000)
+  status, _, err = derain('a.mp4', '-o', 'b.mp4', '--start', 9)
+  assert (status, 'has no frames between --start and' in err) == (1, True)
+
+
+def test_it_goes_on_from_the_last_whole_segment(derain):
+  make('a.mp4', times=range(60))
+  assert derain('a.mp4', '-o', 'whole.mp4')[0] == 0
+  derain.network.seen.clear()
+  derain.network.stop_after = 55
+  assert derain('a.mp4')[0] == 130
+  assert files() == {'a.mp4', 'whole.mp4', '.a_derained.mp4.parts'}
+  derain.network.seen.clear()
+  # A machine that went down may leave a damaged file.
+  with open('.a_derained.mp4.parts/000001.npz', 'r+b') as file:
+    file.truncate(900)
+  status, out, err = derain('a.mp4')
+  assert (status, err) == (0, 'a.mp4: 24 frames are restored already\n')
+  assert '60 frames' in out
+  assert len(derain.network.seen) == 36
+  assert packets('a_derained.mp4') == packets('whole.mp4')
+  assert files() == {'a.mp4', 'whole.mp4', 'a_derained.mp4'}
+
+
+def test_work_of_other_options_does_not_count(derain):
+  make('a.mp4', times=range(30))
+  derain.network.stop_after = 28
+  assert derain('a.mp4')[0] == 130
+  derain.network.seen.clear()
+  derain.network.stop_after = None
+  status, _, err = derain('a.mp4', '--crf', 30)
+  assert (status, err, len(derain.network.seen)) == (0, '', 30)
+
+
+def test_flicker(derain):
+  noise = np.random.default_rng(0).normal(0, 25, (8, 48, 64, 3))
+
+  def rainy(number, height, width, dtype):
+    clean = video_clips.moving(0, height, width, dtype)
+    return (clean + noise[number]).clip(0, 255).astype(dtype)
+
+  make('a.mp4', frame=rainy)
+  derain.network.restore = lambda pixels: pixels // 4
+  status, out, _ = derain('a.mp4', '--json')
+  line = json.loads(out)
+  assert line['frames'] == 8
+  assert 0.02 < line['flicker_before'] < 0.2
+  assert line['flicker_after'] == pytest.approx(
+    line['flicker_before'] / 4, rel=0.2
+  )
+  assert line['frames_per_second'] > 0
+
+
+def test_the_warping_error_follows_motion():
+  random = np.random.default_rng(0)
+  texture = np.kron(random.random((30, 40, 3)), np.ones((8, 8, 1)))
+  for _ in range(3):  # smooth
+    texture = sum(np.roll(texture, n, a) for n in (-2, 2) for a in (0, 1)) / 4
+  wide = (texture * 65535).astype(np.uint16)
+  before, after = wide[:200, 4:300], wide[:200, :296]
+  plain = np.abs(after - before.astype(float)).mean() / 65535
+  assert plain > 0.02
+  assert warping_error(before, after) < plain / 5
+  assert warping_error(before, before) == 0
+
+
+def test_damaged_clips_are_one_line_and_no_file(derain):
+  make('sound.mp4', times=range(20), size=(96, 128))
+  make('sound.mkv', times=range(20), size=(96, 128))
+  shorter = {}
+  for ending in ('mp4', 'mkv'):
+    data = pathlib.Path(f'sound.{ending}').read_bytes()
+    for part in (0.3, 0.6, 0.8):
+      shorter[f'{part}.{ending}'] = data[: int(part * len(data))]
+  shorter |= {'empty.mp4': b'', 'text.mkv': b'no video at all\n' * 99}
+  for name, data in shorter.items():
+    pathlib.Path(name).write_bytes(data)
+  before = files()
+  status, out, err = derain(*shorter)
+  assert (status, out) == (1, '')
+  lines = err.splitlines()
+  assert len(lines) == len(shorter), err
+  for name, line in zip(shorter, lines, strict=True):
+    assert line.startswith(f'error: {name} ')
+    assert 'damaged' in line or 'cut short' in line, line
+  assert files() == before
+
+
+def mutated(data, random):
+  """Returns a damaged copy."""
+  data, kind = bytearray(data), random.integers(4)
+  start = int(random.integers(len(data)))
+  length = int(random.integers(1, 60))
+  if kind == 0:
+    del data[start : start + length]
+  elif kind == 1:
+    data[start : start + length] = random.bytes(len(data[start:][:length]))
+  elif kind == 2:
+    data[start : start + 4] = b'\xff' * len(data[start : start + 4])
+  else:
+    data[start:start] = data[:length]
+  return bytes(data)
+
+
+def test_mutated_clips(derain):
+  random = np.random.default_rng(0)
+  kinds = {
+    'mp4': {},
+    'mkv': {'subtitles': True},
+    'ts': {},
+    'webm': {'codec': 'libvpx-vp9', 'audio': 'libopus'},
+  }
+  names = []
+  for ending, options in kinds.items():
+    data = make(pathlib.Path(f'sound.{ending}'), **options).read_bytes()
+    for number in range(5):
+      names.append(f'{number}.{ending}')
+      pathlib.Path(names[-1]).write_bytes(mutated(data, random))
+  start = time.monotonic()
+  status, out, err = derain(*names, '-o', 'out/', '--json')
+  assert time.monotonic() - start < 120
+  told = {line['input']: line for line in map(json.loads, out.splitlines())}
+  assert sorted(told) == sorted(names)
+  failed = [line for line in told.values() if line['status'] == 'failed']
+  assert failed
+  assert len(failed) < len(names)
+  errors = [line for line in err.splitlines() if line.startswith('error: ')]
+  assert len(errors) == len(failed)
+  written = {line.get('output') for line in told.values()} - {None}
+  assert {f'out/{p.name}' for p in pathlib.Path('out').iterdir()} == written
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['a.mp4', '--compare'], '--compare is for pictures: leave it out'),
+    (['a.png', '--crf', '3'], '--crf is for clips: leave it out'),
+    (['a.mp4', '--crf', '99'], '--crf 99: for h264, needs 0 to 51'),
+    (
+      ['a.mp4', '-o', 'b.mkv', '--codec', 'ffv1', '--crf', '9'],
+      '--crf 9: for ffv1, there is none: leave it out',
+    ),
+    (['a.mp4', '-o', 'b.webm'], 'b.webm: such files do not hold h264'),
+    (['a.mp4', '-o', 'b.png'], 'b.png: such files do not hold h264'),
+    (['a.mp4', 'x/a.mp4', '-o', 'b/'], 'b/a.mp4 would be written twice'),
+    (['a.mp4', '-o', 'b.mkv', '--end', '-1'], "'-1' is no time: write seconds"),
+  ],
+)
+def test_options_that_do_not_fit(derain, words, message):
+  make('a.mp4')
+  pathlib.Path('x').mkdir()
+  make('x/a.mp4')
+  status, _, err = derain(*words)
+  assert status in (1, 2)
+  assert message in err
+  assert not {'b.webm', 'b.mkv', 'b.png', 'a_derained.mp4'} & files()
+
+
+def test_what_exists_is_skipped(derain):
+  make('a.mp4')
+  pathlib.Path('a_derained.mp4').write_text('mine')
+  status, out, err = derain('a.mp4')
+  assert (status, out) == (0, '')
+  assert err == 'a_derained.mp4 exists: --overwrite redoes it\n'
+  assert pathlib.Path('a_derained.mp4').read_text() == 'mine'
+  assert derain('a.mp4', '--overwrite')[0] == 0
+  assert frames('a_derained.mp4').shape == (8, 48, 64, 3)
+
+
+def test_without_pyav(derain, monkeypatch):
+  make('a.mp4')
+  for name in ('clips', 'video'):
+    monkeypatch.delitem(sys.modules, f'mixdtp_jax.restoration.{name}')
+    monkeypatch.delattr(mixdtp_jax.restoration, name)
+  monkeypatch.setitem(sys.modules, 'av', None)
+  status, _, err = derain('a.mp4')
+  assert status == 1
+  assert err == "error: av is not installed: pip install 'mixdtp_jax[video]'\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == 'nt', reason='signals are different there')
+def test_a_kill_as_a_user_meets_it(tmp_path, tiny_weights):
+  make(tmp_path / 'a.mp4', times=range(400))
+  command = {
+    'args': [
+      *(sys.executable, '-m', 'mixdtp_jax', 'derain', 'a.mp4'),
+      *('--weights', str(tiny_weights)),
+    ],
+    'cwd': tmp_path,
+    'env': os.environ
+    | {'PYTHONPATH': str(REPOSITORY), 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'},
+    'stderr': subprocess.PIPE,
+    'text': True,
+  }
+  running = subprocess.Popen(**command)
+  parts = tmp_path / '.a_derained.mp4.parts'
+  deadline = time.monotonic() + 240
+  while not (parts / '000001.npz').exists():
+    assert running.poll() is None, running.stderr.read()
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  running.kill()
+  running.communicate()
+  assert not (tmp_path / 'a_derained.mp4').exists()
+  run = subprocess.run(**command, timeout=300)
+  assert run.returncode == 0, run.stderr
+  assert 'frames are restored already' in run.stderr
+  assert not parts.exists()
+  old, new = (packets(tmp_path / n) for n in ('a.mp4', 'a_derained.mp4'))
+  assert [p[:2] for p in new] == [p[:2] for p in old]
+  first = mixdtp_jax.load(tiny_weights)(frames(tmp_path / 'a.mp4')[0])
+  assert psnr(frames(tmp_path / 'a_derained.mp4')[0], first) > 25
