@@ -82,11 +82,12 @@ def make_plan(
     ValueError: two inputs would have one output, or an input would be
       overwritten.
   """
-  into = _Output(inputs, output, format, compare)
-  found = list(dict.fromkeys(_find(inputs, into.folder)))
-  ours = set() if into.folder or into.file else _results(found)
+  file, folder = _places(inputs, output, format)
+  found = list(dict.fromkeys(_find(inputs, folder)))
+  ours = _results(found) if output is None else set()
   kept = [i for i in found if (i.path.parent, i.path.stem) not in ours]
-  jobs = list(dict.fromkeys(map(into.job, kept)))
+  jobs = [_job(each, file, folder, format, compare) for each in kept]
+  jobs = list(dict.fromkeys(jobs))
   _check_collisions(jobs)
   for folder in {job.target.parent for job in jobs}:
     _check_writable(folder)
@@ -99,56 +100,46 @@ def make_plan(
   )
 
 
-class _Output:
-  """Where results go."""
-
-  def __init__(self, inputs, output, format, compare):
-    self._compare, self.file, self.folder = compare, None, None
-    self._ending = ending_of(format) if format else None
-    self._format = format
-    if output is None:
-      return
-    path = Path(output).expanduser()
-    single = (
-      len(inputs) == 1
-      and not _is_wild(inputs[0])
-      and not Path(inputs[0]).expanduser().is_dir()
+def _places(inputs, output, format) -> tuple[Path | None, Path | None]:
+  """Returns the file, or the folder, that results go to."""
+  if output is None:
+    return None, None
+  path = Path(output).expanduser()
+  as_folder = path.is_dir() or output.endswith(('/', os.sep))
+  if as_folder or (not path.suffix and not path.exists()):
+    return None, path
+  first, *others = inputs
+  if others or _is_wild(first) or Path(first).expanduser().is_dir():
+    raise ValueError(
+      f'-o {output}: several pictures need a folder, such as -o '
+      f'{path.with_suffix("")}{os.sep}'
     )
-    as_folder = path.is_dir() or output.endswith(('/', os.sep))
-    if as_folder or (not path.suffix and not path.exists()):
-      self.folder = path
-    elif not single:
-      raise ValueError(
-        f'-o {output}: several pictures need a folder, such as -o '
-        f'{path.with_suffix("")}{os.sep}'
-      )
-    elif not (named := format_of(path.name)):
-      raise ValueError(
-        f'-o {output}: {path.suffix or "no ending"} is no format that is '
-        f'written: use one of {" ".join(ENDINGS)}, or a folder that ends in '
-        f'{os.sep}'
-      )
-    elif format and named != format:
-      raise ValueError(
-        f'-o {output} ends like {named}, and --format is {format}: drop one'
-      )
-    else:
-      self.file, self._format = path, named
+  if not (named := format_of(path.name)):
+    raise ValueError(
+      f'-o {output}: {path.suffix or "no ending"} is no format that is '
+      f'written: use one of {" ".join(ENDINGS)}, or a folder that ends in '
+      f'{os.sep}'
+    )
+  if format and named != format:
+    raise ValueError(
+      f'-o {output} ends like {named}, and --format is {format}: drop one'
+    )
+  return path, None
 
-  def job(self, found: _Input) -> Job:
-    """Returns the work on one input."""
-    source = found.path
-    ending = self._ending or source.suffix
-    if self.file:
-      target = self.file
-    elif self.folder:
-      target = self.folder / found.below.with_suffix(ending)
-    else:
-      target = source.with_name(f'{source.stem}{RESTORED}{ending}')
-    stem = target.stem.removesuffix(RESTORED)
-    sheet = target.with_name(f'{stem}{COMPARED}.jpg') if self._compare else None
-    size = source.stat().st_size if source.exists() else 0
-    return Job(source, target, sheet, self._format, size)
+
+def _job(found, file, folder, format, compare) -> Job:
+  source = found.path
+  ending = ending_of(format) if format else source.suffix
+  if file:
+    target, format = file, format_of(file.name)
+  elif folder:
+    target = folder / found.below.with_suffix(ending)
+  else:
+    target = source.with_name(f'{source.stem}{RESTORED}{ending}')
+  stem = target.stem.removesuffix(RESTORED)
+  sheet = target.with_name(f'{stem}{COMPARED}.jpg') if compare else None
+  size = source.stat().st_size if source.exists() else 0
+  return Job(source, target, sheet, format, size)
 
 
 def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:

@@ -22,6 +22,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from mixdtp_jax.ops import choice
 from mixdtp_jax.ops.cpu import build
+from mixdtp_jax.restoration.steps import Step
 from mixdtp_jax.runtime.files import own_folder, replacing
 
 _COMPILERS = 4  # threads
@@ -41,38 +42,19 @@ Program = Callable[..., Any]
 Core = tuple[int, int]
 
 
-class Window(NamedTuple):
-  """What a piece takes of a map.
-
-  Attributes:
-    scale: pixels of the map for each pixel of the core, along each side.
-    halo: pixels of the map around them.
-    channels: of the map.
-    dtype: of the map.
-  """
-
-  scale: int
-  halo: int
-  channels: int
-  dtype: str
-
-
 class Kind(NamedTuple):
-  """Programs that differ in the size of their pieces alone.
+  """Programs of a step, which differ in the size of their pieces alone.
 
   Attributes:
     name: a digest of all that they depend on.
-    function: of phases.py: (params, bounds, *others, *windows).
-    static: its keyword arguments.
-    common: shapes of [params, *others].
-    windows: of a piece.
+    step: of a network.
+    common: shapes of what is alike for all pieces: parameters, and the matrix
+      of a step that mixes.
   """
 
   name: str
-  function: Callable
-  static: tuple[tuple[str, Any], ...]
+  step: Step
   common: list[Any]
-  windows: tuple[Window, ...]
 
 
 class Programs:
@@ -102,35 +84,29 @@ class Programs:
     self._cores = _cores_on_disk(self._folder)
     self.compiled = 0  # programs that were not on disk
 
-  def kind(
-    self,
-    function: Callable,
-    static: tuple[tuple[str, Any], ...],
-    common: list[Any],
-    windows: Sequence[Window],
-  ) -> Kind:
-    """Returns what the programs of a function have in common.
+  def kind(self, step: Step, params: Any) -> Kind:
+    """Returns what the programs of a step have in common.
 
     Args:
-      function: of phases.py.
-      static: its keyword arguments.
-      common: its parameters, and what else is alike for all pieces; shapes and
-        dtypes count, not values.
-      windows: of one piece.
+      step: of a network.
+      params: its parameters, of which shapes and dtypes count.
     """
-    shapes = jax.tree.map(
-      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), common
-    )
-    leaves, tree = jax.tree.flatten(shapes)
+    common = [
+      jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)
+    ]
+    if step.mixes:
+      side = step.sources[0][0].channels
+      common.append(jax.ShapeDtypeStruct((side, side), np.float32))
+    leaves, tree = jax.tree.flatten(common)
     text = [
       self._environment,
-      function.__name__,
-      repr((static, windows)),
+      step.function.__name__,
+      repr((step.static, _windows(step, (1, 2)))),
       repr([(leaf.shape, str(leaf.dtype)) for leaf in leaves]),
       str(tree),
     ]
     name = hashlib.sha256('\0'.join(text).encode()).hexdigest()[:32]
-    return Kind(name, function, static, shapes, tuple(windows))
+    return Kind(name, step, common)
 
   def cores(self, kind: Kind) -> Set[tuple[int, int]]:
     """Returns the rows and columns of pieces that there are programs for."""
@@ -164,8 +140,8 @@ class Programs:
   def _compile(self, kind, core) -> Program:
     def one_piece(common, pieces):
       (params, *others), (bounds, *windows) = common, pieces
-      found = kind.function(
-        params, bounds[0], *others, *windows, **dict(kind.static)
+      found = kind.step.function(
+        params, bounds[0], *others, *windows, **dict(kind.step.static)
       )
       return found if isinstance(found, tuple) else (found,)
 
@@ -178,10 +154,8 @@ class Programs:
     )
     devices = self.mesh.size
     pieces = [jax.ShapeDtypeStruct((devices, 4), np.int32)]
-    for window in kind.windows:
-      sides = (window.scale * side + 2 * window.halo for side in core)
-      shape = devices, *sides, window.channels
-      pieces.append(jax.ShapeDtypeStruct(shape, window.dtype))
+    for shape, dtype in _windows(kind.step, core):
+      pieces.append(jax.ShapeDtypeStruct((devices, *shape), dtype))
     self.compiled += 1
     return jax.jit(shared).lower(kind.common, pieces).compile()
 
@@ -233,6 +207,15 @@ def _usable(folder: pathlib.Path | None) -> pathlib.Path | None:
     reason = error
   logging.warning('Compiled programs are not kept: %s', reason)
   return None
+
+
+def _windows(step: Step, core: Core) -> list[tuple[tuple[int, ...], str]]:
+  """Returns shape and dtype of what a piece takes of each map."""
+  windows = []
+  for spec, halo in step.sources:
+    sides = ((side << step.level - spec.level) + 2 * halo for side in core)
+    windows.append(((*sides, spec.channels), spec.dtype))
+  return windows
 
 
 def _file(kind: Kind, core: Core) -> str:

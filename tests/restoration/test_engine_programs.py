@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.restoration import programs, shapes
-from mixdtp_jax.restoration.steps import steps_of
+from mixdtp_jax.restoration.steps import MapSpec, Step, steps_of
 from tests.helpers import engines
 
 
@@ -78,7 +78,8 @@ def test_the_folder_has_a_limit(tmp_path):
   def add(params, bounds, x):
     return x + 1
 
-  kind = kept.kind(add, (), [{}], [programs.Window(1, 0, 3, 'float32')])
+  step = Step(add, {}, ((MapSpec('x', 0, 3), 0),), (), 0)
+  kind = kept.kind(step, {})
   names = []
   for number in range(1, 31):
     kept.get([(kind, (number, 2))])
