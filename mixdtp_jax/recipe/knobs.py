@@ -57,6 +57,12 @@ class Data(Options):
   )
   flip: bool = option(True, 'mirror half of the crops left to right')
   rotate: bool = option(True, 'turn each crop by 0, 1, 2 or 3 quarter turns')
+  rain_on_pairs: float = option(
+    0.0,
+    'share of the crops of rainy pairs on which rain is drawn as well',
+    least=0,
+    most=1,
+  )
   rain: RainRanges = PRESETS['mixed']
 
   def __post_init__(self):
@@ -204,6 +210,12 @@ class Recipe(Options):
   mesh_space: int = option(
     1, 'devices that share the rows of each image', least=1
   )
+  kernels: str = option(
+    'auto',
+    'xla: no others; cpu: native code too, on one CPU device; tpu: the kernel '
+    'of model.fused_feed_forward too, on TPUs; auto: what suits the devices',
+    choices=('auto', 'xla', 'cpu', 'tpu'),
+  )
   compilation_cache_dir: str = option(
     '', "folder of compiled programs; '' is WORKDIR/compiled"
   )
@@ -259,6 +271,11 @@ class Recipe(Options):
         f'schedule.warmup_steps = {self.schedule.warmup_steps}: needs fewer '
         f'than num_train_steps = {end}'
       )
+    self.require(
+      self.kernels != 'tpu' or getattr(self.model, 'fused_feed_forward', False),
+      'kernels',
+      'model.fused_feed_forward = True',
+    )
     starts = [0, *(start for start, _, _ in self.growth), end]
     self.require(
       sorted(set(starts)) == starts,

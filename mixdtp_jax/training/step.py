@@ -6,12 +6,14 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.models.factory import Network, make_network
 from mixdtp_jax.models.mixdtp import Outputs
+from mixdtp_jax.ops import choice
 from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.losses import make_loss
@@ -25,6 +27,8 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Scalars]]
 LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
 Tree = TypeVar('Tree')
 
+_LEVELS = np.arange(256, dtype=np.float32) / 255
+
 
 def loss_and_gradients(
   params: dict, batch: Batch, *, network: Network, loss: LossFn
@@ -36,13 +40,14 @@ def loss_and_gradients(
 
   Args:
     params: the network's parameters.
-    batch: {'rainy', 'clean'}: (B, H, W, 3), float32, [0, 1].
+    batch: {'rainy', 'clean'}: (B, H, W, 3), uint8, or float32 in [0, 1].
     network: the network.
     loss: see `losses.make_loss`.
 
   Returns:
     Float32 scalars (loss, its terms, psnr) and the gradients of params.
   """
+  batch = jax.tree.map(as_float, batch)
 
   def loss_fn(params):
     outputs = network.apply({'params': params}, batch['rainy'])
@@ -58,6 +63,17 @@ def loss_and_gradients(
   psnr = -10 * jnp.log10(jnp.maximum(error, 1e-10)).mean()
   scalars = {'loss': total, 'psnr': psnr}
   return scalars | {f'loss_{k}': v for k, v in terms.items()}, gradients
+
+
+def as_float(images: jax.Array) -> jax.Array:
+  """Returns uint8 images as float32 in [0, 1], and float32 ones as they are.
+
+  A table gives NumPy's values of k / 255. XLA multiplies by the reciprocal
+  instead of dividing, which gives others.
+  """
+  if images.dtype != jnp.uint8:
+    return images
+  return jnp.take(_LEVELS, images, mode='clip')
 
 
 def accumulate(
@@ -154,8 +170,9 @@ def make_train_step(
   config: Recipe, mesh: jax.sharding.Mesh
 ) -> jax.stages.Wrapped:
   """Makes the jitted `train_step` of a configuration; it consumes its state."""
+  kernels = choice.resolve(config.kernels, list(mesh.devices.flat))
   step = functools.partial(
-    traced_for(mesh, train_step),
+    choice.traced_with(kernels, traced_for(mesh, train_step)),
     network=make_network(config.model),
     loss=make_loss(config.loss),
     optimizer=make_optimizer(config),
@@ -212,6 +229,6 @@ def abstract_batch(
     mesh: the devices that share the batch.
   """
   images = jax.ShapeDtypeStruct(
-    (batch_size, crop, crop, 3), jnp.float32, sharding=batch_sharding(mesh)
+    (batch_size, crop, crop, 3), jnp.uint8, sharding=batch_sharding(mesh)
   )
   return {'rainy': images, 'clean': images}

@@ -60,7 +60,7 @@ def shown(config, count, start_step=0, rows=range(4)):
   )
   batches = itertools.islice(batches, count)
   pixels = np.concatenate([b['rainy'][:, 0, 0, 0] for b in batches])
-  return [divmod(int(p), 60) for p in np.round(pixels * 255)]
+  return [divmod(int(p), 60) for p in pixels]
 
 
 def test_every_round_has_each_set_as_often_as_its_weight(data_dir):
@@ -111,7 +111,7 @@ def test_training_batches_are_of_the_mixture(data_dir):
     make_recipe(config), start_step=2, mesh=mesh_lib.make_mesh()
   )
   pixels = np.asarray(next(batches)['rainy'][:, 0, 0, 0])
-  found = [divmod(int(p), 60) for p in np.round(pixels * 255)]
+  found = [divmod(int(p), 60) for p in pixels]
   assert found == shown(config, 1, start_step=2, rows=range(8))
 
 

@@ -25,6 +25,7 @@ from tests.helpers.batches import (
   is_crop,
   make_config,
   open_pairs,
+  seen,
   take,
 )
 
@@ -183,10 +184,11 @@ def test_train_batches_are_split_over_the_mesh(data_dir):
   expected = take(config, data_dir, 2, start_step=2)
   for batch, local in zip(itertools.islice(batches, 2), expected, strict=True):
     assert set(batch) == {'rainy', 'clean'}
-    for side, images in batch.items():
+    for images in batch.values():
       assert images.sharding == mesh_lib.batch_sharding(mesh)
       assert images.shape == (8, CROP, CROP, 3)
-      np.testing.assert_array_equal(images, local[side])
+      assert images.dtype == np.uint8
+    assert_equal(seen([batch]), [local])
 
 
 def test_refuses_a_batch_that_devices_cannot_share(data_dir):
@@ -216,7 +218,7 @@ def test_growing_crops_go_through_the_images_without_a_gap(data_dir):
   constant = make_config(data_dir=data_dir, crop=24)
   constant.batch_size = 4
   later = take(constant, data_dir, 3, start_step=6, rows=range(4))
-  assert_equal(grown[3:], later)
+  assert_equal(seen(grown[3:]), later)
 
 
 @pytest.mark.parametrize('start', [2, 3, 4, 6])
@@ -251,7 +253,7 @@ def test_rows_of_images_are_split_along_space(published_dir):
   )
   shape = batch['rainy'].sharding.shard_shape(batch['rainy'].shape)
   assert shape == (4, 8, 32, 3)
-  assert_equal([batch], take(config, published_dir, 1))
+  assert_equal(seen([batch]), take(config, published_dir, 1))
   for crop in (16, 38):
     config.data.crop = crop
     with pytest.raises(ValueError, match=f'crop = {crop} .* mesh_space = 4'):
@@ -313,7 +315,7 @@ def take_drawn(clean_dir, count=1, start_step=0, rows=range(8), preset='light'):
   batches = train_batches.local_batches(
     make_recipe(config), pairs, stage, start_step=start_step, rows=rows
   )
-  return list(itertools.islice(batches, count))
+  return seen(itertools.islice(batches, count))
 
 
 def test_rain_is_drawn_on_clean_photographs_by_the_counter(clean_dir):
@@ -334,3 +336,23 @@ def test_rain_is_drawn_on_clean_photographs_by_the_counter(clean_dir):
   [heavy] = take_drawn(clean_dir, start_step=1, preset='heavy')
   np.testing.assert_array_equal(heavy['clean'], second['clean'])
   assert not np.array_equal(heavy['rainy'], second['rainy'])
+
+
+def test_rain_is_drawn_over_real_rain_on_a_share_of_the_crops(published_dir):
+  plain = take(make_config(crop=32), published_dir, 20)
+  for share, fewest, most in ((0.3, 0.2, 0.4), (1, 1, 1)):
+    config = make_config(crop=32, rain_on_pairs=share)
+    over = take(config, published_dir, 20)
+    drawn = 0
+    for step, (batch, old) in enumerate(zip(over, plain, strict=True)):
+      np.testing.assert_array_equal(batch['clean'], old['clean'])
+      for row, (rainy, before) in enumerate(
+        zip(batch['rainy'], old['rainy'], strict=True)
+      ):
+        if not np.array_equal(rainy, before):
+          drawn += 1
+          last = rainy, before, 8 * step + row
+    assert fewest <= drawn / 160 <= most
+    rainy, before, k = last
+    expected = draw.add_rain(before, np.array([3, k]), PRESETS['mixed'])
+    np.testing.assert_allclose(rainy, expected, atol=0.501 / 255)

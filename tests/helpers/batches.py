@@ -12,6 +12,7 @@ from mixdtp_jax.data import mixture, train_batches
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.recipe.knobs import make_recipe
+from mixdtp_jax.training.step import as_float
 
 CROP = 16
 
@@ -52,7 +53,18 @@ def take(config, data_dir, count, start_step=0, rows=range(8)):
   batches = train_batches.local_batches(
     make_recipe(config), pairs, stage, start_step=start_step, rows=rows
   )
-  return list(itertools.islice(batches, count))
+  return seen(itertools.islice(batches, count))
+
+
+def seen(batches):
+  """Returns batches as the compiled step sees them."""
+  return [
+    {side: np.asarray(_as_float(images)) for side, images in batch.items()}
+    for batch in batches
+  ]
+
+
+_as_float = jax.jit(as_float)
 
 
 def assert_equal(batches, others):
