@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 __version__ = '0.2.0'
 
 # TensorFlow only reads data here, and is imported by several libraries: its
-# start-up notices, also those on oneDNN, would bury our output.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# start-up notices, also those on oneDNN, would bury our output, and so would
+# XLA's advice on slow compiling. Their errors reach Python as exceptions.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 

@@ -4,9 +4,11 @@ If the newest checkpoint cannot be read, or has other values than were saved,
 the previous one is used.
 """
 
+import functools
 import itertools
 import os
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -37,7 +39,7 @@ def restore_or_init(
   manager: ocp.CheckpointManager,
   config: Recipe,
   init: Callable[[], TrainState],
-  sharding: jax.sharding.Sharding,
+  sharding: jax.sharding.NamedSharding,
 ) -> TrainState:
   """Returns the newest readable state, or a fresh one if there is none.
 
@@ -102,7 +104,7 @@ def newest_readable(
     OtherNetworkError, NewerFormatError: `read` raised it.
     ValueError: none can be read; the message says why for each.
   """
-  damaged = {}
+  damaged: dict[int, str] = {}
   updates = manager.all_steps() if only is None else [only]
   for step in sorted(updates, reverse=True):
     path = _path(manager, step)
@@ -173,11 +175,28 @@ def _described(manager, step) -> tuple[dict, dict[str, str] | None]:
 
 def _restore(manager, step, digests, **trees) -> ocp.args.Composite:
   """Reads the arrays of abstract trees, and checks them."""
+  ignore_closed_loops()
   items = {k: ocp.args.StandardRestore(tree) for k, tree in trees.items()}
   restored = manager.restore(step, args=ocp.args.Composite(**items))
   found = {name: restored[name] for name in trees}
   verifying.check(_path(manager, step), digests, found)
   return restored
+
+
+@functools.cache
+def ignore_closed_loops() -> None:
+  """Hides what orbax leaves behind where it cannot read an array.
+
+  Its reads of other arrays end later, and report to an event loop that is
+  closed by then, which Python would print with a traceback.
+  """
+  usual = sys.unraisablehook
+
+  def hook(failure):
+    if 'Event loop is closed' not in str(failure.exc_value):
+      usual(failure)
+
+  sys.unraisablehook = hook
 
 
 def _path(manager, step) -> pathlib.Path:

@@ -8,22 +8,22 @@ been read back and found to be what the devices held.
 
 import contextlib
 import glob
+import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
-from mixdtp_jax.checkpoints import best, verifying
+from mixdtp_jax.checkpoints import verifying
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
 
 FORMAT = 1  # checkpoints of version 0.1 have no number
+BEST = 'best.json'  # in the workdir: the record of the best checkpoint
 EMA = 'ema_params'  # an item that only runs with ema_decay have
 
 
@@ -36,15 +36,18 @@ class Manager(ocp.CheckpointManager):
 
   Orbax deletes old checkpoints only after a save has succeeded, and `_verify`
   is a part of that save.
+
+  Attributes:
+    best: the record of the best checkpoint, which is kept; see `read_best`.
   """
 
   def __init__(self, workdir: str | os.PathLike, keep: int | None):
     """Opens the checkpoints of a run; see `make_manager`."""
-    self.best = best.read_best(workdir)
+    self.best = read_best(workdir)
+    self._keep = keep or 0
     self._saving: tuple[int, dict[str, Any], dict[str, Any]] | None = None
-    policies = [checkpoint_managers.LatestN(keep or None), _KeepsBest(self)]
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+      preservation_policy=self,
       create=True,
       cleanup_tmp_directories=True,
       async_options=ocp.options.AsyncOptions(
@@ -52,6 +55,14 @@ class Manager(ocp.CheckpointManager):
       ),
     )
     super().__init__(_folder(workdir), options=options)
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Returns which checkpoints orbax keeps: the newest ones and the best."""
+    del context
+    kept = {c.step for c in checkpoints[-self._keep :]}  # -0 is all
+    if self.best:
+      kept.add(self.best['update'])
+    return [c.step in kept for c in checkpoints]
 
   def reached_preemption(self, step: int) -> bool:
     """Returns False: training/preemption.py watches for preemption.
@@ -76,48 +87,66 @@ class Manager(ocp.CheckpointManager):
       NotFiniteError: the state is not finite.
       OSError: what is read back has other values.
     """
+    assert self._saving is not None  # `expect` comes before a save
     (update, trees, facts), self._saving = self._saving, None
     (folder,) = self.directory.glob(f'{update}.orbax-checkpoint-tmp*')
     try:
       arrays = verifying.named(trees)
       if bad := verifying.not_finite(arrays):
         raise not_finite(self, update, f'{bad[0]} is not finite')
-      for name, tree in trees.items():
-        check_readable(folder / name, tree)
       verifying.write_digests(folder, arrays, facts)
+      for name, tree in trees.items():
+        check_readable(folder, facts, name, tree)
     except BaseException:
       shutil.rmtree(folder, ignore_errors=True)
       raise
 
 
-class _KeepsBest:
-  """A policy of orbax that keeps the best checkpoint."""
+def check_readable(
+  folder: os.PathLike, facts: Any, name: str, tree: Any
+) -> None:
+  """Checks that arrays can be read as they were saved.
 
-  def __init__(self, manager: Manager):
-    self._manager = manager
+  Args:
+    folder: where they lie, with their digests.
+    facts: see `write_digests`.
+    name: of the arrays in the folder.
+    tree: the arrays, or abstract ones.
 
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    del context
-    found = self._manager.best
-    return [bool(found) and c.step == found['update'] for c in checkpoints]
-
-
-def check_readable(folder: os.PathLike, tree: Any) -> None:
-  """Raises OSError unless a folder of orbax holds exactly these arrays."""
+  Raises:
+    DamagedError, or what orbax raises: they cannot.
+  """
   handler = ocp.StandardCheckpointHandler()
   try:
-    args = ocp.args.StandardRestore(tree)
-    found = handler.restore(folder, args=args)
+    args = ocp.args.StandardRestore(verifying.on_host(tree))
+    found = handler.restore(ocp.utils.epath.Path(folder) / name, args=args)
   finally:
     handler.close()
-  found, saved = verifying.named({'': found}), verifying.named({'': tree})
-  for name, x in saved.items():
-    if not np.array_equal(_bytes(found[name]), _bytes(x)):
-      raise OSError(f'{folder}{name} is read back with other values')
+  digests = verifying.read_digests(pathlib.Path(folder), facts)
+  verifying.check(pathlib.Path(folder), digests, {name: found})
 
 
-def _bytes(x: np.ndarray) -> np.ndarray:
-  return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+def read_best(workdir: str | os.PathLike) -> dict[str, Any] | None:
+  """Reads {'update', 'split', 'images', 'y_psnr'}; None if there is no record.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  path = pathlib.Path(workdir, BEST)
+  try:
+    found = json.loads(path.read_bytes())
+    return {
+      'update': int(found['update']),
+      'split': str(found['split']),
+      'images': int(found['images']),
+      'y_psnr': float(found['y_psnr']),
+    }
+  except FileNotFoundError:
+    return None
+  except (ValueError, KeyError, TypeError, RecursionError):
+    raise ValueError(
+      f'{path} is damaged: delete it, and training names the best again'
+    ) from None
 
 
 def make_manager(

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
   """Scores the images, prints a table and writes files."""
   import jax
 
-  from mixdtp_jax.checkpoints.best import read_best
+  from mixdtp_jax.checkpoints.saving import read_best
   from mixdtp_jax.data.pairs import CroppedPairs
   from mixdtp_jax.evaluation.network import report, score_network
   from mixdtp_jax.models.config import as_mapping

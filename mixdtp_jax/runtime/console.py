@@ -26,9 +26,13 @@ class _Lines(standard_logging.Handler):
   """Prints messages without a prefix; warnings and errors say so."""
 
   def filter(self, record: standard_logging.LogRecord) -> bool:
-    """Keeps what this package says, and warnings of other libraries."""
+    """Keeps what this package says, and warnings of other libraries.
+
+    Tracebacks of a library's thread are left out: the error itself comes later.
+    """
     ours = record.pathname.startswith(_PACKAGE)
-    return ours or record.levelno >= standard_logging.WARNING
+    warns = record.levelno >= standard_logging.WARNING
+    return ours or (warns and not record.exc_info)
 
   def emit(self, record: standard_logging.LogRecord) -> None:
     """Prints a message above the live line."""

@@ -112,7 +112,7 @@ class TrainingLog:
 
   def _speed(self, step: int) -> dict[str, float]:
     """Returns the speed since the last line; nothing for the first update."""
-    if step == self._timed_step:
+    if self._time is None or step == self._timed_step:
       return {}
     seconds = time.monotonic() - self._time
     images = images_before(self._config, step) - images_before(

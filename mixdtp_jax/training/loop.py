@@ -1,22 +1,23 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import jax
 from absl import logging
 from clu import metric_writers
 from jax.experimental.compilation_cache import compilation_cache
 
-from mixdtp_jax.checkpoints import best, saving
+from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.data import train_batches
 from mixdtp_jax.data.pairs import Pairs
 from mixdtp_jax.evaluation.network import report, score_network
 from mixdtp_jax.evaluation.score import Row, Scores, mean_row
+from mixdtp_jax.ops import choice
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.files import dump_json
@@ -65,140 +66,177 @@ def train_and_evaluate(
     _closing(
       saving.make_manager(folder, keep=config.keep_checkpoints)
     ) as manager,
+    preemption.watch() as watch,
   ):
-    data = hosts.in_turn(lambda: _prepare(config, folder, manager, mesh))
-    known = manager.latest_step() is not None or config.init_from
-    if check_only and not known:
+    latest = manager.latest_step()
+    batches, test, scored = hosts.in_turn(
+      lambda: _prepare(config, folder, latest or 0, mesh)
+    )
+    if check_only and latest is None and not config.init_from:
       return None
-    with preemption.watch() as watch:
-      state = start.start_state(manager, config, replicated(mesh))
-      if check_only:
-        return None
-      step_fn = compile_ahead(step_fn, state, config, mesh)
-      with _closing(_make_writer(str(folder))) as writer:
-        run = _Run(config, folder, mesh, manager, writer, data, watch)
-        return run.train(state, step_fn)
+    state = start.start_state(manager, config, replicated(mesh))
+    if check_only:
+      return None
+    if (first := int(state.step)) != (latest or 0):  # that one was damaged
+      batches = train_batches.train_batches(config, start_step=first, mesh=mesh)
+    compiled = compile_ahead(step_fn, state, config, mesh)
+    with _closing(_make_writer(str(folder))) as writer:
+      run = _Run(config, folder, mesh, manager, watch, writer, test, scored)
+      return run.train(state, compiled, batches)
 
 
-class _Data(NamedTuple):
-  """Training batches from an update on, and the images to score."""
+def _prepare(config, folder, update, mesh):
+  """Opens the data, and checks what can be known before the first update.
 
-  start: int
-  batches: Iterator[dict[str, jax.Array]]
-  test: Pairs
-  scored: Pairs  # while training
-
-
-def _prepare(config, folder, manager, mesh) -> _Data:
-  """Opens the data, and checks what can be known before the first update."""
+  Returns:
+    The batches from an update on, the test images, and those that are scored
+    while training.
+  """
   if hosts.is_first():
     start.remove_leftovers(folder)
     start.check_room(config, folder)
-  update = manager.latest_step() or 0
   batches = train_batches.train_batches(config, start_step=update, mesh=mesh)
   test = start.open_scored(config, 'test')
-  split = config.keep_best or 'test'
-  scored = test if split == 'test' else start.open_scored(config, split)
-  return _Data(update, batches, test, scored)
+  split = config.keep_best
+  chosen = split and split != 'test'
+  return batches, test, start.open_scored(config, split) if chosen else test
 
 
+@dataclasses.dataclass
 class _Run:
-  """A run: what its updates have in common."""
+  """A run, when all is open."""
 
-  def __init__(self, config, folder, mesh, manager, writer, data, watch):
-    """Takes what `train_and_evaluate` has opened."""
-    self._config, self._folder, self._mesh = config, folder, mesh
-    self._manager, self._writer = manager, writer
-    self._data, self._watch = data, watch
-    self._inputs = {}  # scores of the rainy images, made once
+  config: Recipe
+  folder: pathlib.Path
+  mesh: jax.sharding.Mesh
+  manager: saving.Manager
+  watch: preemption.PreemptionWatch
+  writer: metric_writers.MetricWriter
+  test: Pairs
+  scored: Pairs  # while training
+  # Scores of the rainy images, made once.
+  inputs: dict[str, Scores] = dataclasses.field(default_factory=dict)
 
-  def train(self, state: TrainState, step_fn: Step) -> TrainState:
+  def train(
+    self,
+    state: TrainState,
+    step_fn: Step,
+    batches: Iterator[dict[str, jax.Array]],
+  ) -> TrainState:
     """Makes the updates that are left, and scores the last state."""
-    config, manager = self._config, self._manager
+    config, manager = self.config, self.manager
     first, end = int(state.step), config.num_train_steps
-    log = TrainingLog(config, self._writer, manager, start_step=first)
-    batches = log.waiting_for(self._batches(first))
+    log = TrainingLog(config, self.writer, manager, start_step=first)
+    batches = log.waiting_for(batches)
     try:
       for step, batch in zip(range(first, end), batches, strict=False):
         state, scalars = step_fn(state, batch)  # state.step is step + 1 now
         log.add(step + 1, scalars)
-        self._watch.check()
+        self.watch.check()
         if _due(step + 1, config.checkpoint_every_steps, end):
           log.check()
           logging.info('Saving checkpoint %d', step + 1)
           saving.save(manager, state, config)
         if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
           with log.paused():
-            self._evaluate(state)
+            self.evaluate(state)
       if config.keep_best:
-        self._evaluate(state)
+        self.evaluate(state)
       saving.wait(manager)
-      self._conclude(state)
+      self.conclude(state)
     except preemption.Preempted:
       log.check()
-      self._save_and_tell(state)
+      self.save_and_tell(state)
     return state
 
-  def _batches(self, first: int) -> Iterator[dict[str, jax.Array]]:
-    """Returns the batches from an update on."""
-    if first == self._data.start:
-      return self._data.batches
-    # A damaged checkpoint was passed over.
-    return train_batches.train_batches(
-      self._config, start_step=first, mesh=self._mesh
-    )
-
-  def _evaluate(self, state: TrainState) -> None:
+  def evaluate(self, state: TrainState) -> None:
     """Scores a state while training, and keeps it if it is the best."""
-    rows = evaluate_state(
-      state, self._data.scored, self._config, self._mesh, self._writer,
-      self._inputs, self._watch.check
-    )  # fmt: skip
-    if self._config.keep_best:
-      self._keep_if_best(state, rows)
-
-  def _keep_if_best(self, state: TrainState, rows: list[Row]) -> None:
-    update, manager = int(state.step), self._manager
-    split = self._config.keep_best
+    rows = self.score(state, self.scored, self.inputs, None)
+    split, known = self.config.keep_best, self.manager.best
     psnr = mean_row(rows).restored['y'].psnr
-    known = manager.best
-    if math.isnan(psnr) or (
+    if not split or math.isnan(psnr):
+      return
+    update = int(state.step)
+    if (
       known
       and known['split'] == split
-      and known['update'] in set(manager.all_steps()) - {update}
+      and known['update'] in set(self.manager.all_steps()) - {update}
       and psnr <= known['y_psnr']
     ):
       return
     logging.info('Saving checkpoint %d, the best so far', update)
-    saving.save(manager, state, self._config)
-    manager.best = {
-      'update': update, 'split': split, 'images': len(rows), 'y_psnr': psnr
-    }  # fmt: skip
+    saving.save(self.manager, state, self.config)
+    found = {'update': update, 'split': split}
+    found |= {'images': len(rows), 'y_psnr': psnr}
+    self.manager.best = found
     if hosts.is_first():
-      dump_json(manager.best, self._folder / best.FILE)
+      dump_json(found, self.folder / saving.BEST)
 
-  def _conclude(self, state: TrainState) -> None:
+  def conclude(self, state: TrainState) -> None:
     """Scores all test images with the last state, and reports the scores."""
-    same = self._data.scored is self._data.test
-    context = {'step': int(state.step), 'config': as_mapping(self._config)}
-    if self._manager.best:
-      context['best'] = self._manager.best
-    evaluate_state(
-      state, self._data.test, self._config, self._mesh, self._writer,
-      self._inputs if same else {}, self._watch.check,
-      self._folder / 'results', context,
-    )  # fmt: skip
+    inputs = self.inputs if self.scored is self.test else {}
+    self.score(state, self.test, inputs, self.folder / 'results')
 
-  def _save_and_tell(self, state: TrainState) -> None:
+  def score(
+    self,
+    state: TrainState,
+    pairs: Pairs,
+    inputs: dict[str, Scores],
+    folder: pathlib.Path | None,
+  ) -> list[Row]:
+    """Scores a state on images, and writes the means and some images.
+
+    Args:
+      state: the state; its averaged parameters are scored if it has them.
+      pairs: the images; without `folder`, config.eval_images of them.
+      inputs: scores of rainy images that are known; others are added.
+      folder: gets the scores (CSV and JSON) and all restored images; the means
+        are printed, too.
+    """
+    step, config = int(state.step), self.config
+    kernels = choice.resolve(config.kernels, list(self.mesh.devices.flat))
+    with choice.kernels(kernels):
+      rows, image = score_network(
+        config.model,
+        state.eval_params,
+        pairs,
+        batch_size=config.eval_batch_size,
+        limit=config.eval_images if folder is None else 0,
+        folder=folder,
+        mesh=self.mesh,
+        inputs=inputs,
+        check=self.watch.check,
+      )
+    self.writer.write_scalars(step, _mean_scalars(rows))
+    self.writer.write_images(step, {'eval/restored': image[None]})
+    score = mean_row(rows).restored['rgb']
+    logging.info(
+      'Evaluated update %d on %d images: PSNR %.2f dB, SSIM %.4f (rgb)',
+      *(step, len(rows), *score),
+    )
+    if folder is not None and hosts.is_first():
+      context = {'step': step, 'config': as_mapping(config)}
+      report(
+        rows,
+        image,
+        folder,
+        dataset=pairs.name,
+        crop_multiple=config.eval_crop_multiple,
+        context=context | {'best': self.manager.best},
+      )
+    return rows
+
+  def save_and_tell(self, state: TrainState) -> None:
     """Saves the state after SIGTERM, and logs how to continue."""
-    saving.save(self._manager, state, self._config)
-    saving.wait(self._manager)
+    saving.save(self.manager, state, self.config)
+    saving.wait(self.manager)
+    update = int(state.step)
     logging.info(
       'Stopped by SIGTERM after update %d of %d; the state is in %s. Start the '
       'same command again to continue.',
-      int(state.step),
-      self._config.num_train_steps,
-      self._manager.directory / str(int(state.step)),
+      update,
+      self.config.num_train_steps,
+      self.manager.directory / str(update),
     )
 
 
@@ -254,66 +292,6 @@ def _compiling_into(folder):
   finally:
     jax.config.update('jax_compilation_cache_dir', usual)
     compilation_cache.reset_cache()
-
-
-def evaluate_state(
-  state: TrainState,
-  pairs: Pairs,
-  config: Recipe,
-  mesh: jax.sharding.Mesh,
-  writer: metric_writers.MetricWriter,
-  inputs: dict[str, Scores],
-  check: Callable[[], None],
-  folder: pathlib.Path | None = None,
-  context: dict[str, Any] | None = None,
-) -> list[Row]:
-  """Scores a state on images, and writes the means and some images.
-
-  Args:
-    state: the state; its averaged parameters are scored if it has them.
-    pairs: the test images.
-    config: the run's configuration; while training, it limits the images.
-    mesh: the devices that share the work.
-    writer: gets PSNR and SSIM by protocol, and side-by-side images.
-    inputs: scores of rainy images that are known; others are added.
-    check: called between batches; its error ends the evaluation.
-    folder: at the end of a run, the folder for the scores of all test images
-      (CSV and JSON) and restored images; the means are printed too. None while
-      training.
-    context: what results.json says of the state.
-
-  Returns:
-    The scores of each image.
-  """
-  step = int(state.step)
-  rows, image = score_network(
-    config.model,
-    state.eval_params,
-    pairs,
-    batch_size=config.eval_batch_size,
-    limit=config.eval_images if folder is None else 0,
-    folder=folder,
-    mesh=mesh,
-    inputs=inputs,
-    check=check,
-  )
-  writer.write_scalars(step, _mean_scalars(rows))
-  writer.write_images(step, {'eval/restored': image[None]})
-  score = mean_row(rows).restored['rgb']
-  logging.info(
-    'Evaluated update %d on %d images: PSNR %.2f dB, SSIM %.4f (rgb)',
-    *(step, len(rows), *score),
-  )
-  if folder is not None and hosts.is_first():
-    report(
-      rows,
-      image,
-      folder,
-      dataset=pairs.name,
-      crop_multiple=config.eval_crop_multiple,
-      context=context or {},
-    )
-  return rows
 
 
 def _mean_scalars(rows) -> dict[str, float]:

@@ -14,7 +14,7 @@ from mixdtp_jax.runtime import hosts
 try:
   import fcntl
 except ImportError:  # on Windows there is no such lock
-  fcntl = None
+  fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager

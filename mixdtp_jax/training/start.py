@@ -67,10 +67,10 @@ def open_scored(config: Recipe, split: str) -> Pairs:
     ValueError: an image is too small to be cut, or to be scored.
   """
   data = config.data
-  pairs = open_split(
+  whole = open_split(
     data.name, source=data.source, data_dir=data.data_dir, split=split
   )
-  pairs = CroppedPairs(pairs, config.eval_crop_multiple)
+  pairs = CroppedPairs(whole, config.eval_crop_multiple)
   for index in range(len(pairs)):
     height, width = pairs.shape(index)
     if min(height, width) < WINDOW:
@@ -123,7 +123,7 @@ def init_state(
 def start_state(
   manager: saving.Manager,
   config: Recipe,
-  sharding: jax.sharding.Sharding,
+  sharding: jax.sharding.NamedSharding,
 ) -> TrainState:
   """Returns the newest saved state, or a fresh one of update 0.
 
@@ -156,9 +156,10 @@ def start_state(
   state = restoring.restore_or_init(manager, config, init, sharding)
   if given is not None:
     # The optimizer's fresh state is zeros, whatever the weights.
-    state = state.replace(params=given)
+    state = dataclasses.replace(state, params=given)
     if state.ema_params is not None:
-      state = state.replace(ema_params=jax.tree.map(jnp.copy, given))
+      average = jax.tree.map(jnp.copy, given)
+      state = dataclasses.replace(state, ema_params=average)
   if int(state.step) > config.num_train_steps:
     raise ValueError(
       f'{manager.directory.parent} has made {state.step} updates already, more '

@@ -62,5 +62,5 @@ def convert(
 
     save_weights(path, cfg, params)
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  steps = f' with steps={cfg.steps}' if hasattr(cfg, 'steps') else ''
-  return f'{source} -> {path}: {count:,} parameters of {cfg.name}{steps}'
+  note = f' with steps={cfg.steps}' if hasattr(cfg, 'steps') else ''
+  return f'{source} -> {path}: {count:,} parameters of {cfg.name}{note}'

@@ -4,7 +4,7 @@ import functools
 import os
 import pathlib
 
-from mixdtp_jax.checkpoints import best, restoring, saving
+from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.models.config import AnyConfig, make_model_config
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.weights import shipped
@@ -44,7 +44,7 @@ def read_run(
     ValueError: the run has no such checkpoint.
   """
   if update == 'best':
-    record = best.read_best(workdir)
+    record = saving.read_best(workdir)
     if record is None:
       raise ValueError(
         f'{workdir} has no best checkpoint: train with --config.keep_best=val'

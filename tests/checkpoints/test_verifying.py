@@ -93,13 +93,14 @@ def test_what_is_read_back_wrong_is_no_checkpoint(tmp_path, monkeypatch):
   _save(tmp_path, 3, keep=1)
   real = saving.check_readable
 
-  def faulty(folder, tree):
-    found = [p for p in pathlib.Path(folder).rglob('*') if p.is_file()]
+  def faulty(folder, facts, name, tree):
+    arrays = pathlib.Path(folder, name, 'd').iterdir()
+    found = [p for p in arrays if p.is_file()]
     path = max(found, key=lambda p: p.stat().st_size)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    real(folder, tree)
+    real(folder, facts, name, tree)
 
   monkeypatch.setattr(saving, 'check_readable', faulty)
   with (

@@ -22,7 +22,8 @@ from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.restoration.sheets import side_by_side
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
-from mixdtp_jax.training.loop import start_state, train_and_evaluate
+from mixdtp_jax.training.loop import train_and_evaluate
+from mixdtp_jax.training.start import start_state
 from mixdtp_jax.weights.folder import save_weights
 from mixdtp_jax.weights.load import load_weights
 from tests.helpers import tiny

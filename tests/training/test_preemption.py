@@ -57,9 +57,9 @@ def test_stops_after_an_update(config, monkeypatch, tmp_path):
 def test_stops_in_an_evaluation(config, monkeypatch, tmp_path, every, step):
   config.eval_every_steps = every
   scored = []
-  monkeypatch.setattr(loop, 'mean_row', lambda *_: scored.append(1))
+  monkeypatch.setattr(loop, '_mean_scalars', lambda *_: scored.append(1))
   workdir = tmp_path / 'run'
-  state = _stop_in('evaluate_state', monkeypatch, config, workdir)
+  state = _stop_in('score_network', monkeypatch, config, workdir)
   assert state.step == step
   assert not scored
 
