@@ -1,10 +1,13 @@
-"""Settings of every test: eight CPU devices, and where real data may lie."""
+"""Settings of every test: eight CPU devices, and where real data may lie.
+
+MIXDTP_TEST_PLATFORM=cuda (or tpu) runs tests on the devices at hand instead.
+"""
 
 import os
 import pathlib
 
 # Before JAX is imported anywhere: tests of sharding need several devices.
-os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_PLATFORMS'] = os.environ.get('MIXDTP_TEST_PLATFORM', 'cpu')
 _flags = os.environ.get('XLA_FLAGS', '')
 os.environ['XLA_FLAGS'] = (
   f'{_flags} --xla_force_host_platform_device_count=8'.strip()
@@ -35,21 +38,16 @@ def real_data() -> pathlib.Path:
 
 
 @pytest.fixture(params=['shifted', 'native'])
-def cpu_form(request, monkeypatch):
+def cpu_form(request):
   """A test of each form that a CPU's depthwise convolutions have.
 
   The eight devices of these tests compute with shifted sums; here the native
   code of a single one does it too.
   """
-  import jax
-
   from mixdtp_jax.ops import choice
   from mixdtp_jax.ops.cpu import native
 
-  if request.param == 'native':
-    if not native.registered():
-      pytest.skip('there is no C++ compiler')
-    monkeypatch.setattr(choice, 'usable', lambda dtype: dtype == 'float32')
-  jax.clear_caches()  # of functions traced in the other form
-  yield request.param
-  jax.clear_caches()
+  if request.param == 'native' and not native.registered():
+    pytest.skip('there is no C++ compiler')
+  with choice.kernels('cpu' if request.param == 'native' else 'xla'):
+    yield request.param

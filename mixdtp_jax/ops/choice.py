@@ -1,41 +1,68 @@
-"""The choice of kernels: native code for a CPU, or XLA's.
+"""The choice of kernels: XLA's own code, native code or Pallas kernels.
 
-The other choices are made by `jax.lax.platform_dependent` where a function has
-a form for each platform, and by model.fused_feed_forward on a TPU.
+It is made once for a program, where its devices are known, and is the value of
+`kernels` while the program is traced. A function with several forms takes the
+one of that value and, by `jax.lax.platform_dependent`, of the platform.
 """
 
-import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from mixdtp_jax.ops.cpu.native import registered
 
-_for_others = False
+_Function = TypeVar('_Function', bound=Callable)
+
+# 'xla': XLA's own code; 'cpu': with the native code of ops/cpu; 'tpu': with the
+# kernels of ops/tpu; 'auto': what `resolve` gives for all devices. JAX traces a
+# function again for another value.
+kernels = jax.make_user_context('auto')
 
 
-@contextlib.contextmanager
-def for_other_devices() -> Iterator[None]:
-  """Traces its body without native kernels, for a program of other devices."""
-  global _for_others
-  before, _for_others = _for_others, True
-  try:
-    yield
-  finally:
-    _for_others = before
+def resolve(wanted: str, devices: Sequence[jax.Device]) -> str:
+  """Returns the kernels for a program of some devices: xla, cpu or tpu.
+
+  Native code serves one CPU device: XLA cannot split a function that it does
+  not know over several devices.
+
+  Args:
+    wanted: the option kernels of a recipe.
+    devices: all devices of the program.
+
+  Raises:
+    ValueError: the devices cannot run the kernels.
+  """
+  platform, best = devices[0].platform, 'xla'
+  if platform == 'tpu':
+    best = 'tpu'
+  elif wanted != 'xla' and platform == 'cpu' and len(devices) == 1:
+    best = 'cpu' if registered() else 'xla'
+  if wanted not in ('auto', 'xla', best):
+    raise ValueError(
+      f'kernels = {wanted}: the {len(devices)} devices of platform {platform} '
+      'cannot run them; cpu needs one CPU device and a C++ compiler, tpu needs '
+      'TPUs'
+    )
+  return best if wanted == 'auto' else wanted
+
+
+def traced_with(chosen: str, function: _Function) -> _Function:
+  """Wraps `function` so that it is traced with a value of `kernels`."""
+
+  @functools.wraps(function)
+  def traced(*args, **kwargs):
+    with kernels(chosen):
+      return function(*args, **kwargs)
+
+  return traced
 
 
 def usable(dtype: jnp.dtype) -> bool:
-  """Returns whether the kernels of ops/cpu may compute images of this dtype.
-
-  They serve one CPU device in float32: XLA cannot split a function that it does
-  not know over several devices.
-  """
-  return (
-    not _for_others
-    and dtype == jnp.float32
-    and jax.default_backend() == 'cpu'
-    and jax.device_count() == 1
-    and registered()
-  )
+  """Returns whether the native code may compute images of this dtype."""
+  chosen = kernels.value
+  if chosen == 'auto' and dtype == jnp.float32:
+    chosen = resolve('auto', jax.devices())
+  return chosen == 'cpu' and dtype == jnp.float32

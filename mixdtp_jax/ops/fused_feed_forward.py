@@ -8,7 +8,7 @@ import jax
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from mixdtp_jax.ops import dense
+from mixdtp_jax.ops import choice, dense
 from mixdtp_jax.ops.feed_forward import feed_forward
 from mixdtp_jax.ops.tpu import feed_forward as on_tpu
 from mixdtp_jax.ops.tpu.feed_forward import Arguments
@@ -68,7 +68,9 @@ residual_feed_forward.defvjp(_forward_rule, _backward_rule)
 def _kernels_fit(arguments):
   rows_shared = jax.sharding.get_abstract_mesh().shape.get('space', 1) > 1
   x, hidden = arguments.x, arguments.narrow.shape[0]
-  return not rows_shared and on_tpu.fits(x.shape, x.dtype, hidden)
+  if rows_shared or choice.kernels.value not in ('auto', 'tpu'):
+    return False
+  return on_tpu.fits(x.shape, x.dtype, hidden)
 
 
 def _plain(x, scale, bias, *kernels):

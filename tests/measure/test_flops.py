@@ -118,29 +118,19 @@ def test_all_devices_count_together():
   assert count_flops(jnp.matmul, x, x) == 2 * 16 * 4**3
 
 
-def test_native_code_counts_as_what_it_stands_for(monkeypatch):
+def test_native_code_counts_as_what_it_stands_for():
   if not native.registered():
     pytest.skip('there is no C++ compiler')
   arguments = _image((2, 8, 6, 12)), *map(_image, _FEED_FORWARD)
 
   def gradients(*arguments):
-    # A function of its own each time: traces of one are kept.
-    value, pullback = jax.vjp(lambda *a: feed_forward(*a), *arguments)
+    value, pullback = jax.vjp(feed_forward, *arguments)
     return pullback(value)
 
-  forward = count_flops(lambda *a: feed_forward(*a), *arguments)
+  forward = count_flops(feed_forward, *arguments)
   both = count_flops(gradients, *arguments)
-  monkeypatch.setattr(choice, 'usable', lambda dtype: True)
-  assert count_flops(lambda *a: feed_forward(*a), *arguments) == forward
-  # With gradients, it recomputes the depthwise convolution.
-  again = 2 * 9 * 2 * 8 * 6 * 20
-  assert count_flops(lambda *a: gradients(*a), *arguments) == both + again
-
-
-def test_other_devices_do_without_native_code(monkeypatch):
-  monkeypatch.setattr(jax, 'device_count', lambda: 1)
-  monkeypatch.setattr(choice, 'registered', lambda: True)
-  assert choice.usable(jnp.float32)
-  with choice.for_other_devices():
-    assert not choice.usable(jnp.float32)
-  assert choice.usable(jnp.float32)
+  with choice.kernels('cpu'):
+    assert count_flops(feed_forward, *arguments) == forward
+    # With gradients, it recomputes the depthwise convolution.
+    again = 2 * 9 * 2 * 8 * 6 * 20
+    assert count_flops(gradients, *arguments) == both + again

@@ -33,7 +33,7 @@ def stablehlo_program(cfg: AnyConfig, params: dict) -> bytes:
 
   shape = export.symbolic_shape('batch, height, width, 3')
   images = jax.ShapeDtypeStruct(shape, jnp.float32)
-  with choice.for_other_devices():
+  with choice.kernels('xla'):
     program = export.export(jax.jit(restore), platforms=PLATFORMS)(images)
   return bytes(program.serialize())
 

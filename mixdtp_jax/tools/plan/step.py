@@ -1,6 +1,5 @@
 """One training step, compiled for its target and read."""
 
-import contextlib
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.measure.flops import count_flops
 from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.factory import make_network
-from mixdtp_jax.ops.choice import for_other_devices
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
@@ -133,9 +131,7 @@ def plan_step(config: Recipe, stage: Stage, target: Target) -> StepPlan:
     abstract_state(config, mesh),
     abstract_batch(stage.batch_size, stage.crop, mesh),
   )
-  here = target.devices[0] in jax.devices()
-  with _tracing(here):
-    flops = count_flops(step, *arguments) / len(target.devices)
+  flops = count_flops(step, *arguments) / len(target.devices)
   what = (
     f'Compiling the step of {stage.batch_size} crops of {stage.crop} pixels, '
     f'remat {config.model.remat}'
@@ -144,8 +140,7 @@ def plan_step(config: Recipe, stage: Stage, target: Target) -> StepPlan:
 
   def compile_step() -> jax.stages.Compiled | jax.errors.JaxRuntimeError:
     try:
-      with _tracing(here):
-        return step.lower(*arguments).compile(dict(target.compiler_options))
+      return step.lower(*arguments).compile(dict(target.compiler_options))
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
@@ -201,7 +196,3 @@ def abstract_state(config: Recipe, mesh: jax.sharding.Mesh) -> TrainState:
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
     jax.eval_shape(init),
   )
-
-
-def _tracing(here: bool) -> contextlib.AbstractContextManager:
-  return contextlib.nullcontext() if here else for_other_devices()
