@@ -16,10 +16,29 @@ from mixdtp_jax.evaluation.metrics import PROTOCOLS
 from mixdtp_jax.evaluation.score import Row, Scores, evaluate, mean_row
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.ops.ssim import WINDOW
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.console import progress
 from mixdtp_jax.runtime.tables import show
+
+
+def check_sizes(
+  pairs: Pairs, protocols: Sequence[str] = tuple(PROTOCOLS), limit: int = 0
+) -> None:
+  """Raises ValueError if one of the images is too small to be scored.
+
+  See `score_network` for the arguments.
+  """
+  if set(protocols) <= {'rgb'}:  # whose SSIM has a border of zeros
+    return
+  for index in range(min(limit or len(pairs), len(pairs))):
+    height, width = pairs.shape(index)
+    if min(height, width) < WINDOW:
+      raise ValueError(
+        f'{pairs[index]["name"]} has {width}x{height} pixels; SSIM needs '
+        f'{WINDOW}x{WINDOW}: remove the pair, or take protocol rgb alone'
+      )
 
 
 def score_network(
@@ -54,8 +73,9 @@ def score_network(
     A row for each image, and the first images side by side (H, W, 3) uint8.
 
   Raises:
-    ValueError: see `evaluate`.
+    ValueError: an image is too small; or see `evaluate`.
   """
+  check_sizes(pairs, protocols, limit)
   first = FirstImages(pairs, folder if hosts.is_first() else None)
   tell = progress('Evaluating', min(limit or len(pairs), len(pairs)))
 

@@ -51,17 +51,14 @@ def evaluate(
     One row for each image, in the order of the batches.
 
   Raises:
-    ValueError: a protocol is unknown, two images have one name, or there are
-      no images.
+    ValueError: two images have one name, or there are no images.
   """
-  if unknown := [name for name in protocols if name not in PROTOCOLS]:
-    raise ValueError(
-      f'unknown protocols: {", ".join(unknown)}; known: {", ".join(PROTOCOLS)}'
-    )
   inputs = {} if inputs is None else inputs
   rows: dict[str, Row] = {}
   for batch in batches:
-    restored = _on_device(restore(batch.rainy))
+    restored = restore(batch.rainy)
+    if not isinstance(restored, jax.Array):
+      restored = jax.device_put(restored)
     clean = jax.device_put(batch.clean, restored.device)
     if not inputs.keys() >= set(batch.names):
       rainy = jax.device_put(batch.rainy, restored.device)
@@ -82,10 +79,6 @@ def evaluate(
   if not rows:
     raise ValueError('there are no images to evaluate')
   return list(rows.values())
-
-
-def _on_device(images: np.ndarray | jax.Array) -> jax.Array:
-  return images if isinstance(images, jax.Array) else jax.device_put(images)
 
 
 def _scores(

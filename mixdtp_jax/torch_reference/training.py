@@ -4,7 +4,7 @@ The same recipe gives the same training, so that two runs differ only in the
 framework. Images are NCHW float32 in [0, 1].
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from mixdtp_jax.measure.timed import Batch
@@ -69,78 +69,8 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def make_optimizer(
-  config: Recipe, parameters: Iterable[torch.nn.Parameter], *, fused: bool
-) -> torch.optim.Optimizer:
-  """Returns Adam or AdamW as `config.optimizer` says; the rate is set later.
-
-  `fused` updates in one kernel.
-  """
-  chosen = config.optimizer
-  settings: dict[str, Any] = {
-    'betas': (chosen.b1, chosen.b2), 'eps': chosen.eps, 'fused': fused or None
-  }  # fmt: skip
-  if chosen.name == 'adam':
-    return torch.optim.Adam(parameters, **settings)
-  return torch.optim.AdamW(
-    parameters, weight_decay=chosen.weight_decay, **settings
-  )
-
-
-def make_train_step(
-  config: Recipe,
-  network: torch.nn.Module,
-  variant: Variant = VARIANTS['published'],
-) -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
-  """Returns the counterpart of `training.step.train_step`.
-
-  Args:
-    config: gives the loss and the optimizer, and to a tuned variant the dtype.
-    network: (rainy) -> (final, coarse); each step updates it in place.
-    variant: in which it is trained.
-
-  Returns:
-    step(rainy, clean, learning_rate) -> the loss before the update, a scalar.
-  """
-  parameters = list(network.parameters())
-  optimizer = make_optimizer(config, parameters, fused=variant.tuned)
-
-  @variant.compile
-  def loss(rainy, clean):
-    with variant.precision(rainy.device, config.model.dtype):
-      outputs = network(rainy)
-    # In bfloat16, the loss would be too coarse to train by.
-    final, coarse = (image.to(clean.dtype) for image in outputs)
-    of_coarse = LOSSES[config.loss.coarse](coarse, clean)
-    of_final = LOSSES[config.loss.final](final, clean)
-    return of_final + config.loss.coarse_weight * of_coarse
-
-  def step(rainy, clean, learning_rate):
-    optimizer.param_groups[0]['lr'] = learning_rate
-    total = loss(rainy, clean)
-    total.backward()
-    if config.optimizer.clip_norm:
-      _clip(parameters, config.optimizer.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()  # their memory is free between updates, as in JAX
-    return total.detach()
-
-  return step
-
-
-def _clip(parameters: list[torch.nn.Parameter], most: float) -> None:
-  """Scales the gradients to a global norm of `most` if theirs is larger.
-
-  torch.nn.utils.clip_grad_norm_ would add 1e-6 to the norm; optax does not.
-  """
-  gradients = [p.grad for p in parameters if p.grad is not None]
-  norm = torch.nn.utils.get_total_norm(gradients)
-  for gradient in gradients:
-    gradient.mul_((most / norm).clamp(max=1))
-
-
 class Trainer:
-  """Training of a copy of a network in PyTorch."""
+  """Training of a copy of a network: the counterpart of `training.step`."""
 
   def __init__(
     self,
@@ -148,11 +78,30 @@ class Trainer:
     network: torch.nn.Module,
     variant: Variant = VARIANTS['published'],
   ):
-    """Starts before the first update; `network` stays as it is."""
+    """Starts before the first update.
+
+    Args:
+      config: gives loss and optimizer, and to a tuned variant the dtype.
+      network: (rainy) -> (final, coarse); stays as it is.
+      variant: in which it is trained.
+    """
     self.network = variant.prepare(network)
-    self._step = make_train_step(config, self.network, variant)
-    self._variant = variant
+    self._config, self._variant = config, variant
     self._device = inference.device_of(network)
+    self._loss = variant.compile(self._loss_of)
+    options = config.optimizer
+    settings: dict[str, Any] = {
+      'betas': (options.b1, options.b2),
+      'eps': options.eps,
+      'fused': variant.tuned or None,
+    }
+    if options.name == 'adam':
+      optimizer: Any = torch.optim.Adam
+    else:
+      optimizer = torch.optim.AdamW
+      settings['weight_decay'] = options.weight_decay
+    parameters = self.network.parameters()
+    self._optimizer = optimizer(parameters, **settings)
 
   def place(self, batch: Batch) -> dict[str, torch.Tensor]:
     """Returns a batch (B, H, W, 3) on the network's device, channels first."""
@@ -163,6 +112,29 @@ class Trainer:
 
   def step(self, batch: dict[str, torch.Tensor], learning_rate: float) -> float:
     """Makes one update; returns the loss before it when all is done."""
-    loss = self._step(batch['rainy'], batch['clean'], learning_rate)
+    self._optimizer.param_groups[0]['lr'] = learning_rate
+    loss = self._loss(batch['rainy'], batch['clean'])
+    loss.backward()
+    if most := self._config.optimizer.clip_norm:
+      # torch.nn.utils.clip_grad_norm_ would add 1e-6 to the norm; optax does
+      # not.
+      parameters = self.network.parameters()
+      gradients = [p.grad for p in parameters if p.grad is not None]
+      norm = torch.nn.utils.get_total_norm(gradients)
+      for gradient in gradients:
+        gradient.mul_((most / norm).clamp(max=1))
+    self._optimizer.step()
+    # Their memory is free between updates, as in JAX.
+    self._optimizer.zero_grad()
     inference.finish(self._device)
-    return float(loss)
+    return float(loss.detach())
+
+  def _loss_of(self, rainy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    options, dtype = self._config.loss, self._config.model.dtype
+    with self._variant.precision(rainy.device, dtype):
+      outputs = self.network(rainy)
+    # In bfloat16, the loss would be too coarse to train by.
+    final, coarse = (image.to(clean.dtype) for image in outputs)
+    of_coarse = LOSSES[options.coarse](coarse, clean)
+    of_final = LOSSES[options.final](final, clean)
+    return of_final + options.coarse_weight * of_coarse

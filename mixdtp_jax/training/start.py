@@ -15,8 +15,8 @@ from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.data.datasets.registry import open_split
 from mixdtp_jax.data.pairs import CroppedPairs, Pairs
+from mixdtp_jax.evaluation.network import check_sizes
 from mixdtp_jax.models.factory import Network, abstract_params, make_network
-from mixdtp_jax.ops.ssim import WINDOW
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.files import local_path
@@ -71,13 +71,7 @@ def open_scored(config: Recipe, split: str) -> Pairs:
     data.name, source=data.source, data_dir=data.data_dir, split=split
   )
   pairs = CroppedPairs(whole, config.eval_crop_multiple)
-  for index in range(len(pairs)):
-    height, width = pairs.shape(index)
-    if min(height, width) < WINDOW:
-      raise ValueError(
-        f'{pairs[index]["name"]} of the {split} images has {width}x{height} '
-        f'pixels; SSIM needs {WINDOW}x{WINDOW}: remove the pair'
-      )
+  check_sizes(pairs)
   return pairs
 
 

@@ -49,7 +49,8 @@ def run(config, workdir, output, compiler, devices, host, before) -> None:
   hosts.initialize(*host)
   set_up_logging(first=hosts.is_first())
   before()
-  jax.config.update('jax_transfer_guard', 'disallow')
+  if not host:  # what one process sends to its device, it sends on purpose
+    jax.config.update('jax_transfer_guard', 'disallow')
   train_and_evaluate(make_recipe(config), str(workdir))
   jax.distributed.shutdown()  # as at the end of a program
 

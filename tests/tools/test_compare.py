@@ -221,7 +221,7 @@ def _is_window(rainy, clean, pair):
 def test_other_weights_train_another_way(perturbed, images):
   pair = perturbed('conv.0.bias')
   batches = crop_batches(images, steps=2, batch_size=2, crop=16, seed=0)
-  training = train_both(pair, _config(), batches)
+  training = train_both(pair, make_recipe(_config()), batches)
   losses = zip(training['jax_losses'], training['torch_losses'], strict=True)
   assert all(abs(ours - theirs) > 0.1 for ours, theirs in losses)
   assert training['apart'] == pytest.approx(1, rel=0.2)  # what was planted

@@ -1,14 +1,21 @@
 """Exported networks: run elsewhere, and compared with PyTorch in float64."""
 
+import base64
+import functools
+import http.server
+import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import threading
 import zipfile
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from mixdtp_jax.cli import main
 from mixdtp_jax.models.config import (
@@ -18,11 +25,13 @@ from mixdtp_jax.models.config import (
   as_mapping,
 )
 from mixdtp_jax.models.factory import abstract_params, make_network
+from mixdtp_jax.restoration.restorer import Restorer
 from mixdtp_jax.tools.export import command
 from mixdtp_jax.weights import pth
 from mixdtp_jax.weights.safetensors_file import write_safetensors
 from mixdtp_jax.weights.state_dict import to_torch
 from tests.conftest import REPOSITORY
+from tests.helpers import chromium
 
 onnx = pytest.importorskip('onnx', reason='ONNX is not installed')
 pytest.importorskip('onnxruntime', reason='ONNX Runtime is not installed')
@@ -44,6 +53,7 @@ NETWORKS = {
   'prenet': PReNetConfig(recurrent_width=4, steps=2, dtype='bfloat16'),
   'restormer': RestormerConfig(**_UNET),
 }
+DOWNLOAD = "document.querySelector('.download:not([hidden])')"
 # Whole multiples of 8, others, and sides that are shorter than their padding.
 SIZES = [
   (1, 32, 40),
@@ -215,6 +225,10 @@ def test_what_cannot_be_exported_is_one_line(
   assert 'nowhere: no weights there' in refused('--weights=nowhere')
   pathlib.Path('here').touch()
   assert 'here exists already' in refused('--weights', weights, '-o', 'here')
+  assert '--runtime DIR' in refused('--weights', weights, '--runtime=.')
+  assert 'there is no ort.wasm.min.mjs' in refused(
+    '--weights', weights, '--format=web', '--runtime=.'
+  )
   monkeypatch.setattr(command, '_MOST_BYTES', 1000)
   assert 'GB of parameters' in refused('--weights', weights)
   monkeypatch.setitem(sys.modules, 'onnx', None)
@@ -233,3 +247,67 @@ def test_nothing_is_left_of_an_export_that_fails(folder, tmp_path, monkeypatch):
       folder / 'prenet.safetensors', 'onnx', tmp_path / 'model.onnx'
     )
   assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope='module')
+def site(folder, tmp_path_factory):
+  """A folder with the page, and the address at which it is served."""
+  runtime = os.environ.get('ONNXRUNTIME_WEB')
+  if not runtime:
+    pytest.skip('ONNXRUNTIME_WEB names no folder with ONNX Runtime Web')
+  site = tmp_path_factory.mktemp('web') / 'site'
+  weights = folder / 'mixdtp.safetensors'
+  export(
+    f'--weights={weights}', '--format=web', f'--runtime={runtime}', '-o', site
+  )
+  handler = functools.partial(
+    http.server.SimpleHTTPRequestHandler, directory=site
+  )
+  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+  threading.Thread(target=server.serve_forever).start()
+  yield site, f'http://127.0.0.1:{server.server_port}/'
+  server.shutdown()
+  server.server_close()
+
+
+@pytest.mark.browser
+@chromium.NEEDED
+def test_the_page_restores_what_the_command_restores(site, folder, tmp_path):
+  site, address = site
+  random = np.random.default_rng(2)
+  rainy = random.integers(0, 256, (45, 61, 3), np.uint8)
+  Image.fromarray(rainy).save(tmp_path / 'rainy.png')
+  Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(tmp_path / 'big.png')
+  (tmp_path / 'broken.png').write_bytes(b'nothing')
+  settings = json.loads((site / 'settings.json').read_text())
+  assert settings['most_pixels'] > 1e6
+  settings['most_pixels'] = 80_000
+  (site / 'settings.json').write_text(json.dumps(settings))
+  page = chromium.Page(tmp_path)
+  try:
+    page.send('Page.navigate', url=address)
+    page.wait("document.querySelector('#about')?.textContent")
+    names = ('rainy.png', 'big.png', 'broken.png')
+    page.choose('#file', *(tmp_path / name for name in names))
+    page.wait("document.querySelectorAll('progress[hidden]').length == 3", 120)
+    broken, big, done = page.run(
+      "[...document.querySelectorAll('.state')].map((e) => e.textContent)"
+    )
+    assert 'cannot read it' in broken
+    assert '300 × 300 pixels are more than' in big
+    assert done.startswith('61 × 45 pixels, restored in'), done
+    assert page.run(f'({DOWNLOAD}).download') == 'rainy_derained.png'
+    data = page.run(f"""fetch({DOWNLOAD}.href).then((got) => got.blob()).then(
+      (blob) => new Promise((done) => {{
+        const reader = new FileReader();
+        reader.onload = () => done(reader.result.split(',')[1]);
+        reader.readAsDataURL(blob);
+      }}))""")
+    restored = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    expected = Restorer(folder / 'mixdtp.safetensors')(rainy)
+    assert np.abs(restored[..., :3].astype(int) - expected).max() <= 1
+    assert not page.errors
+    outside = [u for u in page.requests if not u.startswith((address, 'blob:'))]
+    assert set(outside) <= {'about:blank'}
+  finally:
+    page.close()

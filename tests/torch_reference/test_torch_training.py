@@ -59,15 +59,14 @@ class _Offsets(torch.nn.Module):
 
 
 def _steps_of_torch(config, batches):
-  network = _Offsets()
-  step = training.make_train_step(make_recipe(config), network)
+  trainer = training.Trainer(make_recipe(config), _Offsets())
   schedule = schedules.make_schedule(make_recipe(config))
-  values = [
-    step(to_nchw(rainy, _CPU), to_nchw(clean, _CPU), float(schedule(number)))
-    for number, (clean, rainy) in enumerate(batches)
-  ]
-  offsets = [network.final, network.coarse]
-  return [float(v) for v in values], [p.detach().ravel() for p in offsets]
+  values = []
+  for number, (clean, rainy) in enumerate(batches):
+    placed = trainer.place({'rainy': rainy, 'clean': clean})
+    values.append(trainer.step(placed, float(schedule(number))))
+  offsets = [trainer.network.final, trainer.network.coarse]
+  return values, [p.detach().ravel() for p in offsets]
 
 
 def _steps_of_jax(config, batches):

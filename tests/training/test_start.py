@@ -91,7 +91,7 @@ def test_a_test_image_smaller_than_the_window_of_ssim(
     small = Image.fromarray(np.zeros((10, 40, 3), np.uint8))
     small.save(source / 'test' / side / '1.png')
   config = _recipe(source, eval_crop_multiple=1)
-  with pytest.raises(ValueError, match='^1 of the test images has 40x10 pixel'):
+  with pytest.raises(ValueError, match='^1 has 40x10 pixel'):
     train_and_evaluate(config, str(tmp_path / 'run'))
 
 

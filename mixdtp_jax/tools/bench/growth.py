@@ -7,6 +7,7 @@ batch costs, no speed-up.
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -90,8 +91,8 @@ def bench_growth(
     sweeps.append(sweep)
   show(*map(table, sweeps))
   if plot is not None:
-    with replacing(plot) as temporary, open(temporary, 'w') as file:
-      file.write(svg_file(charts(sweeps)))
+    with replacing(plot) as temporary:
+      pathlib.Path(temporary).write_text(svg_file(charts(sweeps)))
   contents = [_content(sweep) for sweep in sweeps]
   what = {'what': 'growth', 'machine': machine, 'crop': crop}
   case.write(out, recipe, **what, sweeps=contents)

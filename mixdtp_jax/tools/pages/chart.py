@@ -42,21 +42,13 @@ _MANY = 50  # points from which markers are small
 
 
 class Chart(NamedTuple):
-  """Lines with a marker at each point.
-
-  Attributes:
-    title: text above the chart.
-    x_label: meaning of x, with its unit.
-    y_label: meaning of y, with its unit.
-    series: (name, xs, ys) of each line. Points that are not finite, or not
-      positive on a logarithmic axis, are left out.
-    log_x: whether the x axis is logarithmic.
-    log_y: whether the y axis is logarithmic.
-  """
+  """Lines with a marker at each point."""
 
   title: str
-  x_label: str
+  x_label: str  # with its unit, as the next one
   y_label: str
+  # (name, xs, ys) of each line. Points that are not finite, or not positive on
+  # a logarithmic axis, are left out.
   series: Sequence[tuple[str, Sequence[float], Sequence[float]]]
   log_x: bool = False
   log_y: bool = False

@@ -7,6 +7,7 @@ URIs, charts inline SVG. Pages follow the reader's light or dark scheme.
 
 import base64
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 import jinja2
@@ -29,21 +30,13 @@ _ENLARGED = 256  # CSS pixels, to which the width of small images is enlarged
 
 
 class Picture(NamedTuple):
-  """An image of a page.
+  """An image of a page."""
 
-  Attributes:
-    label: text below the image.
-    width: width on the page in CSS pixels.
-    height: height on the page in CSS pixels.
-    enlarged: whether each pixel is shown as a square of several.
-    source: PNG data URI.
-  """
-
-  label: str
-  width: int
-  height: int
-  enlarged: bool
-  source: str
+  label: str  # text below the image
+  width: int  # on the page, in CSS pixels
+  height: int  # likewise
+  enlarged: bool  # whether each pixel is shown as a square of several
+  source: str  # PNG data URI
 
 
 def picture(label: str, image: np.ndarray) -> Picture:
@@ -63,17 +56,11 @@ def picture(label: str, image: np.ndarray) -> Picture:
 def write_page(template: str, path: str | os.PathLike, **content: Any) -> None:
   """Writes a page as UTF-8; an error leaves an earlier file unchanged.
 
-  Args:
-    template: name of a file in templates/.
-    path: HTML file to write.
-    **content: values of the template's variables.
+  `template` is a file in templates/, `content` has the values of its variables.
 
   Raises:
     jinja2.UndefinedError: the template has a variable without a value.
   """
   html = _TEMPLATES.get_template(template).render(content)
-  with (
-    replacing(path) as temporary,
-    open(temporary, 'w', encoding='utf-8') as file,
-  ):
-    file.write(html)
+  with replacing(path) as temporary:
+    pathlib.Path(temporary).write_text(html, encoding='utf-8')
