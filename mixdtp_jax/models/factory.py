@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from mixdtp_jax.models.config import (
   AnyConfig,
@@ -19,7 +18,7 @@ from mixdtp_jax.models.config import (
 from mixdtp_jax.models.mixdtp import MixDTP
 from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
-from mixdtp_jax.models.shapes import param_shapes
+from mixdtp_jax.models.shapes import abstract_params as abstract_params
 
 Network = MixDTP | PReNet | Restormer
 
@@ -44,16 +43,3 @@ def final_image(cfg: AnyConfig) -> Callable[[dict, jax.Array], jax.Array]:
   """
   network = make_network(cfg)
   return lambda params, rainy: network.apply({'params': params}, rainy).final
-
-
-@functools.cache
-def abstract_params(cfg: AnyConfig) -> dict:
-  """Returns the shapes and dtypes of a network's parameters.
-
-  Nothing is computed. Every call returns the same tree: do not change it.
-  """
-  return jax.tree.map(
-    lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-    param_shapes(cfg),
-    is_leaf=lambda shape: isinstance(shape, tuple),
-  )

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from mixdtp_jax.models.config import MixDTPConfig, PReNetConfig
 from mixdtp_jax.models.layers import Conv3x3, to_compute
+from mixdtp_jax.models.shapes import RESIDUAL_BLOCKS
 from mixdtp_jax.ops import dense
-
-RESIDUAL_BLOCKS = 5
 
 
 class RefinementStep(nn.Module):

@@ -1,10 +1,15 @@
 """Shapes of the networks' parameters.
 
-Flax knows them, too, but needs a second to trace a network: too long before a
-picture is restored. tests/models/test_factory.py compares the two.
+Flax knows them, too, but needs a second to trace a network, and some time to be
+imported: too long before a picture is restored. tests/models/test_factory.py
+compares the two.
 """
 
+import functools
 from typing import Any
+
+import jax
+import numpy as np
 
 from mixdtp_jax.models.config import (
   AnyConfig,
@@ -12,9 +17,23 @@ from mixdtp_jax.models.config import (
   PReNetConfig,
   UNetConfig,
 )
-from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
+
+RESIDUAL_BLOCKS = 5  # of a step of the refinement
 
 Tree = dict[str, Any]
+
+
+@functools.cache
+def abstract_params(cfg: AnyConfig) -> Tree:
+  """Returns the shapes and dtypes of a network's parameters.
+
+  Nothing is computed. Every call returns the same tree: do not change it.
+  """
+  return jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
+    param_shapes(cfg),
+    is_leaf=lambda shape: isinstance(shape, tuple),
+  )
 
 
 def param_shapes(cfg: AnyConfig) -> Tree:

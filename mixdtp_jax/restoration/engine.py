@@ -11,10 +11,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.models.config import AnyConfig
-from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.restoration import memory_plan, pieces
 from mixdtp_jax.restoration.maps import Map
-from mixdtp_jax.restoration.programs import Programs, Window
+from mixdtp_jax.restoration.programs import Programs
 from mixdtp_jax.restoration.shapes import Shapes
 from mixdtp_jax.restoration.steps import FINAL, RAINY, steps_of
 
@@ -56,7 +55,7 @@ class Engine:
     devices = list(devices or jax.local_devices())
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
-    self._multiple = make_network(cfg).multiple
+    self._multiple = cfg.multiple
     self._steps = steps_of(cfg)
     self._programs = Programs(devices)
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)
@@ -67,7 +66,7 @@ class Engine:
     self._weights = _weights(self._steps, params, self._programs.mesh)
     self._mixing = [[w.of(params) for w in s.mixing] for s in self._steps]
     each = zip(self._steps, self._weights, strict=True)
-    self._kinds = [_kind(self._programs, *pair) for pair in each]
+    self._kinds = [self._programs.kind(*pair) for pair in each]
     self._lock = threading.Lock()
     self._held = memory_plan.held()
 
@@ -202,19 +201,6 @@ def _weights(steps, params, mesh):
     return placed[weight]
 
   return [jax.tree.map(place, step.params) for step in steps]
-
-
-def _kind(programs, step, weights):
-  """Returns what the programs of a step have in common."""
-  windows = [
-    Window(1 << step.level - spec.level, halo, spec.channels, spec.dtype)
-    for spec, halo in step.sources
-  ]
-  common = [weights]
-  if step.mixes:
-    channels = step.sources[0][0].channels
-    common.append(jax.ShapeDtypeStruct((channels, channels), np.float32))
-  return programs.kind(step.function, step.static, common, windows)
 
 
 def _padded(image, multiple):

@@ -12,8 +12,7 @@ Results equal those of models/: tests/restoration/test_engine.py compares them.
 import jax
 import jax.numpy as jnp
 
-from mixdtp_jax.models.layers import to_compute
-from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
+from mixdtp_jax.models.shapes import RESIDUAL_BLOCKS
 from mixdtp_jax.ops import dense, resizing, windows
 
 # Pixels of halo that each function takes from its window.
@@ -42,7 +41,7 @@ def embed(
 ) -> jax.Array:
   """Embeds an image: (1, h + 2, w + 2, 3) to (1, h, w, C)."""
   del bounds
-  return to_compute(windows.conv3x3(image, params['kernel']), dtype)
+  return windows.conv3x3(image, params['kernel']).astype(dtype)
 
 
 def detail_dilation(
@@ -57,7 +56,7 @@ def detail_dilation(
   detail = _clamped(half - resizing.bilinear_double(quarter), bounds // 2)
   x = image - resizing.bilinear_double(detail)
   x = windows.middle(x * windows.exists(bounds, x), DETAIL_HALO - CONV_HALO)
-  return to_compute(windows.conv3x3(x, params['embed']['kernel']), dtype)
+  return windows.conv3x3(x, params['embed']['kernel']).astype(dtype)
 
 
 def _clamped(x, bounds):
@@ -146,7 +145,7 @@ def refine(
   def inside(trim):
     return {'bounds': bounds, 'trim': trim, 'relu': True}
 
-  x = to_compute(jnp.concatenate([rainy, image], axis=-1), dtype)
+  x = jnp.concatenate([rainy, image], axis=-1).astype(dtype)
   x = conv('conv_in', x, **inside(1))
   kernel, bias = params['gates']['kernel'], params['gates']['bias']
   if h is None:

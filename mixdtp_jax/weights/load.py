@@ -9,7 +9,7 @@ import os
 import pathlib
 from typing import Any
 
-import flax.traverse_util
+import jax
 import numpy as np
 from absl import logging
 
@@ -64,8 +64,9 @@ def load_weights(
     cfg, params = _read_file(path)
   else:
     cfg, params = _read_folder(path, update)
-  for name, leaf in flax.traverse_util.flatten_dict(params, sep='/').items():
+  for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
     if not np.isfinite(leaf).all():
+      name = '/'.join(key.key for key in keys)
       raise ValueError(
         f'{path}: {name} has values that are not finite; use weights from '
         'before they became so'

@@ -16,7 +16,7 @@ from mixdtp_jax.models.config import (
   RestormerConfig,
   UNetConfig,
 )
-from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
+from mixdtp_jax.models.shapes import RESIDUAL_BLOCKS
 
 
 class Slot(NamedTuple):

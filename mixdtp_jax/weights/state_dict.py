@@ -6,12 +6,13 @@ PyTorch itself is not needed.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-import flax.traverse_util
+import jax
 import numpy as np
 
 from mixdtp_jax.models.config import AnyConfig
-from mixdtp_jax.models.factory import abstract_params
+from mixdtp_jax.models.shapes import abstract_params
 from mixdtp_jax.weights.names import slots
 
 
@@ -31,7 +32,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
   """
   wanted = slots(cfg)
   _check_names(set(state_dict), set(wanted))
-  shapes = flax.traverse_util.flatten_dict(abstract_params(cfg))
+  shapes = _flat(abstract_params(cfg))
   leaves, filled = {}, dict.fromkeys(shapes, 0)
   for name, (path, part) in wanted.items():
     value = np.asarray(state_dict[name])
@@ -45,7 +46,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
     filled[path] += value.size
   # Fails only if names.py leaves out a parameter.
   assert all(filled[path] == shapes[path].size for path in shapes)
-  return flax.traverse_util.unflatten_dict(leaves)
+  tree = jax.tree.structure(abstract_params(cfg))
+  return jax.tree.unflatten(tree, [leaves[path] for path in shapes])
 
 
 def to_torch(params: dict, cfg: AnyConfig) -> dict[str, np.ndarray]:
@@ -61,8 +63,7 @@ def to_torch(params: dict, cfg: AnyConfig) -> dict[str, np.ndarray]:
   Raises:
     ValueError: the tree does not belong to `make_network(cfg)`.
   """
-  leaves = flax.traverse_util.flatten_dict(params)
-  shapes = flax.traverse_util.flatten_dict(abstract_params(cfg))
+  leaves, shapes = _flat(params), _flat(abstract_params(cfg))
   _check_names(
     {'/'.join(path) for path in leaves}, {'/'.join(path) for path in shapes}
   )
@@ -77,6 +78,12 @@ def to_torch(params: dict, cfg: AnyConfig) -> dict[str, np.ndarray]:
     name: np.ascontiguousarray(_to_layout(name, arrays[path][part]))
     for name, (path, part) in slots(cfg).items()
   }
+
+
+def _flat(tree: dict) -> dict[tuple[str, ...], Any]:
+  """Returns the leaves of a tree by their paths, in the tree's order."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {tuple(key.key for key in path): leaf for path, leaf in leaves}
 
 
 def _from_layout(name: str, tensor: np.ndarray) -> np.ndarray:

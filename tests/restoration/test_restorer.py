@@ -213,6 +213,22 @@ print(restored.shape)
 """
 
 
+def test_a_picture_waits_for_no_framework(tiny_weights):
+  """Flax and Orbax take longer to import than a small picture takes."""
+  program = (
+    f'import sys, mixdtp_jax; mixdtp_jax.load({str(tiny_weights)!r}); '
+    'print(sorted({"flax", "orbax", "torch", "tensorflow"} & set(sys.modules)))'
+  )
+  run = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert run.stdout == '[]\n'
+
+
 def test_a_program_of_three_lines(tiny_weights, tmp_path):
   """Nothing heavy is imported, and nothing is started again."""
   result = subprocess.run(
