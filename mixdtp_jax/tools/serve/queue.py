@@ -1,14 +1,16 @@
 """Pictures that visitors send: restored one after the other."""
 
 import dataclasses
+import io
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from absl import logging
 from PIL import Image
@@ -136,7 +138,12 @@ class Queue:
     self._thread.join(20)
 
   def add(
-    self, name: str, weights: str, memory: str, size: int, file: BinaryIO
+    self,
+    name: str,
+    weights: str,
+    memory: str,
+    size: int,
+    file: io.BufferedIOBase,
   ) -> Upload:
     """Reads a picture that a visitor sends, and puts it in the queue.
 
@@ -224,14 +231,17 @@ class Queue:
     return self._loaded[choice]
 
   def _run(self) -> None:
-    while not self._closed:
-      for upload in [u for u in list(self._uploads.values()) if u.is_gone]:
-        self.drop(upload)
+    while True:
+      for left in [u for u in list(self._uploads.values()) if u.is_gone]:
+        self.drop(left)
       with self._changed:
-        waiting = (u for u in self._uploads.values() if u.state == 'waiting')
-        if not (upload := next(waiting, None)):
+        if self._closed:
+          return
+        waiting = [u for u in self._uploads.values() if u.state == 'waiting']
+        if not waiting:
           self._changed.wait(30)
           continue
+        upload = waiting[0]
         upload.state = 'working'
       try:
         upload.facts, state = self._restored(upload), 'done'
@@ -263,16 +273,17 @@ class Queue:
     for name, shown in (('picture', 'before'), ('restored', 'after')):
       _shrink(upload.folder / name, upload.folder / shown)
     logging.info('%s: restored in %.1f s', upload.name, work.seconds)
+    assert (picture := work.picture)
     return {
-      'name': _result_name(upload.name, work.picture.format),
-      'width': work.picture.width,
-      'height': work.picture.height,
+      'name': _result_name(upload.name, picture.format),
+      'width': picture.width,
+      'height': picture.height,
       'seconds': round(work.seconds, 1),
       'lost': work.lost,
     }
 
 
-def _receive(file: BinaryIO, size: int, path: Path) -> None:
+def _receive(file: io.BufferedIOBase, size: int, path: Path) -> None:
   """Writes a file while it arrives."""
   late = time.monotonic() + _SENDING
   with path.open('wb') as target:
@@ -300,7 +311,8 @@ def _result_name(name: str, format: str) -> str:
 
 def _shrink(source: Path, target: Path) -> None:
   """Writes the first frame as a small JPEG, which every browser shows."""
-  frames, metadata = open_picture(source).read()
+  opened = open_picture(source, max_pixels=sys.maxsize)
+  frames, metadata = opened.read()
   profile = metadata.icc
   options = {'icc_profile': profile} if profile[16:20] == b'RGB ' else {}
   small = Image.fromarray(sheets.small_rgb(frames[0].pixels))

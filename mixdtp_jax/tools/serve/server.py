@@ -42,7 +42,7 @@ class Answer(NamedTuple):
   """What is sent: bytes, or a file, of a type."""
 
   body: bytes | Path
-  type: str = 'application/octet-stream'
+  type: str | None = 'application/octet-stream'
   status: HTTPStatus = HTTPStatus.OK
 
 
@@ -171,9 +171,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
       )
     asked = dict(urllib.parse.parse_qsl(self.path.partition('?')[2]))
-    words = (asked.get(n, '') for n in ('name', 'weights', 'memory'))
+    name, weights, memory = (
+      asked.get(word, '') for word in ('name', 'weights', 'memory')
+    )
     try:
-      upload = self.server.queue.add(*words, int(size), self.rfile)
+      upload = self.server.queue.add(
+        name, weights, memory, int(size), self.rfile
+      )
     except (ConnectionError, TimeoutError):
       raise
     except OSError as error:
@@ -200,7 +204,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     opened = body.open('rb') if isinstance(body, Path) else io.BytesIO(body)
     with opened as file:
       self.send_response(answer.status)
-      self.send_header('Content-Type', answer.type)
+      self.send_header('Content-Type', str(answer.type))
       self.send_header('Content-Length', str(file.seek(0, io.SEEK_END)))
       for name, value in _HEADERS.items():
         self.send_header(name, value)
