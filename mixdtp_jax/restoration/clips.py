@@ -266,7 +266,7 @@ def _frames(
       finish = begin + (packet.duration or 0) * packet.time_base
       first = begin if first is None else min(first, begin)
       last = finish if last is None else max(last, finish)
-    frames = packet.decode() if packet.stream_index == stream.index else ()
+    frames = packet.decode() if packet.stream is stream else ()
     corrupt = packet.is_corrupt or any(frame.is_corrupt for frame in frames)
     if corrupt:
       at = float((last or 0) - (first or 0))

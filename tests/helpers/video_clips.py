@@ -1,5 +1,7 @@
 """Small video clips, and what is in them."""
 
+import pathlib
+import tempfile
 from fractions import Fraction
 
 import av
@@ -26,21 +28,29 @@ def make(
   tags=(),
   audio='aac',
   subtitles=False,
-  interlaced=False,
+  b_frames=False,
   frame=moving,
 ):
-  """Writes a clip of 10 frames a second, or with given times."""
+  """Writes a clip of 10 frames a second, or with given times.
+
+  With B-frames, the sound is the first stream, and times are those of 10 frames
+  a second.
+  """
   deep = any(depth in format for depth in ('10', '12', '16'))
   dtype, layout = (np.uint16, 'rgb48le') if deep else (np.uint8, 'rgb24')
   with av.open(str(path), 'w') as container:
+    if audio and b_frames:
+      sound = container.add_stream(audio, rate=48000)
     # Some encoders take no time base of 1/90000: times are set afterwards.
-    video = container.add_stream(codec, rate=10, options={'bf': '0'})
+    video = container.add_stream(
+      codec, rate=10, options={'bf': str(3 * b_frames)}
+    )
     video.height, video.width = size
     video.pix_fmt, video.time_base = format, time_base
     for name, value in dict(tags).items():
       setattr(video.codec_context, name, value)
     container.metadata['title'] = 'rainy'
-    if audio:
+    if audio and not b_frames:
       sound = container.add_stream(audio, rate=48000)
     if subtitles:
       texts = container.add_mux_stream('subrip', time_base=Fraction(1, 1000))
@@ -56,6 +66,9 @@ def make(
     packets += video.encode()
     ends = [*times[1:], 2 * times[-1] - times[-2]]
     for number, packet in enumerate(packets):
+      if b_frames:
+        container.mux(packet)
+        continue
       packet.time_base = time_base
       packet.pts = packet.dts = times[number]
       packet.duration = ends[number] - times[number]
@@ -95,3 +108,45 @@ def frames(path, format='rgb24'):
   with av.open(str(path)) as container:
     decoded = container.decode(video=0)
     return np.stack([frame.to_ndarray(format=format) for frame in decoded])
+
+
+KINDS = {
+  'mp4': {},
+  'mkv': {'subtitles': True},
+  'ts': {},
+  'webm': {'codec': 'libvpx-vp9', 'audio': 'libopus'},
+  'avi': {'codec': 'mpeg4', 'audio': 'mp3'},
+  'mpg': {'codec': 'mpeg2video', 'audio': 'mp2'},
+  'mov': {'codec': 'prores_ks', 'format': 'yuv422p10le'},
+  'flv': {},
+}
+
+
+def damaged(folder, count, seed):
+  """Writes damaged clips of several kinds in turn; yields their paths."""
+  random, sound = np.random.default_rng(seed), {}
+  with tempfile.TemporaryDirectory() as place:
+    for ending, options in KINDS.items():
+      path = make(pathlib.Path(place, f'a.{ending}'), **options)
+      sound[ending] = path.read_bytes()
+  endings = list(sound)
+  for number in range(count):
+    ending = endings[number % len(endings)]
+    path = folder / f'{number}.{ending}'
+    path.write_bytes(_damage(bytearray(sound[ending]), random))
+    yield path
+
+
+def _damage(data, random):
+  kind = random.integers(4)
+  start = int(random.integers(len(data)))
+  length = int(random.integers(1, 60))
+  if kind == 0:
+    del data[start : start + length]
+  elif kind == 1:
+    data[start : start + length] = random.bytes(len(data[start:][:length]))
+  elif kind == 2:
+    data[start : start + 4] = b'\xff' * len(data[start : start + 4])
+  else:
+    data[start:start] = data[:length]
+  return bytes(data)
