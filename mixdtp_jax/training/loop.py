@@ -270,6 +270,7 @@ def _due(step: int, every: int, end: int) -> bool:
   return step == end or (every > 0 and step % every == 0)
 
 
+@contextlib.contextmanager
 def _compiled_kept(config, workdir):
   """Keeps compiled programs for the run's next start while the body runs.
 
@@ -277,13 +278,7 @@ def _compiled_kept(config, workdir):
   the workdir.
   """
   usual = jax.config.jax_compilation_cache_dir
-  folder = config.compilation_cache_dir or usual
-  return _compiling_into(folder or str(pathlib.Path(workdir, 'compiled')))
-
-
-@contextlib.contextmanager
-def _compiling_into(folder):
-  usual = jax.config.jax_compilation_cache_dir
+  folder = config.compilation_cache_dir or usual or str(workdir / 'compiled')
   try:
     jax.config.update('jax_compilation_cache_dir', folder)
     # JAX reads the setting only once, unless the cache is reset.

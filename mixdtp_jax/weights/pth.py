@@ -4,6 +4,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -45,12 +46,9 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'{str(error).partition(chr(10))[0]}'
     ) from None
   keys = []
-  for _ in range(3):
-    inner = loaded if isinstance(loaded, Mapping) else {}
-    found = [k for k in _WRAPPERS if isinstance(inner.get(k), Mapping)]
-    if found:
-      keys.append(found[0])
-      loaded = inner[found[0]]
+  while len(keys) < 3 and (key := _wrapper(loaded)):
+    keys.append(key)
+    loaded = loaded[key]
   if not isinstance(loaded, Mapping) or not all(
     isinstance(name, str) and isinstance(value, torch.Tensor)
     for name, value in loaded.items()
@@ -63,11 +61,15 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
     logging.info('%s: took the weights under %s', path, ' / '.join(keys))
   try:
     return {n: value.detach().float().numpy() for n, value in loaded.items()}
-  except Exception as error:  # noqa: BLE001 - as sparse tensors, or without data
-    raise ValueError(
-      f'{path} has tensors that are no plain numbers '
-      f'({str(error).partition(chr(10))[0]})'
-    ) from None
+  except Exception as error:  # noqa: BLE001 - sparse tensors, or without data
+    raise ValueError(f'{path} has tensors that are no plain numbers') from error
+
+
+def _wrapper(loaded: Any) -> str | None:
+  """Returns the key that a state dict lies under; None if there is none."""
+  found = loaded if isinstance(loaded, Mapping) else {}
+  keys = (key for key in _WRAPPERS if isinstance(found.get(key), Mapping))
+  return next(keys, None)
 
 
 def write_pth(
