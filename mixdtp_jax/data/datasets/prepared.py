@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mixdtp_jax.data import images as images_lib
-from mixdtp_jax.data.datasets.builder import PairsBuilder
+from mixdtp_jax.data.datasets.published import DATASETS
 from mixdtp_jax.data.tf import tfds
 from mixdtp_jax.runtime.files import dump_json
 
@@ -22,22 +22,23 @@ class PreparedPairs:
     name: name of the data set, after 'part of ' if the split is incomplete.
   """
 
-  def __init__(self, builder: PairsBuilder, split: str):
-    """Opens a split.
+  def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+    """Opens a split of what `registry.prepare` returned.
 
     Raises:
       ValueError: there is no such split, or the copy is damaged.
     """
+    self._path = Path(builder.data_path)
+    name = self._path.parent.name
     if split not in builder.info.splits:
       raise ValueError(
-        f'{builder.name} has no split {split!r}, only '
+        f'{name} has no split {split!r}, only '
         f'{", ".join(sorted(builder.info.splits))}'
       )
     size = builder.info.splits[split].num_examples
-    whole = size in builder.data_set.counts.get(split, (size,))
-    self.name = builder.name if whole else f'part of {builder.name}'
-    self._path = Path(builder.data_path)
-    self._sides = builder.data_set.sides
+    whole = size in DATASETS[name].counts.get(split, (size,))
+    self.name = name if whole else f'part of {name}'
+    self._sides = DATASETS[name].sides
     with reading(self._path):
       self._records = builder.as_data_source(
         split, decoders=dict.fromkeys(self._sides, tfds.decode.SkipDecoding())

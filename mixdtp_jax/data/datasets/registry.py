@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -12,7 +11,6 @@ from pathlib import Path
 from absl import logging
 
 from mixdtp_jax.data import findings, images
-from mixdtp_jax.data.datasets.builder import MEMORY_MB, PairsBuilder
 from mixdtp_jax.data.datasets.prepared import (
   PreparedPairs,
   check_seal,
@@ -20,6 +18,7 @@ from mixdtp_jax.data.datasets.prepared import (
   seal,
 )
 from mixdtp_jax.data.datasets.published import DATASETS, Splits
+from mixdtp_jax.data.datasets.writing import MEMORY_MB, VERSION, write
 from mixdtp_jax.data.tf import tfds
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.runtime.console import waiting
@@ -41,7 +40,7 @@ def prepare(
   exclude: str = '',
   again: bool = False,
   memory_mb: float = MEMORY_MB,
-) -> PairsBuilder:
+) -> tfds.core.DatasetBuilder:
   """Checks a data set and writes DATA_DIR/NAME/1.0.0, unless it exists.
 
   Args:
@@ -68,7 +67,7 @@ def prepare(
       f'data set {name!r} is unknown{did_you_mean(name, DATASETS)}; choose '
       f'from {", ".join(DATASETS)}'
     )
-  path = Path(data_dir, name, '1.0.0')
+  path = Path(data_dir, name, VERSION)
   if again or not path.exists():
     if DATASETS[name].reads_source and not source:
       raise FileNotFoundError(
@@ -76,21 +75,26 @@ def prepare(
         f'{_command(name, "FOLDER", data_dir)} makes it'
       )
     splits, metadata = _found(name, source, data_dir, partial, exclude)
-    with _room_to_write(path.parent) as temporary:
-      builder = PairsBuilder(
-        name, temporary, splits=splits, crop=crop, memory_mb=memory_mb
+    with _room_to_write(path.parent) as new:
+      write(
+        new,
+        name,
+        splits,
+        metadata,
+        sides=DATASETS[name].sides,
+        crop=crop,
+        memory_mb=memory_mb,
       )
-      builder.info.metadata.update(metadata)
-      _write(builder, path, again)
+      _move(new, path, again)
   with reading(path):
     check_seal(path)
-    builder = PairsBuilder(name, data_dir)
+    builder = tfds.builder_from_directory(path)
     sizes = {n: s.num_examples for n, s in builder.info.splits.items()}
     builder.info.metadata['source']  # fails if the copy is damaged
-  if differing := builder.data_set.unlike_published(sizes):
+  if differing := DATASETS[name].unlike_published(sizes):
     logging.warning('%s is a part of the data set: it has %s', path, differing)
   _check_prepared(path, builder.info.metadata, source, crop, exclude)
-  _check_source(builder, source, data_dir)
+  _check_source(name, builder.info.metadata, source, data_dir)
   return builder
 
 
@@ -113,7 +117,7 @@ def open_split(
   builder = prepare(name, source=source, data_dir=data_dir, crop=crop)
   # Training draws rain on sets that have only clean images.
   for side in ('clean',) if split == 'train' else ('rainy', 'clean'):
-    if side not in builder.data_set.sides:
+    if side not in DATASETS[name].sides:
       raise ValueError(
         f'{name} has no {side} images, which training and scores need: choose '
         'another data set'
@@ -144,7 +148,7 @@ def _found(
 
 
 @contextlib.contextmanager
-def _room_to_write(folder: Path) -> Iterator[str]:
+def _room_to_write(folder: Path) -> Iterator[Path]:
   """Yields a temporary folder in `folder`, and removes it afterwards.
 
   What killed processes left there is removed first. Processes that write hold
@@ -166,7 +170,8 @@ def _room_to_write(folder: Path) -> Iterator[str]:
       )
     _locked(lock, 'LOCK_SH')
     with tempfile.TemporaryDirectory(dir=folder, prefix='incomplete.') as new:
-      yield new
+      Path(new, VERSION).mkdir()
+      yield Path(new, VERSION)
   finally:
     os.close(lock)
 
@@ -180,19 +185,13 @@ def _locked(lock: int, *how: str) -> bool:
   return True
 
 
-def _write(builder: PairsBuilder, path: Path, again: bool) -> None:
-  """Writes a copy where the builder says, then moves it to `path`."""
-  # TFDS prints that it downloads, although it does not.
-  with contextlib.redirect_stdout(io.StringIO()):
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
-  written = Path(builder.data_path)
-  seal(written)
+def _move(new: Path, path: Path, again: bool) -> None:
+  """Moves a copy that was written to its place."""
+  seal(new)
   if again and path.exists():
-    path.rename(written.with_name('old'))  # is removed with its folder
+    path.rename(new.with_name('old'))  # is removed with its folder
   try:
-    written.rename(path)
+    new.rename(path)
   except OSError:
     # Another host with the same folder finished first, and its copy stays.
     if not path.exists():
@@ -222,13 +221,14 @@ def _check_prepared(
     )
 
 
-def _check_source(builder: PairsBuilder, source: str, data_dir: str) -> None:
+def _check_source(
+  name: str, recorded: dict, source: str, data_dir: str
+) -> None:
   """Checks that the source, if it is still there, is as it was prepared."""
-  recorded = builder.info.metadata
   if not source or 'contents' not in recorded or not os.path.exists(source):
     return
   try:
-    splits = builder.data_set.find_pairs(Path(source), True)
+    splits = DATASETS[name].find_pairs(Path(source), True)
     found = _listing(source, splits)
     if found['times'] == recorded['times']:
       return
@@ -241,9 +241,9 @@ def _check_source(builder: PairsBuilder, source: str, data_dir: str) -> None:
   except (OSError, ValueError) as error:
     changed = str(error)
   raise ValueError(
-    f'{source} has changed since {builder.data_path} was prepared '
+    f'{source} has changed since {Path(data_dir, name)} was prepared '
     f'({changed}): prepare it again with '
-    f'{_command(builder.name, source, data_dir)} --again, or '
+    f'{_command(name, source, data_dir)} --again, or '
     "set data.source = '' to use the copy as it is"
   )
 

@@ -1,0 +1,146 @@
+"""Writing of prepared copies: pairs are checked and stored for training.
+
+A data set is prepared once: every image is checked, and the files' own bytes
+are written to array_record files, which give random access.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixdtp_jax.data import images as images_lib
+from mixdtp_jax.data.datasets.published import Splits
+from mixdtp_jax.data.images import Half
+from mixdtp_jax.data.pairs import PairFiles, check_same_size
+from mixdtp_jax.data.tf import tf, tfds
+from mixdtp_jax.data.threads import map_in_threads
+from mixdtp_jax.runtime.console import progress
+
+VERSION = '1.0.0'
+MEMORY_MB = 4_096
+_BYTES_PER_PIXEL = 14  # while an image is decoded
+_SHARD = 4_096  # pairs in a file
+
+
+def write(
+  folder: Path,
+  name: str,
+  splits: Splits,
+  metadata: dict[str, Any],
+  *,
+  sides: Sequence[str],
+  crop: int,
+  memory_mb: float,
+) -> None:
+  """Checks pairs and writes them, with features name, height, width and sides.
+
+  Args:
+    folder: an empty folder.
+    name: name of the data set.
+    splits: its pairs, by split.
+    metadata: what else the copy records.
+    sides: the images that the set has, of 'rainy' and 'clean'.
+    crop: smallest side that every training image must have, in pixels.
+    memory_mb: most MiB for images that are decoded at the same time.
+
+  Raises:
+    ValueError: an image does not fit; the message names it.
+  """
+  image = tfds.features.Image(shape=(None, None, 3))
+  features = {'name': tfds.features.Text(), 'height': tf.int32}
+  features |= {'width': tf.int32} | dict.fromkeys(sides, image)
+  info = tfds.core.DatasetInfo(
+    builder=tfds.core.dataset_info.DatasetIdentity(
+      name=name, version=VERSION, data_dir=str(folder), module_name=''
+    ),
+    description=f'Pairs of {name}.',
+    features=tfds.features.FeaturesDict(features),
+    disable_shuffling=True,  # evaluation needs the published order
+    metadata=tfds.core.MetadataDict(metadata),
+  )
+  memory, smallest = _Memory(memory_mb), []
+
+  def examples(split: str, pairs: Sequence[PairFiles]) -> Iterator[dict]:
+    report = progress(f'{name}: checked {split}', len(pairs))
+    checked = map_in_threads(lambda pair: _checked(pair, memory), pairs)
+    for number, (pair, example) in enumerate(zip(pairs, checked, strict=True)):
+      if split == 'train':
+        side = min(example['height'], example['width'])
+        if side < crop:
+          raise ValueError(
+            f'{_label(pair, sides[0])} has a side of {side} pixels, smaller '
+            f'than data.crop = {crop}: take a smaller crop or remove the pair'
+          )
+        smallest[:] = [min([side, *smallest])]
+      yield example
+      report(number + 1)
+
+  writer = tfds.core.SequentialWriter(info, _SHARD, file_format='array_record')
+  writer.initialize_splits(list(splits))
+  for split, pairs in splits.items():
+    writer.add_examples({split: examples(split, pairs)})
+  if smallest:
+    info.metadata['smallest_training_side'] = smallest[0]
+  writer.close_all()
+
+
+class _Memory:
+  """An amount of memory that threads share."""
+
+  def __init__(self, limit_mb: float):
+    self._limit_mb = limit_mb
+    self._free = limit_mb * 2**20  # bytes
+    self._returned = threading.Condition()
+
+  @contextlib.contextmanager
+  def taken(self, need: int, label: str) -> Iterator[None]:
+    """Waits until `need` bytes are free, and has them while the body runs.
+
+    Raises:
+      ValueError: it is more than the limit; the message names `label`.
+    """
+    if need > self._limit_mb * 2**20:
+      raise ValueError(
+        f'{label} takes about {need >> 20:,} MiB while it is decoded, more '
+        f'than the {self._limit_mb:,} MiB of --memory_mb: raise it, or make '
+        'the image smaller'
+      )
+    with self._returned:
+      self._returned.wait_for(lambda: need <= self._free)
+      self._free -= need
+    try:
+      yield
+    finally:
+      with self._returned:
+        self._free += need
+        self._returned.notify_all()
+
+
+def _checked(pair: PairFiles, memory: _Memory) -> dict:
+  """Decodes the images of a pair, and returns its example."""
+  sides = {s: i for s in ('rainy', 'clean') if (i := getattr(pair, s))}
+  need = max(_decoding(i, _label(pair, s)) for s, i in sides.items())
+  with memory.taken(need, _label(pair, next(iter(sides)))):
+    encoded = {side: images_lib.encoded(i) for side, i in sides.items()}
+    shapes = [
+      images_lib.read_image(image, _label(pair, side)).shape
+      for side, image in encoded.items()
+    ]
+  check_same_size(pair.name, shapes[0], shapes[-1])
+  height, width, _ = shapes[0]
+  return {'name': pair.name, 'height': height, 'width': width, **encoded}
+
+
+def _decoding(image: images_lib.ImageFile, label: str) -> int:
+  """Returns about how many bytes it takes to decode an image."""
+  whole = image.path if isinstance(image, Half) else image
+  height, width = images_lib.image_shape(whole, label)
+  return _BYTES_PER_PIXEL * height * width
+
+
+def _label(pair: PairFiles, side: str) -> str:
+  """Returns the name of an image for errors: its file, if it has one."""
+  image = getattr(pair, side)
+  return str(image) if isinstance(image, Path) else f'{pair.name} ({side})'
