@@ -25,35 +25,21 @@ _Compiled = tuple[jax.stages.Compiled, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a computation costs beside the time of its warm runs; in seconds.
+  """What a computation costs beside the time of its warm runs; in seconds."""
 
-  Attributes:
-    batch: images of a run.
-    lower: JAX's tracing and lowering; 0 in PyTorch.
-    compile: XLA's compilation; 0 in PyTorch.
-    first: the first run; in PyTorch with all preparation and compilation.
-    memory: peak of a warm run, beyond what is held between runs.
-  """
-
-  batch: int
-  lower: float
-  compile: float
-  first: float
-  memory: memory.Peak
+  batch: int  # images of a run
+  lower: float  # JAX's tracing and lowering; 0 in PyTorch
+  compile: float  # XLA's compilation; 0 in PyTorch
+  first: float  # run; in PyTorch with all preparation and compilation
+  memory: memory.Peak  # of a warm run, beyond what is held between runs
 
 
 class Timed(NamedTuple):
-  """A computation that has run.
+  """A computation that has run."""
 
-  Attributes:
-    run: runs it again, and returns when the device is done.
-    cost: of its start and its memory.
-    program: the compiled program; None in PyTorch.
-  """
-
-  run: Callable[[], Any]
+  run: Callable[[], Any]  # runs it again, and returns when the device is done
   cost: Cost
-  program: jax.stages.Compiled | None = None
+  program: jax.stages.Compiled | None = None  # None in PyTorch
 
 
 def make_inference(

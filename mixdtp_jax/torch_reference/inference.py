@@ -14,18 +14,13 @@ from mixdtp_jax.weights.state_dict import to_torch
 
 
 class Variant(NamedTuple):
-  """How PyTorch runs a network.
+  """How PyTorch runs a network."""
 
-  Attributes:
-    tuned: whether in the layout channels-last, with the fastest convolutions
-      that cuDNN finds by trying, the fused optimizer, and for bfloat16 under
-      autocast; otherwise in contiguous NCHW and float32, with PyTorch's
-      defaults.
-    compiled: whether by torch.compile.
-  """
-
+  # Whether in the layout channels-last, with the fastest convolutions that
+  # cuDNN finds by trying, the fused optimizer, and for bfloat16 under autocast;
+  # otherwise in contiguous NCHW and float32, with PyTorch's defaults.
   tuned: bool
-  compiled: bool
+  compiled: bool  # by torch.compile
 
   def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
     """Returns a copy of the network in this layout, not compiled yet."""

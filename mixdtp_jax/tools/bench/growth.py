@@ -24,20 +24,14 @@ _UNITS = {'time': ('s', 1), 'memory': ('MiB', 2**20)}
 
 @dataclasses.dataclass
 class Sweep:
-  """Measurements along one axis.
+  """Measurements along one axis."""
 
-  Attributes:
-    name: what is measured.
-    axis: meaning of x: pixels, images or devices.
-    points: for each x the 'seconds' of warm runs, and the peak 'memory' in
-      bytes, None if unknown, with its 'source'.
-    failure: why points are missing at the end; '' if none is.
-  """
-
-  name: str
-  axis: str
+  name: str  # what is measured
+  axis: str  # meaning of x: pixels, images or devices
+  # For each x the 'seconds' of warm runs, and the peak 'memory' in bytes, None
+  # if unknown, with its 'source'.
   points: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
-  failure: str = ''
+  failure: str = ''  # why points are missing at the end
 
   def column(self, quantity: str) -> dict[int, float]:
     """Returns 'time' in seconds (medians) or 'memory' in bytes, by x."""

@@ -24,18 +24,13 @@ WAITING = {'call', 'conditional', 'while'}
 
 
 class Operation(NamedTuple):
-  """What an instruction of a compiled program does.
+  """What an instruction of a compiled program does."""
 
-  Attributes:
-    kind: such as convolution or elementwise, or the name of a library's
-      function, or of a kernel or copy that is no instruction of the program.
-    module: path of the Flax module or named scope; '' if unknown.
-    backward: whether it computes gradients.
-  """
-
+  # Such as convolution or elementwise, or the name of a library's function, or
+  # of a kernel or copy that is no instruction of the program.
   kind: str
-  module: str
-  backward: bool
+  module: str  # path of the Flax module or named scope; '' if unknown
+  backward: bool  # whether it computes gradients
 
 
 def find(name: str, operations: dict[str, Operation]) -> Operation:

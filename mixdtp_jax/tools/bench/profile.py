@@ -35,22 +35,14 @@ _SCOPES = ('loss', 'optimizer')
 
 
 class Profile(NamedTuple):
-  """Times of one program.
+  """Times of one program, in seconds."""
 
-  Attributes:
-    untraced: seconds of runs without a trace.
-    seconds: of the traced run, that of median time.
-    operations: seconds in which each ran, none counted twice, and how often it
-      ran.
-    flops: operations of its products; see `count_flops`.
-    traffic: bytes; see `Program.memory_traffic`.
-  """
-
-  untraced: list[float]
-  seconds: float
+  untraced: list[float]  # of runs without a trace
+  seconds: float  # of the traced run, that of median time
+  # In which each operation ran, none counted twice, and how often it ran.
   operations: dict[Operation, tuple[float, int]]
-  flops: int
-  traffic: int
+  flops: int  # of its products; see `count_flops`
+  traffic: int  # bytes; see `Program.memory_traffic`
 
   @property
   def idle(self) -> float:

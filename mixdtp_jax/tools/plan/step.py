@@ -36,36 +36,23 @@ class StepPlan:
 
   If the compiler gave up for want of memory, `memory` is None, and so is all
   that follows it.
-
-  Attributes:
-    batch_size: images, over all devices.
-    crop: side of the crops in pixels.
-    remat: the option model.remat.
-    compile_seconds: time of tracing and compiling.
-    needed: bytes of one device. If the compiler gave up, what it named, which
-      may be only a part; None if it named nothing.
-    available: bytes of one device that a program may use.
-    flops: operations of a step and device; see `count_flops`.
-    memory: parts of those needed.
-    collectives: exchanges between devices.
-    traffic: bytes of a step from and to a device's memory; see
-      `Program.memory_traffic`.
-    unknown_loops: loops of unknown length, which count once in those two.
-    xla_bytes: 'bytes accessed' of XLA's cost_analysis(), which counts each
-      loop's body once, and memory beside the compute units too.
   """
 
-  batch_size: int
-  crop: int
-  remat: str
-  compile_seconds: float
+  batch_size: int  # images, over all devices
+  crop: int  # side of the crops in pixels
+  remat: str  # the option model.remat
+  compile_seconds: float  # of tracing and compiling
+  # Bytes of one device. If the compiler gave up, what it named, which may be
+  # only a part; None if it named nothing.
   needed: int | None
-  available: int
-  flops: float
-  memory: Memory | None = None
-  collectives: tuple[Collective, ...] = ()
-  traffic: int | None = None
-  unknown_loops: int = 0
+  available: int  # bytes of one device that a program may use
+  flops: float  # of a step and device; see `count_flops`
+  memory: Memory | None = None  # parts of those needed
+  collectives: tuple[Collective, ...] = ()  # exchanges between devices
+  traffic: int | None = None  # bytes of a step; see `Program.memory_traffic`
+  unknown_loops: int = 0  # which count once in those two
+  # 'bytes accessed' of XLA's cost_analysis(), which counts each loop's body
+  # once, and memory beside the compute units too.
   xla_bytes: float | None = None
 
   @property
@@ -80,18 +67,11 @@ class StepPlan:
 
 
 class Times(NamedTuple):
-  """A model of the seconds of a step.
+  """A model of the seconds of a step; None if unknown."""
 
-  Attributes:
-    products: its operations at the part of the peak rate that is reached.
-    memory: its traffic at the full bandwidth; None if unknown.
-    exchange: what each device sends on a ring, at the full rate of two ports;
-      None if unknown.
-  """
-
-  products: float
-  memory: float | None
-  exchange: float | None
+  products: float  # its operations, at the part of the peak rate reached
+  memory: float | None  # its traffic at the full bandwidth
+  exchange: float | None  # what a device sends on a ring, by two ports
 
   @property
   def step(self) -> float:

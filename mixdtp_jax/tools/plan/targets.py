@@ -21,23 +21,16 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Public figures of a TPU chip: docs.cloud.google.com/tpu/docs, 2026.
+  """Public figures of a TPU chip: docs.cloud.google.com/tpu/docs, 2026."""
 
-  Attributes:
-    memory: bytes of HBM.
-    peak: operations a second in bfloat16.
-    bandwidth: bytes a second from and to HBM.
-    links: bytes a second that it sends to its neighbours over all its ports:
-      half of the 'bidirectional' interconnect bandwidth; for v3 and v4, which
-      have no such figure, a pod's all-reduce bandwidth divided by its chips.
-    ports: number of links to neighbours, two for each axis of the torus.
-  """
-
-  memory: int
-  peak: float
-  bandwidth: float
+  memory: int  # bytes of HBM
+  peak: float  # operations a second in bfloat16
+  bandwidth: float  # bytes a second from and to HBM
+  # Bytes a second that it sends to its neighbours over all its ports: half of
+  # the 'bidirectional' interconnect bandwidth; for v3 and v4, which have no
+  # such figure, a pod's all-reduce bandwidth divided by its chips.
   links: float
-  ports: int
+  ports: int  # to neighbours, two for each axis of the torus
 
 
 # By the name before the colon of a topology.

@@ -22,30 +22,17 @@ _WHICH = ('input', 'restored')
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A training run, finished or not.
+  """A training run, finished or not."""
 
-  Attributes:
-    name: name in tables.
-    workdir: folder.
-    config: recipe of the newest checkpoint, {dotted name: value}.
-    parameters: number of trained values.
-    scalars: logged values by name.
-    final: whether the scores are of the last update.
-    images: number of test images behind the scores; None for all.
-    input: mean scores of the rainy images by protocol; empty before the first
-      evaluation.
-    restored: mean scores of the restored images, likewise.
-  """
-
-  name: str
+  name: str  # in tables
   workdir: str
-  config: dict[str, Any]
-  parameters: int
-  scalars: dict[str, list[Point]]
-  final: bool
-  images: int | None
-  input: Scores
-  restored: Scores
+  config: dict[str, Any]  # of the newest checkpoint, by dotted name
+  parameters: int  # number of trained values
+  scalars: dict[str, list[Point]]  # logged values by name
+  final: bool  # whether the scores are of the last update
+  images: int | None  # test images behind the scores; None for all
+  input: Scores  # means of the rainy images; empty before the first evaluation
+  restored: Scores  # likewise
 
   @property
   def last(self) -> Point:
