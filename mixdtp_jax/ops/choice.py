@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mixdtp_jax.ops.cpu.native import registered
 
@@ -66,3 +67,26 @@ def usable(dtype: jnp.dtype) -> bool:
   if chosen == 'auto' and dtype == jnp.float32:
     chosen = resolve('auto', jax.devices())
   return chosen == 'cpu' and dtype == jnp.float32
+
+
+def by_platform(
+  native: Callable,
+  default: Callable,
+  *arrays: jax.Array,
+  numbers: int = 0,
+  **forms,
+):
+  """Computes a function of arrays in the form that suits the platform.
+
+  Args:
+    native: the form for a CPU, if native code may compute the first array.
+    default: the form otherwise.
+    *arrays: the arguments of each form.
+    numbers: size of a kernel. Native code is used up to 300,000 numbers, which
+      fit into a core's own cache; XLA is as fast for larger ones.
+    **forms: those of other platforms, such as cuda, and of a CPU without native
+      code.
+  """
+  if numbers <= 300_000 and usable(arrays[0].dtype):
+    forms['cpu'] = native
+  return lax.platform_dependent(*arrays, default=default, **forms)

@@ -35,13 +35,9 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     (B, H, W, C).
   """
-  return lax.platform_dependent(
-    x,
-    kernel,
-    cpu=_on_cpu,
-    cuda=shifted_convolution,
-    rocm=shifted_convolution,
-    default=_xla_convolution,
+  forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), shifted_convolution)
+  return choice.by_platform(
+    native.depthwise, _xla_convolution, x, kernel, **forms
   )
 
 
@@ -60,14 +56,9 @@ def depthwise_conv3x3_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the gradients of `depthwise_conv3x3` for `x` and `kernel`."""
-  return lax.platform_dependent(
-    x,
-    kernel,
-    g,
-    cpu=_gradients_on_cpu,
-    cuda=shifted_gradients,
-    rocm=shifted_gradients,
-    default=_xla_gradients,
+  forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), shifted_gradients)
+  return choice.by_platform(
+    native.depthwise_gradients, _xla_gradients, x, kernel, g, **forms
   )
 
 
@@ -78,18 +69,6 @@ def _xla_convolution(x, kernel):
 def _xla_gradients(x, kernel, g):
   grad_x = _xla_convolution(g, kernel[::-1, ::-1])
   return grad_x, grouped_conv3x3_kernel_gradient(x, kernel, g, x.shape[-1])
-
-
-def _on_cpu(x, kernel):
-  if choice.usable(x.dtype):
-    return native.depthwise(x, kernel)
-  return shifted_convolution(x, kernel)
-
-
-def _gradients_on_cpu(x, kernel, g):
-  if choice.usable(x.dtype):
-    return native.depthwise_gradients(x, kernel, g)
-  return shifted_gradients(x, kernel, g)
 
 
 def as_rounded(arrays):

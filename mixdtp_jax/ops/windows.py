@@ -8,18 +8,15 @@ What is computed for pixels outside has no meaning, unless it is said to be
 zero. Nothing here has a gradient: only restoration/ uses it.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from mixdtp_jax.ops import choice, dense
 from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.ops.depthwise import shifted_sum
 from mixdtp_jax.ops.feed_forward import feed_forward_inside
-
-# Numbers of the largest kernel that native code is used for: as many as a
-# core's own cache holds. XLA is as fast for larger ones.
-_NATIVE_KERNEL = 300_000
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -75,11 +72,9 @@ def conv3x3(
     return x if bounds is None else x * exists(bounds, x, trim)
 
   def on_cpu(x, kernel):
-    if kernel.size > _NATIVE_KERNEL or not choice.usable(x.dtype):
-      return by_xla(x, kernel)
     return native.conv3x3_inside(x, kernel, bias, added, bounds, trim, relu)
 
-  return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
+  return choice.by_platform(on_cpu, by_xla, x, kernel, numbers=kernel.size)
 
 
 def lstm(
@@ -119,11 +114,9 @@ def lstm(
     return new, shown * exists(bounds, shown, trim)
 
   def on_cpu(x):
-    if kernel.size > _NATIVE_KERNEL or not choice.usable(x.dtype):
-      return by_xla(x)
     return native.lstm(x, h, c, kernel, bias, bounds, trim)
 
-  return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+  return choice.by_platform(on_cpu, by_xla, x, numbers=kernel.size)
 
 
 def middle(x: jax.Array, less: int) -> jax.Array:
@@ -158,11 +151,9 @@ def attention_sums(
     return jnp.concatenate([gram, *squares], axis=1)
 
   def on_cpu(x):
-    if q[0].size > _NATIVE_KERNEL or not choice.usable(x.dtype):
-      return by_xla(x)
     return native.attention_sums(x, bounds, *norm, *q, *k)
 
-  return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+  return choice.by_platform(on_cpu, by_xla, x, numbers=q[0].size)
 
 
 def block(
@@ -199,25 +190,18 @@ def block(
     return middle(x, 1) + feed_forward_inside(normal, *feed_forward)
 
   def on_cpu(x):
-    if feed_forward[0].size > _NATIVE_KERNEL or not choice.usable(x.dtype):
-      return by_xla(x)
     return native.block(x, bounds, mix, *norm1, *v, *norm2, *feed_forward)
 
-  return lax.platform_dependent(x, cpu=on_cpu, default=by_xla)
+  return choice.by_platform(on_cpu, by_xla, x, numbers=feed_forward[0].size)
 
 
 def _depthwise(x, pointwise, kernel):
   """Applies a 1x1 and then a depthwise convolution without padding."""
   x = dense.conv1x1(x, pointwise)
 
-  def on_cpu(x, kernel):
-    if choice.usable(x.dtype):
-      return native.depthwise(x, kernel, inside=True)
-    return shifted_sum(x, kernel)
-
   def by_xla(x, kernel):
     return dense.grouped_conv3x3(x, kernel, groups=x.shape[-1], inside=True)
 
-  return lax.platform_dependent(
-    x, kernel, cpu=on_cpu, cuda=shifted_sum, rocm=shifted_sum, default=by_xla
-  )
+  forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), shifted_sum)
+  on_cpu = functools.partial(native.depthwise, inside=True)
+  return choice.by_platform(on_cpu, by_xla, x, kernel, **forms)

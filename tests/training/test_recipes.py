@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.configs import rain100l_robust
+from mixdtp_jax.evaluation import network
 from mixdtp_jax.models.config import PReNetConfig, as_mapping
 from mixdtp_jax.recipe.knobs import make_recipe
-from mixdtp_jax.training import loop
 from mixdtp_jax.training.guards import CollapseError
 from mixdtp_jax.training.loop import train_and_evaluate
 from mixdtp_jax.weights.load import load_weights
@@ -74,8 +74,8 @@ def test_the_average_is_what_is_evaluated(make_config, tmp_path, monkeypatch):
     shown.append(params)
     return real(apply, params, **kwargs)
 
-  real = loop.whole_image.make_restore
-  monkeypatch.setattr(loop.whole_image, 'make_restore', make_restore)
+  real = network.make_restore
+  monkeypatch.setattr(network, 'make_restore', make_restore)
   config = make_config(num_train_steps=3, ema_decay=0.9)
   state = train_and_evaluate(make_recipe(config), str(tmp_path))
   (params,) = shown
