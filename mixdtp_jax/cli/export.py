@@ -1,10 +1,13 @@
-"""Export a network as an ONNX model or a StableHLO program.
+"""Export a network as an ONNX model, a StableHLO program, or a web page.
 
   mixdtp export --format onnx
   mixdtp export --weights runs/mine --format stablehlo -o mine.stablehlo
+  mixdtp export --format web --runtime node_modules/onnxruntime-web/dist
 
 The file holds the weights, takes pictures of any size, and runs without
-mixdtp_jax: an ONNX model in ONNX Runtime, a StableHLO program in JAX alone.
+mixdtp_jax: an ONNX model in ONNX Runtime, a StableHLO program in JAX alone. The
+format web is a folder for any web server, whose page restores pictures in the
+browser and sends them nowhere.
 """
 
 import argparse
@@ -18,18 +21,24 @@ def add_arguments(parser: Parser) -> None:
   parser.add_argument(
     '--format',
     required=True,
-    choices=('onnx', 'stablehlo'),
-    help='what to write; onnx needs the package onnx',
+    choices=('onnx', 'stablehlo', 'web'),
+    help='what to write; onnx and web need the package onnx',
   )
   options.add_weights(parser)
   parser.add_argument(
     '-o',
     '--output',
-    metavar='FILE',
-    help='file to write; must not exist (default: the name of the weights, '
-    'with the format as ending)',
+    metavar='OUT',
+    help='file to write, for web a folder; must not exist (default: the name '
+    'of the weights, with the format as ending)',
   )
   options.add_steps(parser)
+  parser.add_argument(
+    '--runtime',
+    metavar='DIR',
+    help='for web: folder with the files of ONNX Runtime Web, such as '
+    'node_modules/onnxruntime-web/dist after npm install onnxruntime-web',
+  )
 
 
 def run(args: argparse.Namespace) -> None:

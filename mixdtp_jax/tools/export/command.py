@@ -10,6 +10,7 @@ import jax
 from mixdtp_jax import __version__
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.tools.export import web
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.safetensors_file import read_notes
@@ -25,6 +26,7 @@ _PROTOCOL = (
 )
 _LAYOUTS = {
   'onnx': '(batch, 3, height, width)',
+  'web': '(batch, 3, height, width)',
   'stablehlo': '(batch, height, width, 3)',
 }
 
@@ -35,15 +37,17 @@ def export(
   output: str | os.PathLike | None = None,
   *,
   steps: int | None = None,
+  runtime: str | os.PathLike | None = None,
 ) -> str:
-  """Writes a network and its weights as one file, whole or not at all.
+  """Writes a network and its weights, whole or not at all.
 
   Args:
     weights: see `load_weights`.
-    format: onnx or stablehlo.
-    output: file to write, which must not exist; None for the name of the
+    format: onnx or stablehlo, one file each, or web, a folder.
+    output: what to write, which must not exist; None for the name of the
       weights with the format as ending, in the current folder.
     steps: see `load_weights`.
+    runtime: folder with ONNX Runtime Web, for the format web alone.
 
   Returns:
     One line that says what was written.
@@ -52,14 +56,13 @@ def export(
     FileExistsError: the output exists.
     FileNotFoundError, ImportError, ValueError: see `load_weights`.
     ModuleNotFoundError: ONNX is not installed.
-    ValueError: the network has more than 2 GB of parameters.
+    ValueError: the network has more than 2 GB of parameters, or `runtime` does
+      not fit the format.
   """
   found = shipped.locate(weights)
   path = pathlib.Path(output or f'{found.stem}.{format}')
-  if os.path.lexists(path):
-    raise FileExistsError(f'{path} exists already: choose another output')
-  if format == 'onnx':
-    import onnx  # noqa: F401 - before the weights are read
+  runtime = pathlib.Path(runtime) if runtime else None
+  _check(path, format, runtime)
   cfg, params = load_weights(weights, steps=steps)
   cfg = _in_float32(cfg)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
@@ -68,19 +71,40 @@ def export(
       f'{weights}: {size / 1e9:.1f} GB of parameters; a file of this format '
       'holds 2 GB'
     )
-  notes = read_notes(found) if found.suffix == '.safetensors' else {}
   metadata = {
     'mixdtp_jax': __version__,
     'model': json.dumps(as_mapping(cfg)),
     'protocol': _PROTOCOL.format(layout=_LAYOUTS[format]),
     'licence': 'not recorded',
-    **notes,
   }
+  if found.suffix == '.safetensors':
+    metadata |= read_notes(found)
   with replacing(path) as temporary:
-    write = _write_onnx if format == 'onnx' else _write_stablehlo
-    write(pathlib.Path(temporary), cfg, params, metadata)
-    size = os.path.getsize(temporary)
+    target = pathlib.Path(temporary)
+    if runtime:
+      web.write_page(target, cfg, metadata, runtime)
+      _write_onnx(target / web.NETWORK, cfg, params, metadata)
+    elif format == 'onnx':
+      _write_onnx(target, cfg, params, metadata)
+    else:
+      _write_stablehlo(target, cfg, params, metadata)
+    size = sum(file.stat().st_size for file in [target, *target.glob('*')])
   return f'{weights} -> {path}: {cfg.name}, {size / 1e6:.1f} MB'
+
+
+def _check(path, format, runtime):
+  """Refuses what cannot work before the weights are read."""
+  if os.path.lexists(path):
+    raise FileExistsError(f'{path} exists already: choose another output')
+  if (format == 'web') != bool(runtime):
+    raise ValueError(
+      'the format web, and no other, needs --runtime DIR, a folder with ONNX '
+      'Runtime Web'
+    )
+  if runtime:
+    web.check_runtime(runtime)
+  if format != 'stablehlo':
+    import onnx  # noqa: F401
 
 
 def _in_float32(cfg: AnyConfig) -> AnyConfig:

@@ -1,0 +1,128 @@
+const find = (name, where = document) => where.querySelector(name);
+const settings = await (await fetch('settings.json')).json();
+let worker;
+let last = Promise.resolve(); // one picture after the other
+
+/** Tells a screen reader something. */
+function tell(text) {
+  find('#news').textContent = text;
+}
+
+/** Returns the pixels of a file: RGBA of 8 bits, upright, in sRGB. */
+async function decode(file) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch {
+    throw new Error('This browser cannot read it as a picture.');
+  }
+  const { width, height } = bitmap;
+  if (width * height > settings.most_pixels) {
+    const most = (settings.most_pixels / 1e6).toFixed(1);
+    throw new Error(`${width} × ${height} pixels are more than a browser has ` +
+      `memory for (${most} megapixels). The command mixdtp derain restores ` +
+      'pictures of any size.');
+  }
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext('2d');
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, width, height);
+}
+
+/** Has the worker restore pixels. */
+function restore({ data, width, height }) {
+  worker ??= new Worker('worker.js', { type: 'module' });
+  return new Promise((done, fail) => {
+    const giveUp = (reason) => {
+      worker.terminate(); // and with it the memory that was too little
+      worker = undefined;
+      fail(new Error(`It could not be restored: ${reason}`));
+    };
+    worker.onerror = (event) => giveUp(event.message ?? 'no worker');
+    worker.onmessage = (event) => {
+      if (event.data.error) return giveUp(event.data.error);
+      return done(new ImageData(event.data.data, width, height));
+    };
+    worker.postMessage({ data, width, height }, [data.buffer]);
+  });
+}
+
+/** Returns a PNG of pixels. */
+function encode(pixels) {
+  const canvas = new OffscreenCanvas(pixels.width, pixels.height);
+  canvas.getContext('2d').putImageData(pixels, 0, 0);
+  return canvas.convertToBlob({ type: 'image/png' });
+}
+
+function show(card, text, bad = false) {
+  find('.state', card).textContent = text;
+  find('.state', card).classList.toggle('error', bad);
+}
+
+/** Restores a file, and shows how it comes on. */
+async function work(file, card) {
+  const name = file.name || 'picture';
+  show(card, 'Is being restored.');
+  tell(`${name} is being restored.`);
+  const start = performance.now();
+  const pixels = await decode(file);
+  const { width, height } = pixels;
+  const before = await encode(pixels);
+  const after = await encode(await restore(pixels));
+  const slider = find('.slider', card);
+  slider.style.setProperty('--wide', `${width}px`);
+  slider.style.setProperty('--ratio', width / height);
+  for (const [side, blob] of Object.entries({ before, after })) {
+    find(`.${side}`, card).src = URL.createObjectURL(blob);
+    find(`.${side}`, card).alt = `${name}, ${side}`;
+  }
+  const range = find('input', card);
+  range.setAttribute('aria-label', `Before and after: ${name}`);
+  range.oninput = () => {
+    slider.style.setProperty('--split', `${range.value}%`);
+    range.setAttribute('aria-valuetext', `${range.value}% before`);
+  };
+  range.oninput();
+  slider.hidden = false;
+  const link = find('.download', card);
+  link.href = find('.after', card).src;
+  link.download = `${name.replace(/\.[^.]*$/, '')}_derained.png`;
+  link.setAttribute('aria-label', `Download ${link.download}`);
+  link.hidden = false;
+  const seconds = Math.ceil((performance.now() - start) / 1000);
+  show(card, `${width} × ${height} pixels, restored in ${seconds} s.`);
+  tell(`${name} is restored.`);
+}
+
+/** Takes what was chosen, dropped or pasted. */
+function take(files) {
+  for (const file of files) {
+    const card = find('#picture').content.cloneNode(true).firstElementChild;
+    find('h3', card).textContent = file.name || 'picture';
+    find('progress', card).setAttribute('aria-label', 'Progress');
+    find('#pictures').prepend(card);
+    show(card, 'Waits for its turn.');
+    last = last.then(() => work(file, card)).catch((error) => {
+      show(card, error.message, true);
+      tell(error.message);
+    }).then(() => { find('progress', card).hidden = true; });
+  }
+  find('#results').hidden = false;
+}
+
+find('#about').textContent =
+  `Network: ${settings.name}. Licence of its weights: ${settings.licence}`;
+find('#file').onchange = (event) => {
+  take([...event.target.files]);
+  event.target.value = ''; // the same file may be chosen again
+};
+addEventListener('paste', (event) => {
+  if (event.clipboardData.files.length) take(event.clipboardData.files);
+});
+for (const name of ['dragover', 'dragleave', 'drop']) {
+  addEventListener(name, (event) => {
+    event.preventDefault();
+    document.body.classList.toggle('over', name === 'dragover');
+    if (name === 'drop') take(event.dataTransfer.files);
+  });
+}
