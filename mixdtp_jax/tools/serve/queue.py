@@ -218,8 +218,8 @@ class Queue:
     if max(height * width, frames // 4) > self._most * 10**6:
       total = f', or {frames:,} in all its frames,' if frames else ''
       raise ValueError(
-        f'{width}x{height} pixels{total} are more than this server takes, '
-        f'which is {self._most} megapixels: make it smaller'
+        f'{width}x{height} pixels{total} are more than the {self._most} '
+        'million that this server takes: make it smaller'
       )
 
   def _restorer(self, choice: tuple[str, int | None]) -> Restorer:

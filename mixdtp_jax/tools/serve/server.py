@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable
 from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
@@ -23,7 +22,7 @@ import psutil
 from absl import logging
 
 from mixdtp_jax.runtime import console
-from mixdtp_jax.tools.serve.queue import MOST_BYTES, Queue, Refused, Upload
+from mixdtp_jax.tools.serve.queue import MOST_BYTES, Queue, Refused
 from mixdtp_jax.weights import shipped
 
 _HEADERS = {
@@ -104,28 +103,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   server_version, sys_version = 'mixdtp', ''
   timeout = 30  # seconds without a byte
 
-  def do_GET(self) -> None:  # noqa: N802
-    """Answers with a file of the page, or with a picture's state or file."""
-    self._answer(self._get)
-
-  def do_POST(self) -> None:  # noqa: N802
-    """Takes a picture."""
-    self._answer(self._post)
-
-  def do_DELETE(self) -> None:  # noqa: N802
-    """Drops a picture."""
-    self._answer(self._delete)
-
   def log_message(self, format, *args) -> None:
     """Says nothing."""
 
-  def _answer(self, method: Callable[[str], Answer]) -> None:
+  def _answer(self) -> None:
+    path = self.path.partition('?')[0]
     try:
       self._check_sender()
-      self._send(method(urllib.parse.urlsplit(self.path).path))
+      self._send(self._post(path) if self.command == 'POST' else self._at(path))
     except Refused as error:
       self._send(_json({'error': str(error)}, error.status))
       self._linger()
+
+  do_GET = do_POST = do_DELETE = _answer
 
   def _check_sender(self) -> None:
     """Refuses requests that pages of other sites have made."""
@@ -140,20 +130,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if origin and not re.fullmatch(f'https?://{re.escape(hosts[0])}', origin):
       raise Refused('another site has sent this', HTTPStatus.FORBIDDEN)
 
-  def _get(self, path: str) -> Answer:
+  def _at(self, path: str) -> Answer:
+    """Returns what is at an address; or deletes it, if it is a picture."""
+    queue = self.server.queue
     if path in self.server.files:
       return self.server.files[path]
-    queue = self.server.queue
     if path == '/settings':
       choices = {'weights': queue.weights, 'memories': [*queue.memories]}
       return _json(choices | {'most_bytes': MOST_BYTES})
-    upload, file = self._upload(path)
-    if not file:
-      state = {name: getattr(upload, name) for name in ('state', 'progress')}
-      return _json(state | {'ahead': queue.ahead(upload)} | upload.facts)
-    if upload.state != 'done' or file not in ('before', 'after', 'restored'):
-      raise Refused('there is no such file', HTTPStatus.NOT_FOUND)
-    return Answer(upload.folder / file)
+    found = re.fullmatch('/pictures/([^/]+)/?(before|after|restored|)', path)
+    if not found:
+      raise Refused('there is no such page', HTTPStatus.NOT_FOUND)
+    upload, file = queue.get(found[1]), found[2]
+    if self.command == 'DELETE':
+      queue.drop(upload)
+    elif file and upload.state == 'done':
+      return Answer(upload.folder / file)
+    elif file:
+      raise Refused('the picture is not restored', HTTPStatus.NOT_FOUND)
+    state = {name: getattr(upload, name) for name in ('state', 'progress')}
+    return _json(state | {'ahead': queue.ahead(upload)} | upload.facts)
 
   def _post(self, path: str) -> Answer:
     if path != '/pictures':
@@ -186,18 +182,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         HTTPStatus.INSUFFICIENT_STORAGE,
       ) from error
     return _json({'key': upload.folder.name}, HTTPStatus.CREATED)
-
-  def _delete(self, path: str) -> Answer:
-    upload, _ = self._upload(path)
-    self.server.queue.drop(upload)
-    return _json({})
-
-  def _upload(self, path: str) -> tuple[Upload, str]:
-    """Returns the picture of an address, and the name of its file or ''."""
-    _, folder, key, file = [*path.split('/', 3), '', ''][:4]
-    if folder != 'pictures':
-      raise Refused('there is no such page', HTTPStatus.NOT_FOUND)
-    return self.server.queue.get(key), file
 
   def _send(self, answer: Answer) -> None:
     body = answer.body
