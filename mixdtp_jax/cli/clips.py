@@ -32,7 +32,8 @@ def add_arguments(parser: Parser) -> None:
   group.add_argument(
     '--crf',
     type=int,
-    metavar='N',
+    choices=range(64),
+    metavar='0..63',
     help='quality of h264 (default: 16), h265 (18), vp9 (20) and av1 (24): '
     'less is better, and larger',
   )

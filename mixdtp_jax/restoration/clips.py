@@ -25,6 +25,7 @@ _HDR = {16: 'PQ', 18: 'HLG'}
 _MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # that swscale converts; 2: not tagged
 _BT709, _BT601, _UNTAGGED = 1, 6, 2
 FULL_RANGE = 2
+_MAX_PIXELS = str(images.MAX_PIXELS)
 # By (a, b, c, d) of a display matrix: the orientation, as in EXIF.
 _TURNS = {
   (1, 0, 0, 1): 1,
@@ -110,10 +111,7 @@ def is_video(path: Path) -> bool:
 
 def opened(path: Path) -> Any:
   """Opens a video file, which may not refer to other files or addresses."""
-  options = {
-    'protocol_whitelist': 'file',
-    'max_pixels': str(images.MAX_PIXELS),
-  }
+  options = {'protocol_whitelist': 'file', 'max_pixels': _MAX_PIXELS}
   return av.open(f'file:{path}', options=options, metadata_errors='replace')
 
 
@@ -137,15 +135,16 @@ def survey(
   with _reading(name), opened(path) as container:
     stream = _stream(container, name)
     origin = Fraction(container.start_time or 0, 10**6)
-    clip, times, skipped, last = None, list[int](), 0, 0
+    clip: Clip | None = None
+    times, skipped, last = list[int](), 0, 0
     for frame in _frames(container, stream, name, whole=end is None):
       found = _describe(frame, stream, path)
-      if clip and found != clip:
+      clip = clip or found
+      if _kind(found) != _kind(clip):
         raise ClipError(
           f'{name} changes from {_kind(clip)} to {_kind(found)} after '
           f'{skipped + len(times):,} frames: split it there'
         )
-      clip = clip or found
       step = max(1, round(1 / clip.rate / clip.time_base))
       time = frame.pts
       if times:  # later than all before it, whatever a damaged file says
@@ -162,7 +161,7 @@ def survey(
     if end is None and times and stream.duration:
       stated = (stream.start_time or 0) + stream.duration - times[-1]
       last = stated if stated > 0 else last
-  if not times:
+  if clip is None or not times:
     raise ClipError(
       f'{name} has no frames' + ' between --start and --end' * bool(clip)
     )
@@ -240,7 +239,7 @@ def _stream(container: Any, name: str) -> Any:
   for stream in _moving(container):
     if stream.codec_context is None:
       raise ClipError(f'{name} is of a codec that PyAV does not read')
-    stream.codec_context.options = {'max_pixels': str(images.MAX_PIXELS)}
+    stream.codec_context.options = {'max_pixels': _MAX_PIXELS}
     return stream
   raise ClipError(f'{name} has no video')
 
@@ -267,8 +266,7 @@ def _frames(
       first = begin if first is None else min(first, begin)
       last = finish if last is None else max(last, finish)
     frames = packet.decode() if packet.stream is stream else ()
-    corrupt = packet.is_corrupt or any(frame.is_corrupt for frame in frames)
-    if corrupt:
+    if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
       at = float((last or 0) - (first or 0))
       raise ClipError(
         f'{name} is damaged or cut short at about {at:.1f} s: get it again, or '
@@ -331,13 +329,16 @@ def _describe(frame: Any, stream: Any, path: Path) -> Clip:
     ),
     aspect=aspect or None,
     interlaced=stream.codec_context.field_order > 1,
-    rate=min(max(rate, Fraction(1, 100)), 1000).limit_denominator(1001),
+    rate=Fraction(min(max(rate, Fraction(1, 100)), 1000)).limit_denominator(
+      1001
+    ),
     time_base=stream.time_base,
   )
 
 
 def _kind(clip: Clip) -> str:
-  return f'{clip.width}x{clip.height} pixels of {clip.format}'
+  turned = ', turned' * (clip.orientation > 1)
+  return f'{clip.width}x{clip.height} pixels of {clip.format}{turned}'
 
 
 def _orientation(side: Any, name: str) -> int:
