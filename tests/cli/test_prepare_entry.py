@@ -96,12 +96,14 @@ def test_any_file_name_is_prepared_and_scored(tmp_path):
   [
     ('ddn', 'prepare ddn --source FOLDER'),
     ('rain100', "data set 'rain100' is unknown; did you mean rain100"),
-    ('photographs --memory_mb 1', r'astronaut-01 (rainy) takes about 3 MiB'),
+    ('pairs --source {} --memory_mb 0', '1.png takes about 0 MiB while'),
   ],
 )
 def test_an_error_is_one_line_that_names_the_remedy(
   name, message, tmp_path, capsys
 ):
+  make_pairs(tmp_path / 'source')
+  name = name.format(tmp_path / 'source')
   status = main.run_command(
     ['prepare', *name.split(), '--data_dir', str(tmp_path)]
   )

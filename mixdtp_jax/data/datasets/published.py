@@ -1,5 +1,6 @@
 """The data sets: how the files of each are laid out, and how many there are."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -66,14 +67,12 @@ def _published(*sides: str, **splits: Split) -> DataSet:
 
 def _own_pairs(source: Path, partial: bool) -> Splits:
   del partial
-  splits = ('train', 'test')
-  if not all((source / split).is_dir() for split in splits):
+  if not all((source / split).is_dir() for split in ('train', 'test')):
     raise FileNotFoundError(
       f'{source} has {matching.content(source)}; expected train/ and test/, '
       'each with rainy/ and clean/ in it'
     )
-  if (source / 'val').is_dir():  # images to choose the best checkpoint by
-    splits = (*splits, 'val')
+  splits = [s for s in ('train', 'val', 'test') if (source / s).is_dir()]
   return {split: matching.find_pairs(source / split) for split in splits}
 
 
@@ -126,42 +125,24 @@ def _rain200(letter: str) -> DataSet:
   )
 
 
-class Listed(Sequence):
-  """The pairs of SPA-Data's list, made when they are read.
+def _listed(folder: Path) -> list[PairFiles]:
+  """Returns the pairs of SPA-Data's list; its paths are relative to `folder`.
 
-  The list takes 80 MB of memory; 638,492 pairs of Path objects take 390 MB.
+  The published list has a slash before each path.
   """
-
-  def __init__(self, file: Path):
-    """Reads the list, whose paths are relative to its folder.
-
-    Raises:
-      ValueError: a line does not have two paths.
-    """
-    self._folder = file.parent
-    self._lines = file.read_text().splitlines()
-    for number, line in enumerate(self._lines, 1):
-      if len(line.split()) != 2:
-        raise ValueError(
-          f'{file}, line {number}: {line!r} is not a rainy and a clean path '
-          'with a space between them'
-        )
-
-  def __len__(self) -> int:
-    """Returns the number of pairs."""
-    return len(self._lines)
-
-  def __getitem__(self, index: int) -> PairFiles:
-    """Returns the pair of a line."""
-    # The published list has a slash before each path.
-    rainy, clean = (p.lstrip('/') for p in self._lines[index].split())
-    name = str(Path(rainy).with_suffix(''))
-    return PairFiles(name, self._folder / rainy, self._folder / clean)
-
-
-def _listed(folder: Path) -> Sequence[PairFiles]:
-  file = folder / 'real_world.txt'
-  return Listed(file) if file.is_file() else ()
+  file, pairs = folder / 'real_world.txt', []
+  if not file.is_file():
+    return pairs
+  for number, line in enumerate(file.read_text().splitlines(), 1):
+    paths = [path.lstrip('/') for path in line.split()]
+    if len(paths) != 2:
+      raise ValueError(
+        f'{file}, line {number}: {line!r} is not a rainy and a clean path '
+        'with a space between them'
+      )
+    name = os.path.splitext(paths[0])[0]
+    pairs.append(PairFiles(name, folder / paths[0], folder / paths[1]))
+  return pairs
 
 
 def _spa() -> DataSet:
