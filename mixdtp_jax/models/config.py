@@ -186,7 +186,9 @@ class PReNetConfig(Options):
 
 
 AnyConfig = MixDTPConfig | RestormerConfig | PReNetConfig
-NETWORKS = {c.name: c for c in (MixDTPConfig, RestormerConfig, PReNetConfig)}
+NETWORKS: dict[str, type[AnyConfig]] = {
+  c.name: c for c in (MixDTPConfig, RestormerConfig, PReNetConfig)
+}
 
 
 def as_mapping(cfg: AnyConfig) -> dict[str, Any]:
@@ -209,5 +211,6 @@ def make_model_config(mapping: Mapping[str, Any]) -> AnyConfig:
     raise ValueError(
       f'model.name = {name!r}: needs one of {", ".join(NETWORKS)}'
     )
-  fields = {field.name for field in dataclasses.fields(NETWORKS[name])}
-  return build(NETWORKS[name], values, required=fields - set(EXECUTION))
+  kind = NETWORKS[name]
+  fields = {field.name for field in dataclasses.fields(kind)}
+  return build(kind, values, required=fields - set(EXECUTION))

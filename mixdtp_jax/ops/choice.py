@@ -7,15 +7,13 @@ one of that value and, by `jax.lax.platform_dependent`, of the platform.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mixdtp_jax.ops.cpu.native import registered
-
-_Function = TypeVar('_Function', bound=Callable)
 
 # 'xla': XLA's own code; 'cpu': with the native code of ops/cpu; 'tpu': with the
 # kernels of ops/tpu; 'auto': what `resolve` gives for all devices. JAX traces a
@@ -50,7 +48,7 @@ def resolve(wanted: str, devices: Sequence[jax.Device]) -> str:
   return best if wanted == 'auto' else wanted
 
 
-def traced_with(chosen: str, function: _Function) -> _Function:
+def traced_with(chosen: str, function: Callable) -> Callable:
   """Wraps `function` so that it is traced with a value of `kernels`."""
 
   @functools.wraps(function)
@@ -74,8 +72,8 @@ def by_platform(
   default: Callable,
   *arrays: jax.Array,
   numbers: int = 0,
-  **forms,
-):
+  off_tpu: Callable | None = None,
+) -> Any:
   """Computes a function of arrays in the form that suits the platform.
 
   Args:
@@ -84,9 +82,10 @@ def by_platform(
     *arrays: the arguments of each form.
     numbers: size of a kernel. Native code is used up to 300,000 numbers, which
       fit into a core's own cache; XLA is as fast for larger ones.
-    **forms: those of other platforms, such as cuda, and of a CPU without native
-      code.
+    off_tpu: the form for a GPU, and for a CPU without native code; None takes
+      `default`.
   """
+  forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), off_tpu) if off_tpu else {}
   if numbers <= 300_000 and usable(arrays[0].dtype):
     forms['cpu'] = native
   return lax.platform_dependent(*arrays, default=default, **forms)

@@ -35,9 +35,8 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     (B, H, W, C).
   """
-  forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), shifted_convolution)
   return choice.by_platform(
-    native.depthwise, _xla_convolution, x, kernel, **forms
+    native.depthwise, _xla_convolution, x, kernel, off_tpu=shifted_convolution
   )
 
 
@@ -56,9 +55,13 @@ def depthwise_conv3x3_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the gradients of `depthwise_conv3x3` for `x` and `kernel`."""
-  forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), shifted_gradients)
   return choice.by_platform(
-    native.depthwise_gradients, _xla_gradients, x, kernel, g, **forms
+    native.depthwise_gradients,
+    _xla_gradients,
+    x,
+    kernel,
+    g,
+    off_tpu=shifted_gradients,
   )
 
 

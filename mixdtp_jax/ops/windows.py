@@ -202,6 +202,5 @@ def _depthwise(x, pointwise, kernel):
   def by_xla(x, kernel):
     return dense.grouped_conv3x3(x, kernel, groups=x.shape[-1], inside=True)
 
-  forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), shifted_sum)
   on_cpu = functools.partial(native.depthwise, inside=True)
-  return choice.by_platform(on_cpu, by_xla, x, kernel, **forms)
+  return choice.by_platform(on_cpu, by_xla, x, kernel, off_tpu=shifted_sum)

@@ -135,7 +135,7 @@ def _parsed(value: str, present: Any, text: str) -> Any:
 
 def flat_config(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Returns {dotted name: value}; tuples become lists, as in JSON."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for name, value in values.items():
     if isinstance(value, Mapping):
       flat |= flat_config(value, f'{prefix}{name}.')

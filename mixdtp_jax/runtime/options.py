@@ -92,6 +92,7 @@ def option(
   return dataclasses.field(default=default, metadata={'rule': rule})
 
 
+@dataclasses.dataclass(frozen=True)
 class Options:
   """Base of frozen dataclasses whose fields are options or groups of them.
 
