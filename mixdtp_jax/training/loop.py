@@ -94,7 +94,8 @@ def _prepare(config, folder, update, mesh):
   """
   if hosts.is_first():
     start.remove_leftovers(folder)
-    start.check_room(config, folder)
+    if update < config.num_train_steps:
+      start.check_room(config, folder)
   batches = train_batches.train_batches(config, start_step=update, mesh=mesh)
   test = start.open_scored(config, 'test')
   split = config.keep_best
