@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
   import jax
 
   from mixdtp_jax.checkpoints.saving import read_best
-  from mixdtp_jax.data.pairs import CroppedPairs
+  from mixdtp_jax.data.pairs import cut_to_multiples
   from mixdtp_jax.evaluation.network import report, score_network
   from mixdtp_jax.models.config import as_mapping
   from mixdtp_jax.runtime import hosts
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
   rows, image = score_network(
     cfg,
     params,
-    CroppedPairs(pairs, args.crop_multiple),
+    cut_to_multiples(pairs, args.crop_multiple),
     batch_size=args.batch_size or jax.device_count(),
     protocols=protocols,
     folder=args.out,

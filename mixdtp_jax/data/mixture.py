@@ -1,8 +1,8 @@
 """Mixtures: several data sets to train on as one, such as Rain13K."""
 
+import threading
 from collections.abc import Sequence
 
-from mixdtp_jax.data.cache import PairCache
 from mixdtp_jax.data.datasets.prepared import PreparedPairs
 from mixdtp_jax.data.datasets.registry import open_split
 from mixdtp_jax.recipe.knobs import Data
@@ -10,6 +10,10 @@ from mixdtp_jax.recipe.knobs import Data
 
 class Mixture:
   """The training pairs of several sets, one set after the other.
+
+  Decoded pairs are kept as far as they fit into a limit of memory, and never
+  replaced: training reads every image once per epoch, in a new order each time,
+  so replacing one would gain nothing.
 
   Attributes:
     sizes: number of pairs of each set.
@@ -29,7 +33,9 @@ class Mixture:
       weights: the weight of each, at least 1.
       cache_mb: most MiB of decoded images to keep in memory.
     """
-    self._cache = PairCache(cache_mb)
+    self._kept: dict[int, dict] = {}
+    self._free = cache_mb * 2**20  # bytes
+    self._lock = threading.Lock()
     self._parts = tuple(parts)
     self.sizes = tuple(map(len, parts))
     self.weights = tuple(weights)
@@ -40,11 +46,18 @@ class Mixture:
 
   def __getitem__(self, index: int) -> dict:
     """Returns the decoded pair, which is read-only; see `Pairs`."""
-    return self._cache.get(index, self._decode)
-
-  def _decode(self, index: int) -> dict:
-    part, index = self._locate(index)
-    return part[index]
+    pair = self._kept.get(index)
+    if pair is None:
+      # Without the lock, because threads decode at the same time. Two threads
+      # may decode the same image, which only costs time.
+      part, own = self._locate(index)
+      pair = part[own]
+      size = sum(pair[s].nbytes for s in ('rainy', 'clean') if s in pair)
+      with self._lock:
+        if index not in self._kept and size <= self._free:
+          self._kept[index] = pair
+          self._free -= size
+    return pair
 
   def shape(self, index: int) -> tuple[int, int]:
     """Returns (H, W) without decoding an image."""
@@ -70,8 +83,7 @@ def open_mixture(data: Data, crop: int) -> Mixture:
     ValueError: see `registry.prepare`.
     FileNotFoundError: a set other than data.name is not prepared.
   """
-  named = data.mixture or ((data.name, 1),)
-  names = [name for name, _ in named]
+  named = dict(data.mixture or ((data.name, 1),))
   parts = [
     open_split(
       name,
@@ -80,6 +92,6 @@ def open_mixture(data: Data, crop: int) -> Mixture:
       split='train',
       crop=crop,
     )
-    for name in names
+    for name in named
   ]
-  return Mixture(parts, [weight for _, weight in named], data.cache_mb)
+  return Mixture(parts, list(named.values()), data.cache_mb)

@@ -70,52 +70,76 @@ class FolderPairs:
     return self._shapes[index]
 
 
-class CroppedPairs:
-  """Pairs whose images are cut at the bottom and right to multiples.
+class CutPairs:
+  """The first pairs of others, cut to boxes."""
 
-  The MixDTPNet repository scores images that are cut to multiples of 32.
-  """
-
-  def __init__(self, pairs: Pairs, multiple: int):
-    """Checks the shape of every image.
-
-    Args:
-      pairs: the whole images.
-      multiple: pixels that both sides become multiples of; 1 keeps images
-        whole.
-
-    Raises:
-      ValueError: `multiple` is less than 1, or an image is smaller.
-    """
-    if multiple < 1:
-      raise ValueError(f'images cut to multiples of {multiple}: needs >= 1')
-    self.name = pairs.name
-    self._pairs = pairs
-    self._shapes = []
-    for index in range(len(pairs)):
-      height, width = pairs.shape(index)
-      if min(height, width) < multiple:
-        raise ValueError(
-          f'{pairs[index]["name"]} has {width}x{height} pixels, too few to cut '
-          f'it to multiples of {multiple}: take a smaller multiple (1 keeps '
-          'images whole), or remove the pair'
-        )
-      shape = height - height % multiple, width - width % multiple
-      self._shapes.append(shape)
+  def __init__(
+    self,
+    name: str,
+    pairs: Pairs | list[dict],
+    boxes: list[tuple[int, int, int, int]],
+  ):
+    """Takes as many pairs as there are boxes: top, left, height, width."""
+    self.name, self._pairs, self._boxes = name, pairs, boxes
 
   def __len__(self) -> int:
     """Returns the number of pairs."""
-    return len(self._pairs)
+    return len(self._boxes)
 
   def __getitem__(self, index: int) -> dict:
     """Returns the decoded pair, cut; see `Pairs`."""
-    pair, (height, width) = self._pairs[index], self._shapes[index]
-    sides = {side: pair[side][:height, :width] for side in ('rainy', 'clean')}
-    return pair | sides
+    pair, (top, left, height, width) = self._pairs[index], self._boxes[index]
+    cut = np.s_[top : top + height, left : left + width]
+    return pair | {side: pair[side][cut] for side in ('rainy', 'clean')}
 
   def shape(self, index: int) -> tuple[int, int]:
     """Returns (H, W) of the cut image."""
-    return self._shapes[index]
+    return self._boxes[index][2:]
+
+
+def cut_to_multiples(pairs: Pairs, multiple: int) -> CutPairs:
+  """Cuts images at the bottom and right to multiples of some pixels.
+
+  The MixDTPNet repository scores images that are cut to multiples of 32.
+
+  Args:
+    pairs: the whole images.
+    multiple: pixels that both sides become multiples of; 1 keeps images whole.
+
+  Raises:
+    ValueError: `multiple` is less than 1, or an image is smaller.
+  """
+  if multiple < 1:
+    raise ValueError(f'images cut to multiples of {multiple}: needs >= 1')
+  boxes = []
+  for index in range(len(pairs)):
+    height, width = pairs.shape(index)
+    if min(height, width) < multiple:
+      raise ValueError(
+        f'{pairs[index]["name"]} has {width}x{height} pixels, too few to cut '
+        f'it to multiples of {multiple}: take a smaller multiple (1 keeps '
+        'images whole), or remove the pair'
+      )
+    boxes.append((0, 0, height - height % multiple, width - width % multiple))
+  return CutPairs(pairs.name, pairs, boxes)
+
+
+def centre_crops(pairs: Pairs, *, count: int, size: int) -> CutPairs:
+  """Decodes the first pairs and cuts them to their centres.
+
+  Args:
+    pairs: the pairs to take from.
+    count: most pairs to take.
+    size: longest side of a cut image in pixels; 0 keeps images whole.
+  """
+  boxes = []
+  for index in range(min(count, len(pairs))):
+    height, width = pairs.shape(index)
+    tall, wide = (min(side, size or side) for side in (height, width))
+    boxes.append(((height - tall) // 2, (width - wide) // 2, tall, wide))
+  cut = CutPairs(pairs.name, pairs, boxes)
+  decoded = [cut[index] for index in range(len(cut))]
+  return CutPairs(cut.name, decoded, [(0, 0, *box[2:]) for box in boxes])
 
 
 def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
@@ -126,40 +150,3 @@ def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:
       f'{name}: the rainy image is {sizes[0]}, the clean one {sizes[1]} '
       'pixels; a pair needs equal sizes'
     )
-
-
-class CentreCrops:
-  """The first pairs of others, cut to their centres."""
-
-  def __init__(self, pairs: Pairs, *, count: int, size: int):
-    """Decodes them.
-
-    Args:
-      pairs: the pairs to take from.
-      count: most pairs to take.
-      size: longest side of a cut image in pixels; 0 keeps images whole.
-    """
-    self.name = pairs.name
-    self._pairs = [
-      _centre(pairs[i], size) for i in range(min(count, len(pairs)))
-    ]
-
-  def __len__(self) -> int:
-    """Returns the number of pairs."""
-    return len(self._pairs)
-
-  def __getitem__(self, index: int) -> dict:
-    """Returns the cut pair."""
-    return self._pairs[index]
-
-  def shape(self, index: int) -> tuple[int, int]:
-    """Returns (H, W) of the cut pair."""
-    return self._pairs[index]['rainy'].shape[:2]
-
-
-def _centre(pair: dict, size: int) -> dict:
-  height, width = pair['rainy'].shape[:2]
-  tall, wide = (min(side, size or side) for side in (height, width))
-  top, left = (height - tall) // 2, (width - wide) // 2
-  cut = np.s_[top : top + tall, left : left + wide]
-  return pair | {side: pair[side][cut] for side in ('rainy', 'clean')}

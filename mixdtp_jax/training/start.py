@@ -14,7 +14,7 @@ from absl import logging
 from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.data.datasets.registry import open_split
-from mixdtp_jax.data.pairs import CroppedPairs, Pairs
+from mixdtp_jax.data.pairs import Pairs, cut_to_multiples
 from mixdtp_jax.evaluation.network import check_sizes
 from mixdtp_jax.models.factory import Network, abstract_params, make_network
 from mixdtp_jax.recipe.knobs import Recipe
@@ -70,7 +70,7 @@ def open_scored(config: Recipe, split: str) -> Pairs:
   whole = open_split(
     data.name, source=data.source, data_dir=data.data_dir, split=split
   )
-  pairs = CroppedPairs(whole, config.eval_crop_multiple)
+  pairs = cut_to_multiples(whole, config.eval_crop_multiple)
   check_sizes(pairs)
   return pairs
 

@@ -27,13 +27,13 @@ _SETTINGS = {
 
 def test_the_centre_is_cut_out(tiny_pairs):
   pairs = open_folder(tiny_pairs / 'test')  # three of 24x40
-  cut = pairs_lib.CentreCrops(pairs, count=2, size=32)
+  cut = pairs_lib.centre_crops(pairs, count=2, size=32)
   assert len(cut) == 2
   assert cut.shape(1) == (24, 32)
   for side in ('rainy', 'clean'):
     np.testing.assert_array_equal(cut[1][side], pairs[1][side][:, 4:36])
   assert cut[1]['name'] == pairs[1]['name']
-  whole = pairs_lib.CentreCrops(pairs, count=9, size=0)
+  whole = pairs_lib.centre_crops(pairs, count=9, size=0)
   assert len(whole) == 3
   assert whole.shape(0) == (24, 40)
 

@@ -142,7 +142,7 @@ def test_pairs_are_cut_from_the_top_left(tmp_path, multiple, shapes):
     [save(tmp_path / side / f'{name}.png', size, seed=seed) for side in SIDES]
     for seed, (name, size) in enumerate((('a', (45, 30)), ('b', (32, 33))))
   ]
-  pairs = pairs_lib.CroppedPairs(matching.open_folder(tmp_path), multiple)
+  pairs = pairs_lib.cut_to_multiples(matching.open_folder(tmp_path), multiple)
   assert len(pairs) == 2
   assert [pairs.shape(i) for i in range(2)] == shapes
   for i, (name, (height, width)) in enumerate(zip('ab', shapes, strict=True)):
@@ -157,6 +157,6 @@ def test_a_pair_too_small_to_be_cut_is_named(tmp_path):
     save(tmp_path / side / 'little.png', (40, 31))
   pairs = matching.open_folder(tmp_path)
   with pytest.raises(ValueError, match='^little has 40x31 pixels, .* of 32'):
-    pairs_lib.CroppedPairs(pairs, 32)
+    pairs_lib.cut_to_multiples(pairs, 32)
   with pytest.raises(ValueError, match='multiples of 0: needs >= 1'):
-    pairs_lib.CroppedPairs(pairs, 0)
+    pairs_lib.cut_to_multiples(pairs, 0)

@@ -13,7 +13,7 @@ from absl import logging
 
 from mixdtp_jax.data.datasets.registry import open_split
 from mixdtp_jax.data.matching import open_folder
-from mixdtp_jax.data.pairs import CentreCrops, Pairs
+from mixdtp_jax.data.pairs import Pairs, centre_crops
 from mixdtp_jax.evaluation.results import scores_as_dict
 from mixdtp_jax.evaluation.score import mean_row
 from mixdtp_jax.models.config import AnyConfig
@@ -64,7 +64,7 @@ def compare_frameworks(
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   recipe = _load_recipe(config, weights, overrides)
   with open_pairs(**data) as pairs:
-    images = CentreCrops(pairs, count=num_images, size=size)
+    images = centre_crops(pairs, count=num_images, size=size)
   batches = networks.crop_batches(
     images,
     steps=train_steps,
