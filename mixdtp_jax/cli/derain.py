@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -223,39 +222,16 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
     ahead=memory // 500,
     check=restorer.check,
   )
-  progress = _Progress(len(jobs))
+  report = console.progress(f'{len(jobs):,} pictures, percent:', 100)
+
+  def tell(part: float) -> None:
+    report(max(1, round(100 * part)))
+
   failed = 0
-  for work in batch.restore_files(
-    jobs, restorer.restore, settings, progress.tell
-  ):
-    progress.done += 1
+  for work in batch.restore_files(jobs, restorer.restore, settings, tell):
     failed += bool(work.error)
     _say_work(args, work)
   return failed
-
-
-class _Progress:
-  """Tells how much is done, and how long the rest takes.
-
-  Attributes:
-    done: number of pictures done.
-  """
-
-  def __init__(self, total: int):
-    self.done = 0
-    self._total = total
-    self._start = self._last = time.monotonic()
-
-  def tell(self, part: float) -> None:
-    """Takes the part of the work that is done, up to 1."""
-    now = time.monotonic()
-    soon = not console.is_live() and now - self._last < 10
-    if soon or not 0 < part < 1:
-      return
-    self._last = now
-    left = console.duration((now - self._start) * (1 - part) / part)
-    line = f'{self.done} of {self._total} pictures, {part:.0%}, {left} left'
-    console.show(line) if console.is_live() else logging.info('%s', line)
 
 
 def _say_work(args: argparse.Namespace, work) -> None:

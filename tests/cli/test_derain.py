@@ -585,7 +585,7 @@ def test_a_terminal_shows_the_time_left(process, tmp_path, tiny_weights):
   assert run.returncode == 0, text
   assert len(run.stdout.splitlines()) == 3
   assert 'loading the network' in text
-  assert re.search(r'[012] of 3 pictures, \d+%, \d+ s left', text)
+  assert re.search(r'3 pictures, percent: \d+ of 100, \d+ s left', text)
   assert text.rstrip().endswith('3 restored')
 
 
