@@ -250,6 +250,7 @@ def _environment(mesh: Mesh) -> str:
   sources = [
     *(package / 'ops').rglob('*.py'),
     *(package / 'ops').rglob('*.cc'),
+    *(package / 'ops').rglob('*.h'),
     *(package / 'models').glob('*.py'),
     *(package / 'restoration' / name for name in ('phases.py', 'programs.py')),
   ]
