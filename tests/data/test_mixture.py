@@ -128,12 +128,7 @@ def test_is_a_sequence_of_all_pairs(data_dir):
     pairs[10]
 
 
-@pytest.mark.parametrize(
-  ('named', 'message'),
-  [
-    ((('ddn', 1),), 'no prepared ddn: mixdtp prepare ddn'),
-  ],
-)
-def test_refuses_what_is_no_mixture(data_dir, named, message):
-  with pytest.raises((ValueError, FileNotFoundError), match=message):
-    mixture.open_mixture(make_config(data_dir, mixture=named).data, 8)
+def test_a_set_that_is_not_prepared_is_named(data_dir):
+  config = make_config(data_dir, mixture=(('ddn', 1),))
+  with pytest.raises(FileNotFoundError, match='mixdtp prepare ddn --source'):
+    mixture.open_mixture(config.data, 8)
