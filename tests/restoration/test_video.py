@@ -7,6 +7,7 @@ import sys
 import time
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.restoration import clip_files, clips
 from mixdtp_jax.restoration.flicker import warping_error
 from tests.conftest import REPOSITORY
-from tests.helpers import video_clips
+from tests.helpers import hostile, video_clips
 from tests.helpers.video_clips import frames, make, packets
 
 VARIABLE = {
@@ -260,6 +261,65 @@ def test_what_is_not_kept_is_refused_by_name(derain):
   assert 'deep.mkv has 12 bits for each sample' in lines[2]
   assert 'clear.mkv is transparent in places' in lines[3]
   assert files() == before
+
+
+@pytest.mark.parametrize(
+  ('codec', 'name', 'format'),
+  [('ffv1', 'b.mkv', 'yuva420p'), ('prores', 'b.mov', 'yuva444p10le')],
+)
+def test_transparency_stays(derain, codec, name, format):
+  make('a.mkv', codec='ffv1', format=format)
+  derain.network.restore = lambda pixels: pixels
+  status, _, err = derain('a.mkv', '-o', name, '--codec', codec)
+  assert (status, err) == (0, '')
+  alpha = [frames(n, 'rgba')[..., 3].astype(int) for n in ('a.mkv', name)]
+  assert np.abs(alpha[0] - alpha[1]).max() <= 1
+  assert psnr(frames(name), frames('a.mkv')) > 30
+
+
+def test_the_shape_of_pixels_stays_and_titles_are_stripped(derain):
+  make('a.mp4', tags={'sample_aspect_ratio': Fraction(4, 3)})
+  status, _, err = derain('a.mp4', '--strip-metadata')
+  assert (status, err) == (0, '')
+  with clips.opened('a_derained.mp4') as container:
+    assert 'title' not in container.metadata
+    context = container.streams.video[0].codec_context
+    assert context.sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_cover_pictures_and_fonts_stay(derain):
+  make('sound.mp4')
+  cover = hostile.sound('jpeg')
+  for name in ('a.mkv', 'a.mp4'):
+    with clips.opened('sound.mp4') as old, av.open(name, 'w') as new:
+      copies = [
+        new.add_stream_from_template(s, opaque=True) for s in old.streams
+      ]
+      if name == 'a.mkv':
+        new.add_attachment('a.ttf', 'font/ttf', b'letters')
+      else:
+        picture = new.add_mux_stream('mjpeg', width=48, height=36)
+        picture.time_base = Fraction(1, 1000)
+        picture.disposition = av.stream.Disposition.attached_pic
+      for packet in old.demux():
+        if packet.size:
+          packet.stream = copies[packet.stream_index]
+          new.mux(packet)
+      if name == 'a.mp4':
+        packet = av.Packet(cover)
+        packet.stream, packet.time_base = picture, picture.time_base
+        packet.pts = packet.dts = 0
+        new.mux(packet)
+  status, _, err = derain('a.mkv', 'a.mp4')
+  assert (status, err) == (0, '')
+  with clips.opened('a_derained.mkv') as container:
+    (font,) = container.streams.attachments
+    assert (font.name, font.data) == ('a.ttf', b'letters')
+  with clips.opened('a_derained.mp4') as container:
+    picture = container.streams.video[1]
+    assert picture.disposition == av.stream.Disposition.attached_pic
+    (packet,) = (p for p in container.demux(picture) if p.size)
+    assert bytes(packet) == cover
 
 
 def test_a_part(derain):
