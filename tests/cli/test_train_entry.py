@@ -12,6 +12,7 @@ import pytest
 
 from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.cli import main
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from tests.conftest import REPOSITORY
 from tests.helpers import tiny
@@ -91,7 +92,7 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
   with saving.make_manager(workdir) as manager:
     continued = restoring.restore_or_init(
       manager,
-      tiny.get_config(),
+      make_recipe(tiny.get_config()),
       lambda: tiny_run.state,  # its shapes
       replicated(make_mesh()),
     )
@@ -156,6 +157,7 @@ def test_an_unknown_option_is_one_line(tmp_path):
     (['--config.batch_size=x'], '--config.batch_size=x: needs a value like 8'),
     (['--config.batch_size=9'], 'batch_size'),  # of eight devices
     (['--config.model.steps=-1'], 'model.steps = -1'),
+    (['--config.optimizer.eps=0'], 'optimizer.eps = 0.0: needs a number, from'),
     (['--config.data.source=/nowhere'], '/nowhere'),
     (['--config.init_from=/nowhere'], '/nowhere'),
     (['--process_id=1'], '--coordinator'),
