@@ -151,8 +151,7 @@ class MixDTPConfig(UNetConfig):
     'plain 3x3 convolution',
   )
   coupling: bool = option(
-    True,
-    "add the encoder's input of the level below to each decoder level",
+    True, "add the encoder's input of the level below to each decoder level"
   )
 
 

@@ -102,10 +102,7 @@ class Optimizer(Options):
     0.999, 'decay of the mean squared gradient', least=0, most=0.999999
   )
   eps: float = option(
-    1e-8,
-    'added to the root of the mean squared gradient',
-    least=1e-15,
-    most=1,
+    1e-8, 'added to the root of the mean squared gradient', least=1e-15, most=1
   )
   weight_decay: float = option(
     0.0, 'share of the weights taken off, times the rate; only for adamw',

@@ -68,12 +68,7 @@ class RainRanges(Options):
     most=1e4,
   )
   length: Range = _range(
-    15.0,
-    130.0,
-    'length of each line at depth 1',
-    'pixels',
-    least=1,
-    most=1000,
+    15.0, 130.0, 'length of each line at depth 1', 'pixels', least=1, most=1000
   )
   width: Range = _range(
     0.6,
@@ -108,11 +103,7 @@ class RainRanges(Options):
     4.0, 20.0, 'radius of each drop on the lens', 'pixels', least=1, most=500
   )
   shrink: Range = _range(
-    2.0,
-    5.0,
-    'factor by which a drop shows the scene smaller',
-    least=1,
-    most=50,
+    2.0, 5.0, 'factor by which a drop shows the scene smaller', least=1, most=50
   )
   noise: Range = _range(
     0.0,
