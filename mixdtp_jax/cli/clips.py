@@ -1,6 +1,7 @@
 """The video clips among the inputs of `mixdtp derain`."""
 
 import argparse
+import glob
 import json
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -76,15 +77,20 @@ def take(args: argparse.Namespace) -> list[Path]:
         f'--{name} is for {kinds[0]}: leave it out with {kinds[1]}'
       )
   args.inputs = [text for text in args.inputs if text not in found]
-  return [Path(text) for text in found]
+  return [Path(name) for text in found for name in _matches(text)]
+
+
+def _matches(text: str) -> list[str]:
+  there = Path(text).exists()
+  return (not there and sorted(glob.glob(text, recursive=True))) or [text]
 
 
 def _is_clip(path: Path) -> bool:
   from mixdtp_jax.restoration import encoding
 
-  if path.suffix.lower() in _ENDINGS or not path.is_file():
-    return path.suffix.lower() in _ENDINGS and path.exists()
-  if encoding.format_of(path.name):
+  if path.suffix.lower() in _ENDINGS:
+    return True
+  if encoding.format_of(path.name) or not path.is_file():
     return False
   try:
     from mixdtp_jax.restoration import clips

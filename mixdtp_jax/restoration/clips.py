@@ -131,7 +131,8 @@ def survey(
   """
   name = images.name_of(path)
   if not path.is_file():
-    raise ClipError(f'{name} is not a file but a folder, pipe or device')
+    what = 'is a folder, pipe or device' if path.exists() else 'is not there'
+    raise ClipError(f'{name} {what}')
   with _reading(name), opened(path) as container:
     stream = _stream(container, name)
     origin = Fraction(container.start_time or 0, 10**6)

@@ -468,6 +468,19 @@ def test_options_that_do_not_fit(derain, words, message):
   assert not {'b.webm', 'b.mkv', 'b.png', 'a_derained.mp4'} & files()
 
 
+def test_patterns_and_missing_clips(derain):
+  make('a1.mp4')
+  make('a[2].mp4')
+  status, out, err = derain('a*.mp4', '-o', 'out', '--crf', 20)
+  assert (status, err, out.count('->')) == (0, '', 4)
+  assert {p.name for p in pathlib.Path('out').iterdir()} == files() - {'out'}
+  make('a2.mp4')
+  assert derain('a[2].mp4', '-o', 'b.mp4')[1].startswith('a[2].mp4 -> ')
+  pathlib.Path('b.mp4').unlink()
+  status, _, err = derain('b.mp4', '--crf', 20)
+  assert (status, err) == (1, 'error: b.mp4 is not there\n')
+
+
 def test_what_exists_is_skipped(derain):
   make('a.mp4')
   pathlib.Path('a_derained.mp4').write_text('mine')
