@@ -178,13 +178,7 @@ def _fitting(pixels: np.ndarray, format: str, name: str) -> np.ndarray:
 
 
 def lost(picture: Picture, metadata: Metadata, format: str = '') -> str:
-  """Names what of a picture is lost when it is written; '' if all is kept.
-
-  Args:
-    picture: the original.
-    metadata: what should be kept of it.
-    format: the format to write; '' for that of the picture.
-  """
+  """Names what of a picture and its metadata a format loses; '' for nothing."""
   format = format or picture.format
   blocks = [n for n in _BLOCKS if not _holds(format, n, getattr(metadata, n))]
   things = ['damaged EXIF'] * metadata.damaged

@@ -101,11 +101,11 @@ class Engine:
       return np.clip(final, 0, 1, out=final)
 
   def check(self, height: int, width: int, others: int) -> None:
-    """Checks that there is enough memory for an image.
+    """Checks that there is enough memory for an image of H x W pixels.
 
     Args:
-      height: of the image, in pixels.
-      width: the same.
+      height: H.
+      width: W.
       others: bytes that hold the image and its result, beside the engine's.
 
     Raises:

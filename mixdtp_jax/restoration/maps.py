@@ -36,16 +36,10 @@ class FileMap(Map):
   bytes_in_memory = 0
 
   def __init__(self, shape: tuple[int, ...], dtype: np.dtype, folder: str):
-    """Creates the file.
+    """Creates a file in a folder, for a map (H, W, C).
 
-    Args:
-      shape: (H, W, C).
-      dtype: of the map.
-      folder: of the file, which has no name there on most systems and goes
-        even if this process is killed.
-
-    Raises:
-      OSError: the file cannot be made.
+    It has no name there on most systems, and goes even if this process is
+    killed. OSError if it cannot be made.
     """
     self.shape, self.dtype = shape, np.dtype(dtype)
     self._row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize

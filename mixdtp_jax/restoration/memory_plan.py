@@ -141,12 +141,7 @@ class MapRoom:
   """
 
   def __init__(self, room: int, scratch: str | os.PathLike | None):
-    """Makes no map yet.
-
-    Args:
-      room: bytes for maps in memory.
-      scratch: folder of scratch files; None for the system's.
-    """
+    """Takes the bytes for maps, and the folder of scratch files, if any."""
     self._room, self._maps = room, {}
     self._folder = os.fspath(scratch or tempfile.gettempdir())
 

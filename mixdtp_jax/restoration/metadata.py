@@ -48,13 +48,7 @@ class Metadata:
 
 
 def read_metadata(file: Image.Image, height: int, width: int) -> Metadata:
-  """Reads the metadata of an opened file.
-
-  Args:
-    file: the file; its pixels are decoded already.
-    height: of the upright picture, in pixels.
-    width: the same.
-  """
+  """Reads the metadata of a decoded file, whose upright picture is H x W."""
   exif, damaged = _exif(file), False
   try:
     exif = _upright(exif, height, width) if exif else b''

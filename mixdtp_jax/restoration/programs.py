@@ -191,6 +191,8 @@ class Programs:
         digest = hashlib.sha256(content).digest()
         pathlib.Path(temporary).write_bytes(digest + content)
       _remove_oldest(self._folder, self._limit)
+    except FileNotFoundError:
+      pass  # another process removed a program meanwhile
     except OSError as error:
       logging.warning('Compiled programs are not kept: %s', error)
       self._folder = None

@@ -35,12 +35,7 @@ class Shapes:
   """Chooses the sizes of pieces, and remembers what choices have cost."""
 
   def __init__(self, devices: int, accelerator: bool):
-    """Starts without having lost any time.
-
-    Args:
-      devices: that compute pieces at the same time.
-      accelerator: whether they are no CPUs.
-    """
+    """Takes the number of devices, and whether they are no CPUs."""
     self._devices = devices
     self._times = _TIMES_ON_ACCELERATOR if accelerator else 1
     self._lost = collections.Counter()
