@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
+from mixdtp_jax.runtime.files import local_path
 from mixdtp_jax.runtime.spelling import did_you_mean
 from mixdtp_jax.runtime.tables import show
 
@@ -54,7 +55,9 @@ def audit_sets(sources: Sequence[str], path: str) -> None:
   sets, published, layout = _find(sources)
   total = sum(len(p) for splits in sets.values() for p in splits.values())
   found = audit(sets, published, console.progress('audited', total))
-  not_laid_out = {finding.pairs[0].dataset: {} for finding in layout}
+  not_laid_out: dict[str, dict[str, int]] = {
+    finding.pairs[0].dataset: {} for finding in layout
+  }
   found = Audit(found.sizes | not_laid_out, (*layout, *found.findings))
   write_audit(found, path)
   show(*audit_tables(found), f'All findings: {path}')
@@ -68,6 +71,7 @@ def _find(sources: Sequence[str]) -> tuple[dict, dict, list]:
   sets, published, layout = {}, {}, []
   for entry in sources:
     name, equals, source = entry.partition('=')
+    source = local_path(source)
     if not equals or name not in DATASETS:
       raise ValueError(
         f'{entry!r} is not NAME=FOLDER with a name of {", ".join(DATASETS)}'

@@ -58,13 +58,14 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Prepares the data set and prints the numbers of its pairs."""
   from mixdtp_jax.data.datasets import registry
+  from mixdtp_jax.runtime.files import local_path
 
   # Unwinds, which removes what is half-written.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped by SIGTERM'))
   builder = registry.prepare(
     args.name,
-    source=args.source,
-    data_dir=args.data_dir,
+    source=local_path(args.source),
+    data_dir=local_path(args.data_dir),
     partial=args.partial,
     exclude=args.exclude,
     again=args.again,

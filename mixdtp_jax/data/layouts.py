@@ -43,7 +43,10 @@ def two_files(rainy: str, clean: str) -> Layout:
     found = _matching(folder, (rainy, clean))
     if found is None:
       return []
-    return matching.match(*found, lambda key: tuple(key[n] for n in shared))
+    rainy_files, clean_files = found
+    return matching.match(
+      rainy_files, clean_files, lambda key: tuple(key[n] for n in shared)
+    )
 
   return Layout(f'{rainy} with {clean}', pairs)
 

@@ -7,8 +7,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from mixdtp_jax.data.pairs import FolderPairs, PairFiles
+
+Key = TypeVar('Key', bound=Hashable)
 
 # Accepted names of the two folders, rainy first.
 FOLDER_NAMES = (
@@ -95,9 +98,9 @@ def by_stem(folder: Path) -> dict[str, Path]:
 
 
 def match(
-  rainy: Mapping[Hashable, Path],
-  clean: Mapping[Hashable, Path],
-  clean_key: Callable[[Hashable], Hashable] = lambda key: key,
+  rainy: Mapping[Key, Path],
+  clean: Mapping[Key, Path],
+  clean_key: Callable[[Key], Key] = lambda key: key,
 ) -> list[PairFiles]:
   """Matches files of equal keys, in the order of `rainy`.
 

@@ -14,6 +14,12 @@ class PairFiles(NamedTuple):
   rainy: ImageFile | None
   clean: ImageFile | None
 
+  @property
+  def images(self) -> dict[str, ImageFile]:
+    """The images that there are, by side."""
+    sides = {'rainy': self.rainy, 'clean': self.clean}
+    return {side: image for side, image in sides.items() if image is not None}
+
 
 class Pairs(Protocol):
   """Random access to decoded pairs.
@@ -48,7 +54,7 @@ class FolderPairs:
     self._files = files
     self._shapes = []
     for pair in files:
-      shapes = image_shape(pair.rainy), image_shape(pair.clean)
+      shapes = [image_shape(image) for image in pair.images.values()]
       check_same_size(pair.name, *shapes)
       self._shapes.append(shapes[0])
 
@@ -58,12 +64,9 @@ class FolderPairs:
 
   def __getitem__(self, index: int) -> dict:
     """Returns the decoded pair; see `Pairs`."""
-    name, rainy, clean = self._files[index]
-    return {
-      'name': name,
-      'rainy': read_image(rainy),
-      'clean': read_image(clean),
-    }
+    pair = self._files[index]
+    images = {side: read_image(file) for side, file in pair.images.items()}
+    return {'name': pair.name} | images
 
   def shape(self, index: int) -> tuple[int, int]:
     """Returns (H, W), from the files' headers."""

@@ -19,7 +19,7 @@ def map_in_threads(
     items: the items, possibly endless; read in the caller's thread.
   """
   workers = min(os.cpu_count() or 1, _MOST)
-  running = collections.deque()
+  running: collections.deque[futures.Future] = collections.deque()
   with futures.ThreadPoolExecutor(workers) as pool:
     for item in items:
       running.append(pool.submit(function, item))

@@ -112,8 +112,9 @@ def local_batches(
       rainy[row] = draw_rain(rainy[row], k)
     return {'rainy': rainy, 'clean': clean}
 
-  rows = np.asarray(rows, np.int64)
-  drawn = drawn_numbers(config, pairs, stage, start_step, rows)
+  drawn = drawn_numbers(
+    config, pairs, stage, start_step, np.asarray(rows, np.int64)
+  )
   return map_in_threads(to_batch, drawn)
 
 

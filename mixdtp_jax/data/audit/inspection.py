@@ -5,6 +5,8 @@ import hashlib
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
+from skimage.registration import phase_cross_correlation
 
 from mixdtp_jax.data import images as images_lib
 from mixdtp_jax.data import pairs
@@ -32,17 +34,17 @@ class Inspection:
   problems: dict[str, str]
   digests: tuple[bytes, ...] = ()
   spectra: np.ndarray | None = None
-  rain: np.ndarray | None = None
+  rain: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros(_RAIN_SIDE**2, np.float16)
+  )
 
 
 def inspect(pair: pairs.PairFiles) -> Inspection:
   """Inspects a pair; whatever is wrong with it is a problem, not an error."""
-  sides = ('rainy', 'clean')
-  files = {s: f for s in sides if (f := getattr(pair, s)) is not None}
   try:
     images = [
       images_lib.read_image(file, f'{pair.name} ({side})')
-      for side, file in files.items()
+      for side, file in pair.images.items()
     ]
   except (OSError, ValueError) as error:
     return Inspection({'unreadable': str(error)})
@@ -50,12 +52,12 @@ def inspect(pair: pairs.PairFiles) -> Inspection:
   images = [np.asarray(Image.fromarray(image).convert('L')) for image in images]
   spectra = np.stack([scenes.spectrum(image) for image in images])
   if len(images) == 1:
-    return Inspection({}, digests, spectra, _no_rain())
+    return Inspection({}, digests, spectra)
   rainy, clean = images
   try:
     pairs.check_same_size(pair.name, rainy.shape, clean.shape)
   except ValueError as error:
-    return Inspection({'size': str(error)}, digests, spectra, _no_rain())
+    return Inspection({'size': str(error)}, digests, spectra)
   problems = _misalignment(rainy, clean, spectra)
   if not problems and is_swapped(rainy, clean):
     problems = {'swapped': 'the streaks are in the clean image'}
@@ -63,7 +65,7 @@ def inspect(pair: pairs.PairFiles) -> Inspection:
 
 
 def _digest(image: np.ndarray) -> bytes:
-  content = np.ascontiguousarray(image)
+  content = image.tobytes()
   shape = str(image.shape).encode()
   return hashlib.blake2b(content, digest_size=16, key=shape).digest()
 
@@ -103,15 +105,9 @@ def find_shift(
   """
   rainy, clean = (_middle(image).astype(np.float32) for image in (rainy, clean))
   window = np.outer(*(np.hanning(side + 2)[1:-1] for side in rainy.shape))
-  spectra = [np.fft.rfft2((i - i.mean()) * window) for i in (clean, rainy)]
-  cross = spectra[0] * spectra[1].conj()
-  cross /= np.maximum(np.abs(cross), 1e-6)
-  peaks = np.fft.irfft2(cross, s=rainy.shape)
-  place = np.unravel_index(np.argmax(peaks), peaks.shape)
-  down, right = (
-    int((i + side // 2) % side - side // 2)
-    for i, side in zip(place, peaks.shape, strict=True)
-  )
+  windowed = [(i - i.mean()) * window for i in (clean, rainy)]
+  shift, *_ = phase_cross_correlation(*windowed, normalization='phase')
+  down, right = map(int, shift)
   edges = _edges(rainy), _edges(clean)
   gain = _agreement(*edges, down, right) - _agreement(*edges, 0, 0)
   return (down, right), bool(gain > _MARGIN)
@@ -150,9 +146,7 @@ def _middle(image: np.ndarray) -> np.ndarray:
 def _edges(image: np.ndarray) -> np.ndarray:
   """Computes the negative Laplacian, with zeros at the border."""
   edges = np.zeros_like(image)
-  edges[1:-1, 1:-1] = 4 * image[1:-1, 1:-1] - (
-    image[2:, 1:-1] + image[:-2, 1:-1] + image[1:-1, 2:] + image[1:-1, :-2]
-  )
+  edges[1:-1, 1:-1] = -ndimage.laplace(image)[1:-1, 1:-1]
   return edges
 
 
@@ -196,7 +190,3 @@ def _rain(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
   cells = added.resize((_RAIN_SIDE,) * 2, Image.Resampling.BOX)
   rain = _edges(np.asarray(cells)).ravel()
   return (rain / max(float(np.linalg.norm(rain)), 1.0)).astype(np.float16)
-
-
-def _no_rain() -> np.ndarray:
-  return np.zeros(_RAIN_SIDE**2, np.float16)

@@ -43,7 +43,8 @@ def audit(
     name: {split: len(pairs) for split, pairs in splits.items()}
     for name, splits in sets.items()
   }
-  ids, files = [], []
+  ids: list[PairId] = []
+  files: list[PairFiles] = []
   for name, splits in sets.items():
     for split, pairs in splits.items():
       ids += [PairId(name, split, pair.name) for pair in pairs]
@@ -111,14 +112,15 @@ def _scenes(inspections: Sequence[Inspection]) -> list[list[int]]:
   A pair belongs to the scenes of both its images if these differ, because the
   rain is heavy or the partner is wrong.
   """
-  images, spectra, shown_by = {}, [], collections.defaultdict(list)
+  images: dict[bytes, int] = {}  # numbers, by digest
+  spectra: list[np.ndarray] = []
+  shown_by = collections.defaultdict(list)
   for index, inspection in enumerate(inspections):
     if inspection.spectra is None:
       continue
-    sides = range(len(inspection.spectra))
-    if len(sides) == 2 and scenes.same_scene(*inspection.spectra):
-      sides = (1,)
-    for side in sides:
+    count = len(inspection.spectra)
+    alike = count == 2 and scenes.same_scene(*inspection.spectra)
+    for side in range(int(alike), count):
       number = images.setdefault(inspection.digests[side], len(images))
       if number == len(spectra):
         spectra.append(inspection.spectra[side])
@@ -140,7 +142,7 @@ def _within_split(
   if len(indices) == 1:
     return []
   rain = np.stack([inspections[i].rain for i in indices]).astype(np.float32)
-  numbers = {}
+  numbers: dict[tuple[bytes, ...], int] = {}
   pixels = np.array(
     [numbers.setdefault(inspections[i].digests, i) for i in indices]
   )

@@ -19,6 +19,7 @@ recognised only if the copy is exact.
 
 import numpy as np
 from PIL import Image
+from scipy import fft
 from scipy.sparse import coo_array, csgraph
 
 _SIDE = 32  # cells of the shrunken image, each of 4x4 samples
@@ -31,15 +32,6 @@ _FLAT = 1.0  # standard deviation in gray levels below which an image is flat
 _ROWS = 32  # rows of the table of differing bits that are in memory at a time
 
 
-def _cosines() -> np.ndarray:
-  """Returns the first rows of the orthonormal DCT-II: (_KEPT, _SIDE)."""
-  k, x = np.ogrid[:_KEPT, :_SIDE]
-  rows = np.cos(np.pi / _SIDE * (x + 0.5) * k) * np.sqrt(2 / _SIDE)
-  rows[0] /= np.sqrt(2)
-  return rows
-
-
-_COSINES = _cosines()
 _RADIUS = np.hypot(*np.ogrid[:_KEPT, :_KEPT])
 # Photographs have less energy at high frequencies; these powers compensate, as
 # far as rain allows. The mean has weight zero.
@@ -60,10 +52,10 @@ def spectrum(luma: np.ndarray) -> np.ndarray:
     image.
   """
   samples = Image.fromarray(luma).resize((4 * _SIDE,) * 2, Image.Resampling.BOX)
-  cells = np.asarray(samples, np.float64).reshape(_SIDE, 4, _SIDE, 4)
-  cells = cells.swapaxes(1, 2).reshape(_SIDE, _SIDE, 16)
+  split = np.asarray(samples, np.float64).reshape(_SIDE, 4, _SIDE, 4)
+  cells = split.swapaxes(1, 2).reshape(_SIDE, _SIDE, 16)
   dark = np.partition(cells, 4, axis=-1)[..., 4]
-  low = _COSINES @ dark @ _COSINES.T
+  low = fft.dctn(dark, norm='ortho')[:_KEPT, :_KEPT]
   coarse = (low[:10, :10] * _COARSE_WEIGHTS).ravel()
   fine = (low * _RADIUS)[_FINE_BAND]
   bands = [band / max(np.linalg.norm(band), 1e-6) for band in (coarse, fine)]

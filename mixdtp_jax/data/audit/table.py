@@ -17,7 +17,8 @@ def audit_tables(audit: Audit) -> list[Table]:
 
 
 def _counts(audit: Audit) -> Table:
-  counted = {}  # (set, split, kind): sets of findings, pairs, excluded pairs
+  # By set, split and kind: findings, pairs, excluded pairs.
+  counted: dict[tuple[str, str, str], tuple[set, set, set]] = {}
   for number, finding in enumerate(audit.findings):
     for pair in finding.pairs:
       findings, pairs, excluded = counted.setdefault(

@@ -1,7 +1,7 @@
 """The data sets: how the files of each are laid out, and how many there are."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from mixdtp_jax.data.layouts import (
 )
 from mixdtp_jax.data.pairs import PairFiles
 
-Splits = dict[str, Sequence[PairFiles]]
+Splits = Mapping[str, Sequence[PairFiles]]
 
 
 class DataSet(NamedTuple):
@@ -130,7 +130,8 @@ def _listed(folder: Path) -> list[PairFiles]:
 
   The published list has a slash before each path.
   """
-  file, pairs = folder / 'real_world.txt', []
+  file = folder / 'real_world.txt'
+  pairs: list[PairFiles] = []
   if not file.is_file():
     return pairs
   for number, line in enumerate(file.read_text().splitlines(), 1):

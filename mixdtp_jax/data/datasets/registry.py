@@ -27,7 +27,7 @@ from mixdtp_jax.runtime.spelling import did_you_mean
 try:
   import fcntl
 except ImportError:  # on Windows
-  fcntl = None
+  fcntl = None  # type: ignore[assignment]
 
 
 def prepare(
@@ -71,20 +71,14 @@ def prepare(
   if again or not path.exists():
     if DATASETS[name].reads_source and not source:
       raise FileNotFoundError(
-        f'{path.parent} is not prepared without a source: '
+        '--again needs --source, the folder of the original files'
+        if again
+        else f'{data_dir} has no prepared {name}: '
         f'{_command(name, "FOLDER", data_dir)} makes it'
       )
     splits, metadata = _found(name, source, data_dir, partial, exclude)
     with _room_to_write(path.parent) as new:
-      write(
-        new,
-        name,
-        splits,
-        metadata,
-        sides=DATASETS[name].sides,
-        crop=crop,
-        memory_mb=memory_mb,
-      )
+      write(new, name, splits, metadata, crop=crop, memory_mb=memory_mb)
       _move(new, path, again)
   with reading(path):
     check_seal(path)
@@ -103,15 +97,12 @@ def open_split(
 ) -> PreparedPairs:
   """Opens the pairs of a split, and prepares the set first if necessary.
 
+  Other arguments and errors are those of `prepare`.
+
   Args:
-    name: see `prepare`.
-    source: see `prepare`.
-    data_dir: see `prepare`.
     split: 'train', 'test', or another split of the set.
-    crop: see `prepare`.
 
   Raises:
-    FileNotFoundError, ValueError: see `prepare`.
     ValueError: the set has no such split, or lacks rainy or clean images.
   """
   builder = prepare(name, source=source, data_dir=data_dir, crop=crop)
@@ -279,7 +270,7 @@ def _source_files(splits: Splits) -> Iterator[tuple[str, Path]]:
     for pair in pairs:
       files = dict.fromkeys(
         image.path if isinstance(image, images.Half) else image
-        for image in (pair.rainy, pair.clean)
+        for image in pair.images.values()
       )
       yield from ((split, file) for file in files if isinstance(file, Path))
 

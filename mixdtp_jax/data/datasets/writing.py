@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mixdtp_jax.data import images as images_lib
-from mixdtp_jax.data.datasets.published import Splits
+from mixdtp_jax.data.datasets.published import DATASETS, Splits
 from mixdtp_jax.data.images import Half
 from mixdtp_jax.data.pairs import PairFiles, check_same_size
 from mixdtp_jax.data.tf import tf, tfds
@@ -30,7 +30,6 @@ def write(
   splits: Splits,
   metadata: dict[str, Any],
   *,
-  sides: Sequence[str],
   crop: int,
   memory_mb: float,
 ) -> None:
@@ -38,16 +37,16 @@ def write(
 
   Args:
     folder: an empty folder.
-    name: name of the data set.
+    name: a key of DATASETS.
     splits: its pairs, by split.
     metadata: what else the copy records.
-    sides: the images that the set has, of 'rainy' and 'clean'.
     crop: smallest side that every training image must have, in pixels.
     memory_mb: most MiB for images that are decoded at the same time.
 
   Raises:
     ValueError: an image does not fit; the message names it.
   """
+  sides = DATASETS[name].sides
   image = tfds.features.Image(shape=(None, None, 3))
   features = {'name': tfds.features.Text(), 'height': tf.int32}
   features |= {'width': tf.int32} | dict.fromkeys(sides, image)
@@ -60,7 +59,8 @@ def write(
     disable_shuffling=True,  # evaluation needs the published order
     metadata=tfds.core.MetadataDict(metadata),
   )
-  memory, smallest = _Memory(memory_mb), []
+  memory = _Memory(memory_mb)
+  smallest: list[int] = []
 
   def examples(split: str, pairs: Sequence[PairFiles]) -> Iterator[dict]:
     report = progress(f'{name}: checked {split}', len(pairs))
@@ -120,10 +120,9 @@ class _Memory:
 
 def _checked(pair: PairFiles, memory: _Memory) -> dict:
   """Decodes the images of a pair, and returns its example."""
-  sides = {s: i for s in ('rainy', 'clean') if (i := getattr(pair, s))}
-  need = max(_decoding(i, _label(pair, s)) for s, i in sides.items())
-  with memory.taken(need, _label(pair, next(iter(sides)))):
-    encoded = {side: images_lib.encoded(i) for side, i in sides.items()}
+  need = max(_decoding(i, _label(pair, s)) for s, i in pair.images.items())
+  with memory.taken(need, _label(pair, next(iter(pair.images)))):
+    encoded = {s: images_lib.encoded(image) for s, image in pair.images.items()}
     shapes = [
       images_lib.read_image(image, _label(pair, side)).shape
       for side, image in encoded.items()
@@ -142,5 +141,5 @@ def _decoding(image: images_lib.ImageFile, label: str) -> int:
 
 def _label(pair: PairFiles, side: str) -> str:
   """Returns the name of an image for errors: its file, if it has one."""
-  image = getattr(pair, side)
+  image = pair.images[side]
   return str(image) if isinstance(image, Path) else f'{pair.name} ({side})'
