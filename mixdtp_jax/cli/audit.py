@@ -34,16 +34,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Audits the sets, prints a table and writes every finding."""
-  audit_sets(args.sets, args.json)
-
-
-def audit_sets(sources: Sequence[str], path: str) -> None:
-  """Audits sets, prints a table and writes every finding.
-
-  Args:
-    sources: 'NAME=FOLDER', the name of a data set and its original files.
-    path: JSON file to write.
+  """Audits the sets, prints a table and writes every finding.
 
   Raises:
     ValueError: a source is malformed, names an unknown set, or one twice.
@@ -52,15 +43,15 @@ def audit_sets(sources: Sequence[str], path: str) -> None:
   from mixdtp_jax.data.audit.table import audit_tables
   from mixdtp_jax.data.findings import Audit, write_audit
 
-  sets, published, layout = _find(sources)
+  sets, published, layout = _find(args.sets)
   total = sum(len(p) for splits in sets.values() for p in splits.values())
   found = audit(sets, published, console.progress('audited', total))
   not_laid_out: dict[str, dict[str, int]] = {
     finding.pairs[0].dataset: {} for finding in layout
   }
   found = Audit(found.sizes | not_laid_out, (*layout, *found.findings))
-  write_audit(found, path)
-  show(*audit_tables(found), f'All findings: {path}')
+  write_audit(found, args.json)
+  show(*audit_tables(found), f'All findings: {args.json}')
 
 
 def _find(sources: Sequence[str]) -> tuple[dict, dict, list]:

@@ -1,5 +1,6 @@
 """What was found, as a table and a file, and left out by prepare."""
 
+import argparse
 import dataclasses
 import json
 import subprocess
@@ -86,6 +87,10 @@ def leaking(tmp_path):
   return tmp_path / 'source'
 
 
+def audit_sets(sets, path):
+  audit.run(argparse.Namespace(sets=sets, json=str(path)))
+
+
 def prepare(source, data_dir, exclude=''):
   return registry.prepare(
     'pairs', source=str(source), data_dir=str(data_dir), exclude=str(exclude)
@@ -94,7 +99,7 @@ def prepare(source, data_dir, exclude=''):
 
 def test_prepares_without_what_is_excluded(leaking, tmp_path):
   output, data = tmp_path / 'audit.json', tmp_path / 'data'
-  audit.audit_sets([f'pairs={leaking}'], str(output))
+  audit_sets([f'pairs={leaking}'], output)
   builder = prepare(leaking, data, output)
   names = {
     split: [registry.PreparedPairs(builder, split)[0]['name']]
@@ -151,5 +156,5 @@ def test_command(leaking, tmp_path):
 )
 def test_command_refuses(entries, message, tmp_path):
   with pytest.raises(ValueError, match=message):
-    audit.audit_sets(entries, str(tmp_path / 'audit.json'))
+    audit_sets(entries, tmp_path / 'audit.json')
   assert not list(tmp_path.iterdir())

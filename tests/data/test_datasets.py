@@ -107,9 +107,9 @@ def test_a_changed_source_is_noticed_and_prepared_again(source):
   prepare(source)
   save(path, seed=7)
   changed = r'source has changed since .*data/pairs was .*{}.* --again'
-  with pytest.raises(ValueError, match=changed.format('(replaced|contents)')):
+  with pytest.raises(ValueError, match=changed.format('replaced')):
     prepare(source)
-  with pytest.raises(ValueError, match=changed.format('(replaced|contents)')):
+  with pytest.raises(ValueError, match=changed.format('replaced')):
     open_split(source, 'test')
   path.write_bytes(pixels)
   os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -118,7 +118,7 @@ def test_a_changed_source_is_noticed_and_prepared_again(source):
   with pytest.raises(ValueError, match=changed.format('without a rainy image')):
     prepare(source)
   save(source / 'train/rainy/d.png', seed=3)
-  with pytest.raises(ValueError, match=changed.format('were added')):
+  with pytest.raises(ValueError, match=changed.format('added')):
     prepare(source)
   assert len(registry.PreparedPairs(prepare(source, again=True), 'train')) == 4
   assert len(open_split(source, 'train')) == 4
@@ -148,7 +148,7 @@ def test_a_copy_of_an_older_version_is_read(source):
   path = pathlib.Path(prepare(source).data_path)
   (path / 'seal.json').unlink()
   info = json.loads((path / 'metadata.json').read_text())
-  for name in ('files', 'times', 'contents'):
+  for name in ('listing', 'contents'):
     del info[name]
   (path / 'metadata.json').write_text(json.dumps(info))
   save(source / 'train/clean/a.png', seed=7)

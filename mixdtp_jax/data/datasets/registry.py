@@ -131,7 +131,8 @@ def _found(
     )
   metadata = {'source': _source_id(source), 'audit': _audit_id(exclude)}
   if data_set.reads_source:
-    metadata |= _listing(source, splits) | {'contents': _contents(splits)}
+    metadata['listing'] = _listing(source, splits)
+    metadata['contents'] = _contents(source, splits)
   if exclude:
     found = findings.read_audit(exclude)
     splits = findings.leave_out(name, splits, found)
@@ -216,19 +217,17 @@ def _check_source(
   name: str, recorded: dict, source: str, data_dir: str
 ) -> None:
   """Checks that the source, if it is still there, is as it was prepared."""
-  if not source or 'contents' not in recorded or not os.path.exists(source):
+  if not source or 'listing' not in recorded or not os.path.exists(source):
     return
+  changed = 'files were added, removed or replaced'
   try:
     splits = DATASETS[name].find_pairs(Path(source), True)
-    found = _listing(source, splits)
-    if found['times'] == recorded['times']:
+    # Copying a folder changes times alone, so the contents decide.
+    if (
+      _listing(source, splits) == recorded['listing']
+      or _contents(source, splits) == recorded['contents']
+    ):
       return
-    changed = 'files were added, removed or replaced'
-    if found['files'] == recorded['files']:
-      # Copying a folder changes the times alone.
-      if _contents(splits) == recorded['contents']:
-        return
-      changed = 'files have other contents'
   except (OSError, ValueError) as error:
     changed = str(error)
   raise ValueError(
@@ -239,40 +238,39 @@ def _check_source(
   )
 
 
-def _listing(source: str, splits: Splits) -> dict[str, str]:
-  """Returns digests of the files' names and sizes, and of their times too."""
-  names, times = (hashlib.blake2b(digest_size=16) for _ in range(2))
-  for split, file in _source_files(splits):
-    status = file.stat()
-    name = os.fsencode(file)[len(os.fsencode(source)) :]
-    entry = b'%b %b %d\n' % (split.encode(), name, status.st_size)
-    names.update(entry)
-    times.update(b'%b %d' % (entry, status.st_mtime_ns))
-  return {'files': names.hexdigest(), 'times': times.hexdigest()}
-
-
-def _contents(splits: Splits) -> str:
-  """Returns a digest of the bytes of all files, in order."""
+def _listing(source: str, splits: Splits) -> str:
+  """Returns a digest of the files' names, sizes and times."""
   found = hashlib.blake2b(digest_size=16)
-  files = (file for _, file in _source_files(splits))
+  for name, file in _source_files(source, splits):
+    status = file.stat()
+    found.update(b'%b %d %d\n' % (name, status.st_size, status.st_mtime_ns))
+  return found.hexdigest()
+
+
+def _contents(source: str, splits: Splits) -> str:
+  """Returns a digest of the names and bytes of all files."""
+
+  def digest(named: tuple[bytes, Path]) -> bytes:
+    return named[0] + hashlib.blake2b(images.encoded(named[1])).digest()
+
+  found = hashlib.blake2b(digest_size=16)
   with waiting('Reading the files'):
-    for own in map_in_threads(_digest, files):
+    for own in map_in_threads(digest, _source_files(source, splits)):
       found.update(own)
   return found.hexdigest()
 
 
-def _digest(file: Path) -> bytes:
-  return hashlib.blake2b(images.encoded(file), digest_size=16).digest()
-
-
-def _source_files(splits: Splits) -> Iterator[tuple[str, Path]]:
+def _source_files(source: str, splits: Splits) -> Iterator[tuple[bytes, Path]]:
+  """Yields the files of all pairs with their names, which begin with splits."""
+  start = len(os.fsencode(source))
   for split, pairs in splits.items():
     for pair in pairs:
-      files = dict.fromkeys(
+      for file in dict.fromkeys(
         image.path if isinstance(image, images.Half) else image
         for image in pair.images.values()
-      )
-      yield from ((split, file) for file in files if isinstance(file, Path))
+      ):
+        if isinstance(file, Path):
+          yield split.encode() + os.fsencode(file)[start:], file
 
 
 def _source_id(source: str) -> str:
