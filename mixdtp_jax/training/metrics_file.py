@@ -72,10 +72,11 @@ class MetricsFile:
 
   def append(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes a line; `scalars` has 'loss' if they are of an update."""
+    now = time.time()
     if self._start is None:
-      self._start = time.time()
+      self._start = now
       self._drop(step - 1 if 'loss' in scalars else step)
-    minutes = self._before + (time.time() - self._start) / 60
+    minutes = self._before + (now - self._start) / 60
     content = {'step': step, 'minutes': minutes} | {
       name: v if math.isfinite(v) else str(v)
       for name, v in ((n, float(v)) for n, v in scalars.items())
