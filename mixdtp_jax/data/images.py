@@ -14,7 +14,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
@@ -167,7 +167,7 @@ def orientation(file: Image.Image) -> int:
 def upright_size(file: OpenFile) -> tuple[int, int]:
   """Returns (H, W) of the image as it is meant to be seen."""
   # Pillow would decode every PNG to look for EXIF behind its pixels.
-  plain = file.format == 'PNG' and not _has_metadata(file.fp)
+  plain = file.format == 'PNG' and file.fp and not _has_metadata(file.fp)
   swapped = not plain and _TURNS[orientation(file)][2]
   return (file.width, file.height) if swapped else (file.height, file.width)
 
@@ -311,7 +311,7 @@ def _check_format(file: BinaryIO, name: str) -> None:
     )
 
 
-def _has_metadata(file: BinaryIO) -> bool:
+def _has_metadata(file: IO[bytes]) -> bool:
   """Returns whether a PNG has chunks, in any place, that EXIF may be in."""
   place = file.tell()
   file.seek(8)  # behind the signature

@@ -47,7 +47,7 @@ class Plan:
   """
 
   jobs: Sequence[Job]
-  done: Sequence[Path] = ()
+  done: Sequence[Path | bytes] = ()
   results: int = 0
 
 
@@ -89,9 +89,11 @@ def make_plan(
   jobs = [_job(each, file, folder, format, compare) for each in kept]
   jobs = list(dict.fromkeys(jobs))
   _check_collisions(jobs)
-  for folder in {job.target.parent for job in jobs}:
+  targets = {job.source: job.target for job in jobs if job.target}
+  for folder in {target.parent for target in targets.values()}:
     _check_writable(folder)
-  done = [] if overwrite else [j.source for j in jobs if j.target.exists()]
+  done = [source for source, target in targets.items() if target.exists()]
+  done = [] if overwrite else done
   skipped = set(done)
   return Plan(
     [job for job in jobs if job.source not in skipped],
@@ -223,7 +225,7 @@ def _results(found: Sequence[_Input]) -> set[tuple[Path, str]]:
 
 def _check_collisions(jobs: Sequence[Job]) -> None:
   sources = {_same(job.source): job.source for job in jobs}
-  writers = {}
+  writers: dict[str, Path | bytes] = {}
   for job in jobs:
     for file in filter(None, (job.target, job.sheet)):
       same = _same(file)
@@ -250,6 +252,6 @@ def _check_writable(folder: Path) -> None:
     )
 
 
-def _same(path: Path) -> str:
+def _same(path: Path | bytes) -> str:
   """Returns a text that is equal for paths of one file."""
-  return os.path.normcase(os.path.realpath(path))
+  return str(os.path.normcase(os.path.realpath(path)))

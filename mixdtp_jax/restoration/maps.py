@@ -50,7 +50,7 @@ class FileMap(Map):
     """Reads the rows first..end."""
     rows = self.blank(first, end)
     self._file.seek(first * self._row_bytes)
-    left = memoryview(rows.view(np.uint8)).cast('B')
+    left = rows.view(np.uint8).data.cast('B')
     while left:
       count = self._file.readinto(left)
       if not count:
@@ -69,7 +69,7 @@ class FileMap(Map):
       OSError: the disk is full.
     """
     self._file.seek(first * self._row_bytes)
-    left = memoryview(np.ascontiguousarray(rows).view(np.uint8)).cast('B')
+    left = np.ascontiguousarray(rows).view(np.uint8).data.cast('B')
     while left:
       left = left[self._file.write(left) :]
 

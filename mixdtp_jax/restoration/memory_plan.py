@@ -33,9 +33,10 @@ def held() -> int:
 
 def most_held() -> int | None:
   """Returns the most bytes that this process ever held; None if unknown."""
-  with contextlib.suppress(OSError, TypeError):
+  with contextlib.suppress(OSError):
     status = pathlib.Path('/proc/self/status').read_text()
-    return 1024 * int(re.search(r'VmHWM:\s*(\d+)', status)[1])
+    if found := re.search(r'VmHWM:\s*(\d+)', status):
+      return 1024 * int(found[1])
   try:
     import resource
   except ImportError:
@@ -125,7 +126,8 @@ def _rows(step: Step, grid: Grid, size: tuple[int, int]) -> int:
 
 def _most_at_once(steps: Sequence[Step], size: tuple[int, int]) -> int:
   """Returns the bytes of the maps that are there at the same time."""
-  live, most = {}, 0
+  live: dict[MapSpec, int] = {}
+  most = 0
   for step in steps:
     live |= {spec: bytes_of(spec, size) for spec in step.targets}
     most = max(most, sum(live.values()) - live.get(FINAL, 0))
@@ -142,7 +144,8 @@ class MapRoom:
 
   def __init__(self, room: int, scratch: str | os.PathLike | None):
     """Takes the bytes for maps, and the folder of scratch files, if any."""
-    self._room, self._maps = room, {}
+    self._room = room
+    self._maps: dict[MapSpec, Map] = {}
     self._folder = os.fspath(scratch or tempfile.gettempdir())
 
   def __enter__(self) -> 'MapRoom':

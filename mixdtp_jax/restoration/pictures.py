@@ -122,7 +122,8 @@ def open_picture(
   with images.opened(source, name, max_pixels) as file:
     height, width = largest = images.upright_size(file)
     stored = _stored(file, source)
-    count = file.n_frames if images.is_animated(file) else 1
+    several = images.is_animated(file)
+    count = getattr(file, 'n_frames', 1) if several else 1
     pixels = count * height * width
     if count > 1 and file.format == 'TIFF':  # its pages have their own sizes
       sizes = [_size_of_page(file, page) for page in range(count)]
@@ -131,7 +132,7 @@ def open_picture(
     return Picture(
       source,
       images.name_of(source, name),
-      'JPEG' if file.format == 'MPO' else file.format,
+      'JPEG' if file.format == 'MPO' else str(file.format),
       height,
       width,
       count,
@@ -151,7 +152,7 @@ def _stored(file: OpenFile, source: Path | bytes) -> dict[str, Any]:
   info, stored = file.info, dict[str, Any]()
   if file.format in ('JPEG', 'MPO'):
     stored['progressive'] = bool(info.get('progressive'))
-    tables = file.quantization
+    tables = getattr(file, 'quantization', {})
     if tables and max(max(table) for table in tables.values()) < 256:
       stored['qtables'] = tables
       sampling = JpegImagePlugin.get_sampling(file)

@@ -47,7 +47,10 @@ class Windows:
     channels = source.shape[2]
     self.shape = (*(side + 2 * halo for side in self._core), channels)
     self.dtype = source.dtype
-    self._first = self._above = self._below = self._left = None
+    self._first = -1
+    self._above: np.ndarray | None = None
+    self._below: np.ndarray | None = None
+    self._left: np.ndarray | None = None
 
   def go_to(self, row: int) -> None:
     """Goes on to the pieces that begin at this row of the grid."""
@@ -129,7 +132,7 @@ def sweep(
   Yields:
     Row and column on the grid of each piece, in order, and its results.
   """
-  pending = collections.deque()
+  pending: collections.deque[tuple[Any, futures.Future]] = collections.deque()
   try:
     for places in _groups(grid, devices):
       if len(pending) == at_once:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import pathlib
 import pickle
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -31,14 +31,14 @@ _COMPILERS = 4  # threads
 LIMIT = 256 * 2**20
 
 _HIT = '/jax/compilation_cache/cache_hits'
-_hits = collections.Counter()
+_hits: collections.Counter[str] = collections.Counter()
 jax.monitoring.register_event_listener(
   lambda event, **_: _hits.update([event] if event == _HIT else [])
 )
 
 _DIGEST = hashlib.sha256().digest_size
 
-Program = Callable[..., Any]
+Program = jax.stages.Compiled
 Core = tuple[int, int]
 
 
@@ -80,7 +80,7 @@ class Programs:
     self.mesh = Mesh(np.array(devices), 'piece', axis_types=(AxisType.Auto,))
     self._limit, self._folder = limit, _usable(folder)
     self._environment = _environment(self.mesh)
-    self._loaded = {}
+    self._loaded: dict[str, Program] = {}
     self._cores = _cores_on_disk(self._folder)
     self.compiled = 0  # programs that were not on disk
 
@@ -172,9 +172,12 @@ class Programs:
     digest, content = whole[:_DIGEST], whole[_DIGEST:]
     if digest != hashlib.sha256(content).digest():
       return None
+    program, arguments, results = pickle.loads(content)
     try:
       return serialize_executable.deserialize_and_load(
-        *pickle.loads(content),
+        program,
+        arguments,
+        results,
         backend=self.mesh.devices[0].client,
         execution_devices=list(self.mesh.devices),
       )
@@ -206,7 +209,7 @@ def _usable(folder: pathlib.Path | None) -> pathlib.Path | None:
       return folder
     reason = f'others can write {folder}: remove it, or set XDG_CACHE_HOME'
   except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
-    reason = error
+    reason = str(error)
   logging.warning('Compiled programs are not kept: %s', reason)
   return None
 
@@ -267,7 +270,7 @@ def _environment(mesh: Mesh) -> str:
       mesh.devices[0].device_kind,
       build.processor(),
       os.environ.get('XLA_FLAGS', ''),
-      str(choice.usable(np.float32)),
+      str(choice.usable(np.dtype(np.float32))),
       str(jax.config.jax_enable_x64),
       str(jax.config.jax_default_matmul_precision),
       str(jax.config.read('jax_disable_most_optimizations')),

@@ -38,7 +38,7 @@ class Shapes:
     """Takes the number of devices, and whether they are no CPUs."""
     self._devices = devices
     self._times = _TIMES_ON_ACCELERATOR if accelerator else 1
-    self._lost = collections.Counter()
+    self._lost: dict[tuple, float] = collections.defaultdict(float)
 
   def choose(
     self, step: Step, size: tuple[int, int], compiled: Set[tuple[int, int]]
@@ -81,13 +81,15 @@ class Shapes:
     sides = _REFINE_SIDES if refines else _SIDES[step.level]
     # Starting a program costs as much as some more pixels on each side.
     more = _halo(step) + 4
-    return [
-      sorted(
-        (self._times * side for side in sides),
-        key=lambda side, whole=whole: math.ceil(whole / side) * (side + more),
-      )[:_TRIED]
-      for whole in size
-    ]
+    cores = [self._times * side for side in sides]
+
+    def best(whole: int) -> list[int]:
+      def covered(side: int) -> int:
+        return math.ceil(whole / side) * (side + more)
+
+      return sorted(cores, key=covered)[:_TRIED]
+
+    return [best(whole) for whole in size]
 
 
 def _kind(step: Step, grid: Grid):

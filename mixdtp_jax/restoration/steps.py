@@ -129,11 +129,9 @@ def _mixdtp(cfg: MixDTPConfig) -> Iterator[Step]:
     blocks = cfg.decoder_blocks[level]
     yield from _stage(cfg, skip, blocks, 'mhs', f'stage{level + 1}')
     if cfg.coupling:
-      sources = (skip, 0), (entered, phases.CONV_HALO)
+      both = (skip, 0), (entered, phases.CONV_HALO)
       up = _kernel('mhs', _up(level), 'conv')
-      yield Step(
-        phases.up_add, up, sources, (skip,), level + 1, frees=(entered,)
-      )
+      yield Step(phases.up_add, up, both, (skip,), level + 1, frees=(entered,))
     x = skip
   yield from _stage(cfg, x, cfg.refinement_blocks, 'mhs', 'refinement')
   target = _COARSE if cfg.steps else FINAL
@@ -161,7 +159,7 @@ def _restormer(cfg: RestormerConfig) -> Iterator[Step]:
   yield Step(phases.to_residual, params, sources, (FINAL,), 0, frees=(x, RAINY))
 
 
-_STEPS = {
+_STEPS: dict[type, Callable[..., Iterator[Step]]] = {
   MixDTPConfig: _mixdtp,
   PReNetConfig: _prenet,
   RestormerConfig: _restormer,
