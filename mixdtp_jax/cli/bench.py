@@ -27,6 +27,11 @@ def add_arguments(parser: Parser) -> None:
     ('profile', 'where the time goes, and what the machine can do', _add_crops),
     ('start', 'from mixdtp train to the first completed update', _add_repeats),
     ('growth', 'time and memory by pixels, batch and devices', _add_growth),
+    (
+      'device',
+      'tests, compare, plan and speed, on a new GPU or TPU',
+      _add_device,
+    ),
   ):
     command = benchmarks.add_parser(name, help=summary, description=summary)
     options.add_config(command, default='default')
@@ -115,6 +120,15 @@ def _add_growth(parser: Parser) -> None:
   _add_crop(parser)
   _add_repeats(parser)
   parser.add_argument('--plot', metavar='FILE', help='SVG file to write')
+
+
+def _add_device(parser: Parser) -> None:
+  text = 'platform of the devices: cuda, tpu or cpu'
+  _add(parser, 'platform', 'cuda', text, choices=['cuda', 'tpu', 'cpu'])
+  _add(parser, 'minutes', 8.0, 'time for all commands together', type=float)
+  parser.add_argument(
+    '--quick', action='store_true', help='small images, to try the command'
+  )
 
 
 def _add_crop(parser: Parser) -> None:

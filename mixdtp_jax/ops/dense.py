@@ -29,19 +29,16 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     (B, H, W, D).
   """
-  return lax.platform_dependent(
-    x, kernel, cpu=_conv3x3_on_cpu, default=_xla_conv3x3
-  )
+  # Native code computes blocks of 16 channels. XLA's is as fast if a kernel
+  # maps few channels to more, or more to few.
+  inputs, outputs = kernel.shape[2:]
+  if min(inputs, outputs) < 16 < max(inputs, outputs):
+    return _xla_conv3x3(x, kernel)
+  return choice.by_platform(native.conv3x3, _xla_conv3x3, x, kernel)
 
 
 def _xla_conv3x3(x, kernel):
   return grouped_conv3x3(x, kernel, groups=1)
-
-
-def _conv3x3_on_cpu(x, kernel):
-  few = max(kernel.shape[2:]) <= native.FEW_CHANNELS
-  fast = few and choice.usable(x.dtype)
-  return (native.conv3x3 if fast else _xla_conv3x3)(x, kernel)
 
 
 def grouped_conv3x3(
@@ -104,19 +101,10 @@ def _xla_conv3x3_kernel_gradient(x, kernel, g):
   return grouped_conv3x3_kernel_gradient(x, kernel, g, groups=1)
 
 
-# Native code sums the gradients of kernels of up to this many numbers, which
-# fit into a core's own cache. XLA is as fast for larger ones.
-_NATIVE_KERNEL = 300_000
-
-
 def _kernel_gradient(xla, x, kernel, g):
-  """Uses native code on a CPU if that is faster, else the function `xla`."""
-
-  def on_cpu(x, kernel, g):
-    fast = choice.usable(x.dtype) and kernel.size <= _NATIVE_KERNEL
-    return (native.kernel_gradient if fast else xla)(x, kernel, g)
-
-  return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=xla)
+  return choice.by_platform(
+    native.kernel_gradient, xla, x, kernel, g, numbers=kernel.size
+  )
 
 
 conv3x3.defvjp(_conv3x3_fwd, _conv3x3_bwd)
@@ -180,12 +168,8 @@ def gram(x: jax.Array, y: jax.Array) -> jax.Array:
   Returns:
     (B, C, D), in float32 or wider.
   """
-  return lax.platform_dependent(x, y, cpu=_gram_on_cpu, default=_xla_gram)
-
-
-def _gram_on_cpu(x, y):
-  fast = x.shape[3] * y.shape[3] <= _NATIVE_KERNEL and choice.usable(x.dtype)
-  return (native.gram if fast else _xla_gram)(x, y)
+  numbers = x.shape[3] * y.shape[3]
+  return choice.by_platform(native.gram, _xla_gram, x, y, numbers=numbers)
 
 
 def _xla_gram(x, y):
@@ -275,14 +259,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
   Returns:
     (B, H, W, C).
   """
-  return lax.platform_dependent(
-    x, scale, bias, cpu=_layer_norm_on_cpu, default=_xla_layer_norm
-  )
-
-
-def _layer_norm_on_cpu(x, scale, bias):
-  layer_norm = native.layer_norm if choice.usable(x.dtype) else _xla_layer_norm
-  return layer_norm(x, scale, bias)
+  return choice.by_platform(native.layer_norm, _xla_layer_norm, x, scale, bias)
 
 
 def _xla_layer_norm(x, scale, bias):
@@ -299,22 +276,12 @@ def _layer_norm_fwd(x, scale, bias):
 
 
 def _layer_norm_bwd(residuals, g):
-  return lax.platform_dependent(
+  return choice.by_platform(
+    lambda x, scale, bias, g: native.layer_norm_gradients(x, scale, g),
+    lambda x, scale, bias, g: jax.vjp(_xla_layer_norm, x, scale, bias)[1](g),
     *residuals,
     g,
-    cpu=_layer_norm_gradients_on_cpu,
-    default=_xla_layer_norm_gradients,
   )
-
-
-def _layer_norm_gradients_on_cpu(x, scale, bias, g):
-  if choice.usable(x.dtype):
-    return native.layer_norm_gradients(x, scale, g)
-  return _xla_layer_norm_gradients(x, scale, bias, g)
-
-
-def _xla_layer_norm_gradients(x, scale, bias, g):
-  return jax.vjp(_xla_layer_norm, x, scale, bias)[1](g)
 
 
 layer_norm.defvjp(_layer_norm_fwd, _layer_norm_bwd)

@@ -21,7 +21,7 @@ from mixdtp_jax.runtime.files import own_folder
 
 _FOLDER = pathlib.Path(__file__).parent
 _SOURCES = [_FOLDER / f'{name}_kernels.cc' for name in ('cpu', 'window')]
-_SHARED = _FOLDER / 'kernels.h'
+_SHARED = [_FOLDER / f'{name}.h' for name in ('kernels', 'winograd')]
 _FLAGS = (
   '-std=c++17', '-O3', '-march=native', '-fno-math-errno',
   '-fno-trapping-math', '-Wno-psabi', '-fPIC',
@@ -159,7 +159,7 @@ def _identity(command) -> str:
 
   That includes the processor: different machines may share a home folder.
   """
-  sources = [path.read_text() for path in (*_SOURCES, _SHARED)]
+  sources = [path.read_text() for path in (*_SOURCES, *_SHARED)]
   parts = [*sources, jaxlib.__version__, *command, processor()]
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
 

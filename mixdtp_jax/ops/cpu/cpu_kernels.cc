@@ -9,7 +9,7 @@
 //
 // native.py says what each function computes.
 
-#include "kernels.h"
+#include "winograd.h"
 
 namespace {
 
@@ -269,85 +269,14 @@ ffi::Error depthwise_gate_gradients(ffi::ThreadPool threads, Array x_,
   return ffi::Error::Success();
 }
 
-// Dense 3x3 convolutions of few inputs and outputs: the sums of a tile, that is
-// some columns of all outputs, are in registers. Rows are copied first, with a
-// border of zeros, to where pixels are a distance apart that the compiler knows.
-constexpr int kFew = 16;
-#ifdef __AVX512F__
-constexpr int kTile = 16;
-#else
-constexpr int kTile = 4;
-#endif
-
-// Rows of an image from `begin` to `end`, which may be outside of it.
-class PaddedRows {
- public:
-  PaddedRows(const Image& x, int64_t image, int64_t begin, int64_t end)
-      : begin_(begin),
-        size_(((x.width + kTile - 1) / kTile * kTile + 3) * kFew),
-        data_(new float[(end - begin) * size_]) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* to = data_.get() + (row - begin) * size_;
-      bool inside = 0 <= row && row < x.height;
-      int64_t columns = inside ? x.width : 0;
-      const float* from = inside ? x.at(image, row, 0) : nullptr;
-      float* pixel = std::fill_n(to, kFew, 0.f);
-      for (int64_t c = 0; c < columns; ++c, pixel += kFew, from += x.channels)
-        std::copy_n(from, x.channels, pixel);
-      std::fill(pixel, to + size_, 0.f);
-    }
-  }
-
-  const float* at(int64_t row, int64_t column) const {
-    return data_.get() + (row - begin_) * size_ + (column + 1) * kFew;
-  }
-
- private:
-  int64_t begin_, size_;
-  std::unique_ptr<float[]> data_;
-};
-
-// A tile from `column` on, (kTile, kFew); kernel: (3, 3, in, kFew).
-void convolve_tile(float* out, const PaddedRows& x, int64_t row,
-                   int64_t column, const float* kernel, int64_t in) {
-  constexpr int vectors = kFew / kLanes;
-  Vector total[kTile][vectors] = {};
-  for (int t = 0; t < 9; ++t) {
-    const float* from = x.at(row + t / 3 - 1, column + t % 3 - 1);
-    for (int64_t i = 0; i < in; ++i, kernel += kFew)
-      for (int v = 0; v < vectors; ++v) {
-        Vector weights = load<Vector>(kernel + v * kLanes);
-        for (int p = 0; p < kTile; ++p)
-          total[p][v] += from[p * kFew + i] * weights;
-      }
-  }
-  std::memcpy(out, total, sizeof total);
-}
-
-ffi::Error conv3x3(ffi::ThreadPool threads, Array x_, Array kernel_,
+ffi::Error conv3x3(ffi::ThreadPool threads, Array x, Array kernel,
                    Result out_) {
-  Image x = image_of(x_), out = image_of(out_);
-  if (x.channels > kFew || out.channels > kFew)
-    return ffi::Error::InvalidArgument("conv3x3 has up to 16 channels");
-  std::vector<float> kernel(9 * x.channels * kFew);
-  for (int64_t n = 0; n < 9 * x.channels; ++n)
-    std::copy_n(kernel_.typed_data() + n * out.channels, out.channels,
-                kernel.data() + n * kFew);
-  // Of the first pixel that is computed.
-  int64_t up = (x.height - out.height) / 2, left = (x.width - out.width) / 2;
-  by_rows(threads, out, [&](const Task& task) {
-    PaddedRows rows(x, task.image, task.begin + up - 1, task.end + up + 1);
-    float tile[kTile * kFew];
-    for (int64_t row = task.begin; row < task.end; ++row)
-      for (int64_t column = 0; column < out.width; column += kTile) {
-        convolve_tile(tile, rows, row + up, column + left, kernel.data(),
-                      x.channels);
-        int64_t columns = std::min<int64_t>(kTile, out.width - column);
-        for (int64_t p = 0; p < columns; ++p)
-          std::copy_n(tile + p * kFew, out.channels,
-                      out.at(task.image, row, column + p));
-      }
-  });
+  Image out = image_of(out_);
+  auto finish = [&](int64_t image, int64_t row, int64_t column,
+                    const float* value) {
+    std::copy_n(value, out.channels, out.at(image, row, column));
+  };
+  convolve_densely(threads, {image_of(x)}, kernel, 1, finish);
   return ffi::Error::Success();
 }
 

@@ -25,9 +25,6 @@ _FUNCTIONS = (
   'Conv3x3Inside', 'Lstm', 'AttentionSums', 'Block',
 )  # fmt: skip
 
-# The most channels that `conv3x3` takes and gives. With more, XLA is as fast.
-FEW_CHANNELS = 16
-
 
 @functools.cache
 def registered() -> bool:
@@ -101,7 +98,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
   Args:
     x: (B, H, W, C).
-    kernel: (3, 3, C, D); C and D are at most FEW_CHANNELS.
+    kernel: (3, 3, C, D).
 
   Returns:
     (B, H, W, D).
