@@ -54,7 +54,7 @@ def bench_data(
       for limit in dict.fromkeys((data.cache_mb, 0))
     ]
   rows = [
-    (str(rate['cache_mb']), *(f'{n:.0f}' for n in numbers))
+    (f'{rate["cache_mb"]:g}', *(f'{n:.0f}' for n in numbers))
     for rate in rates
     for numbers in [(rate['first_epoch'], rate['median'], *rate['quartiles'])]
   ]
