@@ -59,12 +59,23 @@ def copies(count: int, folder: pathlib.Path, seed: int = 0) -> Counter:
   data_dir, random = _copy(folder), np.random.default_rng(seed)
   written = _read(data_dir)
   files = sorted((data_dir / 'pairs/1.0.0').iterdir())
+  records = [path for path in files if 'array_record' in path.name]
+  seal = data_dir / 'pairs/1.0.0/seal.json'
+  seal_bytes = seal.read_bytes()
   outcomes: Counter = Counter()
   for number in range(count):
-    path = files[int(random.integers(len(files)))]
+    # Without a seal, as of large files, records have checksums of their own.
+    sealed = number % 2 == 0
+    choice = files if sealed else records
+    if not sealed:
+      seal.unlink()
+    path = choice[int(random.integers(len(choice)))]
     sound = path.read_bytes()
+    content = sound.rstrip(b'\0')
     if number % 8:
-      path.write_bytes(damaged(sound, random))
+      path.write_bytes(
+        damaged(content, random) + bytes(len(sound) - len(content))
+      )
     else:
       path.unlink()
     try:
@@ -77,6 +88,7 @@ def copies(count: int, folder: pathlib.Path, seed: int = 0) -> Counter:
       assert 'mixdtp prepare pairs --source FOLDER' in text, text
       outcomes['refused'] += 1
     path.write_bytes(sound)
+    seal.write_bytes(seal_bytes)
   return outcomes
 
 
