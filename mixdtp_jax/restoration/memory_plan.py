@@ -91,8 +91,8 @@ def room_for_maps(
   always += max(_rows(*pair, size) for pair in pairs)
   if always > memory:
     raise ValueError(
-      f'{size[1]}x{size[0]} pixels need at least {_megabytes(always)} MB of '
-      f'memory and may use {_megabytes(memory)} MB: allow more with --memory'
+      f'this image needs at least {_megabytes(always)} MB of memory and may use '
+      f'{_megabytes(memory)} MB: allow more with --memory'
     )
   return memory - always
 

@@ -331,8 +331,8 @@ def test_what_does_not_fit_is_refused_with_the_least(
   status, _, err = derain(*words, '10MB')
   assert status == 1
   least = re.findall(
-    r'error: (\w)\.\w+: \d+x\d+ pixels need at least (\d+) MB of memory and '
-    r'may use 10 MB: allow more with --memory',
+    r'error: (\w)\.\w+: this image needs at least (\d+) MB of memory and may '
+    r'use 10 MB: allow more with --memory',
     err,
   )
   assert [name for name, _ in least] == list('abcd'), err

@@ -33,7 +33,7 @@ def test_too_little_memory_is_told():
   cfg = tiny_prenet_config()
   found = {'9x9': restoring._by_pieces(cfg, [(9, 9)], memory=1000)}
   assert 'at least' in found['9x9']['failure']
-  assert '9x9: 9x9 pixels need' in str(restoring.table(found))
+  assert '9x9: this image needs' in str(restoring.table(found))
 
 
 def test_what_takes_long_is_measured_once(monkeypatch):
