@@ -15,6 +15,7 @@ from mixdtp_jax.data import eval_batches, mixture, sampling, train_batches
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.data.datasets.prepared import PreparedPairs
 from mixdtp_jax.data.rain import draw
+from mixdtp_jax.models import config as models
 from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.rain_ranges import PRESETS, as_mapping
@@ -254,6 +255,10 @@ def test_rows_of_images_are_split_along_space(published_dir):
   shape = batch['rainy'].sharding.shard_shape(batch['rainy'].shape)
   assert shape == (4, 8, 32, 3)
   assert_equal(seen([batch]), take(config, published_dir, 1))
+  # A network that takes any crop.
+  config.model = ml_collections.ConfigDict(
+    models.as_mapping(models.PReNetConfig())
+  )
   for crop in (16, 38):
     config.data.crop = crop
     with pytest.raises(ValueError, match=f'crop = {crop} .* mesh_space = 4'):
