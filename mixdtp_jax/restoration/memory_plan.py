@@ -91,8 +91,8 @@ def room_for_maps(
   always += max(_rows(*pair, size) for pair in pairs)
   if always > memory:
     raise ValueError(
-      f'this image needs at least {_megabytes(always)} MB of memory and may use '
-      f'{_megabytes(memory)} MB: allow more with --memory'
+      f'this image needs at least {_megabytes(always)} MB of memory and may '
+      f'use {_megabytes(memory)} MB: allow more with --memory'
     )
   return memory - always
 
