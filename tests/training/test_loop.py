@@ -172,7 +172,7 @@ def _poisoned(params, value=math.nan):
 
 
 def _poisoned_run(tiny_run, workdir):
-  """Makes a run whose checkpoint of step 4 holds too large a number."""
+  """Makes a run whose checkpoint of update 4 holds too large a number."""
   config = tiny.get_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
