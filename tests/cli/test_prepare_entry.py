@@ -96,6 +96,7 @@ def test_any_file_name_is_prepared_and_scored(tmp_path):
   [
     ('ddn', 'prepare ddn --source FOLDER'),
     ('rain100', "data set 'rain100' is unknown; did you mean rain100"),
+    (os.fsdecode(b'pairs --source {} --data_dir d\xe9'), r"'d\udce9': Tensor"),
     ('pairs --source {} --memory_mb 0', '1.png takes about 0 MiB while'),
   ],
 )
@@ -105,7 +106,7 @@ def test_an_error_is_one_line_that_names_the_remedy(
   make_pairs(tmp_path / 'source')
   name = name.format(tmp_path / 'source')
   status = main.run_command(
-    ['prepare', *name.split(), '--data_dir', str(tmp_path)]
+    ['prepare', '--data_dir', str(tmp_path), *name.split()]
   )
   assert status == 1
   (line,) = capsys.readouterr().err.splitlines()

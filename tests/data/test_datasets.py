@@ -177,9 +177,15 @@ def test_images_are_decoded_within_the_memory(tmp_path):
   prepare(tmp_path / 'source', memory_mb=1)
 
 
+def damage_pipe(source):
+  (source / 'train/clean/b.png').unlink()
+  os.mkfifo(source / 'train/clean/b.png')
+
+
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
+    (damage_pipe, r'clean/b\.png is not a file but a folder, pipe or device'),
     (damage_partner, r'without a clean image: .*rainy/b\.png'),
     (damage_size, r'b: the rainy image is 40x36'),
     (damage_crop, r'b.*b\.png.* side of 31.*data\.crop = 32'),
@@ -194,8 +200,17 @@ def test_stops_at_a_bad_file_and_leaves_nothing(source, damage, message):
   data = source.parent / 'data'
   assert not [p for p in data.rglob('*') if p.is_file()]
   for side in ('rainy', 'clean'):
+    (source / f'train/{side}/b.png').unlink(missing_ok=True)
     save(source / f'train/{side}/b.png')
   assert len(open_split(source, 'train')) == 3
+
+
+def test_a_validation_split(source):
+  (source / 'test').rename(source / 'val')
+  with pytest.raises(FileNotFoundError, match='has train/, val/; expected'):
+    prepare(source)
+  (source / 'test').symlink_to(source / 'train')
+  assert list(prepare(source).info.splits) == ['train', 'val', 'test']
 
 
 def test_small_test_images_are_fine(source):

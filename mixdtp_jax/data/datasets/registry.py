@@ -68,6 +68,11 @@ def prepare(
       f'from {", ".join(DATASETS)}'
     )
   path = Path(data_dir, name, VERSION)
+  if '\ufffd' in os.fsencode(path).decode(errors='replace'):
+    raise ValueError(
+      f'data_dir = {data_dir!a}: TensorFlow needs a name in UTF-8; choose '
+      'another folder'
+    )
   if again or not path.exists():
     if DATASETS[name].reads_source and not source:
       raise FileNotFoundError(
