@@ -25,7 +25,7 @@ def add_arguments(parser: Parser) -> None:
   options.add_steps(parser)
   parser.add_argument(
     '--step',
-    type=lambda text: text if text == 'best' else int(text),
+    type=checkpoint,
     metavar='UPDATE',
     help="the run's checkpoint of this update, or best (default: the newest)",
   )
@@ -55,6 +55,11 @@ def add_arguments(parser: Parser) -> None:
     help='folder to write tables and images into (default: only print)',
   )
   options.add_hosts(parser)
+
+
+def checkpoint(text: str) -> int | str:
+  """Returns an update, or 'best'."""
+  return text if text == 'best' else int(text)
 
 
 def _add_data(parser: Parser) -> None:

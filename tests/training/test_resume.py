@@ -166,8 +166,8 @@ def test_a_full_disk_stops_a_run_and_harms_no_checkpoint(
   # Threads of orbax log their own errors; this one ends the program.
   text = output.read_text()
   match = re.search(
-    r'^OSError: the checkpoint of update (\d+) could not be saved: .*; the last '
-    rf'good checkpoint is {folder}/(\d+)\. Free or fix the disk, .*',
+    r'^OSError: the checkpoint of update (\d+) could not be saved: .*; the '
+    rf'last good checkpoint is {folder}/(\d+)\. Free or fix the disk, .*',
     text,
     re.MULTILINE,
   )
