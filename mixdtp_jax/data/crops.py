@@ -7,12 +7,7 @@ from mixdtp_jax.recipe.knobs import Data
 
 
 def check_crops(pairs: Mixture, data: Data, crop: int) -> None:
-  """Checks that every image has room for the crops.
-
-  Args:
-    pairs: the training images.
-    data: config.data.
-    crop: side of the crops in pixels.
+  """Checks that every image has room for crops of so many pixels.
 
   Raises:
     ValueError: an image is too small.
@@ -40,7 +35,7 @@ def cut_crop(
   Args:
     image: (H, W, 3) uint8.
     draws: four random numbers below 2**32, for top, left, mirroring, turns.
-    data: config.data.
+    data: options of the crops.
     crop: side of the crop in pixels.
 
   Returns:

@@ -73,11 +73,7 @@ class Mixture:
 
 
 def open_mixture(data: Data, crop: int) -> Mixture:
-  """Opens the training pairs of config.data.
-
-  Args:
-    data: config.data.
-    crop: smallest side that every image must have, in pixels.
+  """Opens the training pairs; each image has sides of at least `crop` pixels.
 
   Raises:
     ValueError: see `registry.prepare`.

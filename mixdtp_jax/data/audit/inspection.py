@@ -96,8 +96,7 @@ def find_shift(
   to 128 pixels.
 
   Args:
-    rainy: (H, W) uint8.
-    clean: (H, W) uint8.
+    rainy, clean: (H, W) uint8.
 
   Returns:
     (pixels down, pixels right), and whether the images agree clearly better
@@ -124,8 +123,7 @@ def is_swapped(rainy: np.ndarray, clean: np.ndarray) -> bool:
   with a darker sky. Drops on a lens are not streaks and are not recognised.
 
   Args:
-    rainy: (H, W) uint8.
-    clean: (H, W) uint8.
+    rainy, clean: (H, W) uint8.
   """
   rainy, clean = _fine(rainy), _fine(clean)
   both, *powers = (

@@ -66,8 +66,7 @@ def same_scene(spectra: np.ndarray, others: np.ndarray) -> np.ndarray:
   """Returns whether images show the same scenes, (...) bool.
 
   Args:
-    spectra: (..., N), results of `spectrum`.
-    others: (..., N), those to compare with.
+    spectra, others: (..., N), results of `spectrum`.
   """
   product = spectra * others
   coarse = product[..., :_SPLIT].sum(-1)

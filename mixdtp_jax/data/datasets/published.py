@@ -39,11 +39,7 @@ class DataSet(NamedTuple):
   reads_source: bool = True
 
   def unlike_published(self, sizes: dict[str, int]) -> str:
-    """Describes how numbers of pairs differ from the published ones, or ''.
-
-    Args:
-      sizes: number of pairs by split.
-    """
+    """Describes how numbers by split differ from the published ones, or ''."""
     return ', '.join(
       f'{sizes.get(split, 0):,} {split} pairs instead of '
       + ' or '.join(f'{count:,}' for count in counts)
