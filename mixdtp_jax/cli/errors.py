@@ -53,7 +53,7 @@ def _is_own(error: BaseException) -> bool:
   if (
     frames
     and frames[-1].filename.startswith(_FOLDER)
-    and frames[-1].line.startswith('raise ')
+    and (frames[-1].line or '').startswith('raise ')
   ):
     return True
   return error.__cause__ is not None and _is_own(error.__cause__)

@@ -54,7 +54,7 @@ def make_parser() -> Parser:
     dest='command', required=True, metavar='COMMAND'
   )
   for name, module in COMMANDS.items():
-    summary = module.__doc__.partition('\n')[0].rstrip('.')
+    summary = (module.__doc__ or '').partition('\n')[0].rstrip('.')
     command = commands.add_parser(
       name, help=summary, description=module.__doc__
     )

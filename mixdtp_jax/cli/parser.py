@@ -33,14 +33,14 @@ class Parser(argparse.ArgumentParser):
 
   def _split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the words without --config.OPTION=VALUE, and these."""
-    rest, overrides, words = [], [], iter(words)
-    for word in words:
+    rest, overrides, left = [], [], iter(words)
+    for word in left:
       name, equals, value = word.partition('=')
       if word == '--':
-        rest += [word, *words]
+        rest += [word, *left]
       elif self.takes_config and name.startswith('--config.'):
         if not equals:
-          value = next(words, '--')
+          value = next(left, '--')
           if value.startswith('--'):
             self.error(f'{name} needs a value, such as {name}=VALUE')
         overrides.append(f'{name.removeprefix("--config.")}={value}')

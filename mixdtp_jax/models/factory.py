@@ -6,6 +6,7 @@ Height and width must be multiples of its `multiple`.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -42,4 +43,9 @@ def final_image(cfg: AnyConfig) -> Callable[[dict, jax.Array], jax.Array]:
   that it has compiled for it.
   """
   network = make_network(cfg)
-  return lambda params, rainy: network.apply({'params': params}, rainy).final
+
+  def apply(params: dict, rainy: jax.Array) -> jax.Array:
+    outputs: Any = network.apply({'params': params}, rainy)
+    return outputs.final
+
+  return apply

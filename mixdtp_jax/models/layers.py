@@ -58,8 +58,9 @@ class Conv3x3(nn.Module):
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
     x = dense.conv3x3(x, kernel)
     if self.use_bias:
-      shape = (self.features,)
-      bias = self.param('bias', _bias_init(inputs), shape, jnp.float32)
+      bias = self.param(
+        'bias', _bias_init(inputs), (self.features,), jnp.float32
+      )
       x += bias.astype(x.dtype)
     return x
 

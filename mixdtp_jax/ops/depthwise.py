@@ -10,6 +10,7 @@ fuses with nothing and whose kernel gradient needs copies in float32.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ def shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
   """Computes `shifted_convolution` of an input padded by one pixel."""
   h, w = padded.shape[1] - 2, padded.shape[2] - 2
   wide = at_least_float32(padded)
-  total = sum(
+  total: Any = sum(
     wide[:, i : i + h, j : j + w] * kernel[i, j, 0]
     for i in range(3)
     for j in range(3)

@@ -14,7 +14,7 @@ from mixdtp_jax.ops.tpu import feed_forward as on_tpu
 from mixdtp_jax.ops.tpu.feed_forward import Arguments
 
 _IMAGES, _WHOLE = PartitionSpec('data'), PartitionSpec()
-_SPLIT = Arguments(_IMAGES, *(_WHOLE,) * 5)
+_SPLIT = Arguments._make([_IMAGES] + 5 * [_WHOLE])
 
 
 @jax.custom_vjp

@@ -1,6 +1,7 @@
 """SSIM, the structural similarity of images."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +27,12 @@ def _blur(planes: jax.Array) -> jax.Array:
     # Without the barrier, XLA fuses both passes into one of 11 x 11 terms.
     planes = jax.lax.optimization_barrier(planes)
     size = planes.shape[axis] - 2 * _MARGIN
-    planes = sum(
+    blurred: Any = sum(
       float(tap)
       * jax.lax.slice_in_dim(planes, i, i + size, axis=planes.ndim + axis)
       for i, tap in enumerate(_TAPS)
     )
+    planes = blurred
   return planes
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 
@@ -116,12 +116,15 @@ class Work:
     self, restore: Restore, progress: Callable[[float], None]
   ) -> None:
     """Restores all frames."""
+    assert self.picture
     start, count = time.perf_counter(), self.picture.count
+    frames: Iterable[Frame]
     if count == 1:
       frames = self._frames or self._read()
     else:
       frames, self._metadata = self.picture.frames(), self.picture.metadata()
-    restored, self._frames = [], None
+    restored: list[Frame] = []
+    self._frames = None
     for number, frame in enumerate(frames):
       if self.job.sheet and not number:
         self._before = sheets.small_rgb(frame.pixels)
@@ -136,6 +139,7 @@ class Work:
   @_step
   def write(self) -> None:
     """Writes the file, and the sheet."""
+    assert self.picture and self._frames
     format, quality = self.job.format, self.settings.quality
     kept = self._metadata if self.settings.keep_metadata else Metadata()
     data = encode(
@@ -143,11 +147,12 @@ class Work:
     )
     self.lost = lost(self.picture, kept, format)
     self._save(self.job.target, data)
-    if self.job.sheet:
+    if self.job.sheet and self._before is not None:
       after = sheets.small_rgb(self._frames[0].pixels)
       self._save(self.job.sheet, sheets.encode_pair(self._before, after))
 
   def _read(self) -> Sequence[Frame]:
+    assert self.picture
     self._frames, self._metadata = self.picture.read()
     return self._frames
 
@@ -186,6 +191,7 @@ def restore_files(
     Each picture, in order, when it is written or has failed.
   """
   total, done = sum(job.size for job in jobs) or 1, 0
+  writing: collections.deque[tuple[Work, futures.Future]]
   writing = collections.deque()
   with _threads(1) as reader, _threads(_WRITERS) as writer:
 

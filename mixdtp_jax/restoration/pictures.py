@@ -208,12 +208,13 @@ def _by_profile(file: Image.Image) -> Image.Image:
   """Converts to sRGB by the file's own profile, if it has a sound one."""
   if profile := file.info.get('icc_profile'):
     try:
-      return ImageCms.profileToProfile(
+      converted = ImageCms.profileToProfile(
         file,
         ImageCms.ImageCmsProfile(io.BytesIO(profile)),
         ImageCms.createProfile('sRGB'),
         outputMode='RGB',
       )
+      return converted or file.convert('RGB')
     except (ImageCms.PyCMSError, OSError, TypeError):
       pass  # damaged, or a profile of other colours
   return file.convert('RGB')

@@ -26,6 +26,7 @@ from mixdtp_jax.restoration.steps import Step
 from mixdtp_jax.runtime.files import own_folder, replacing
 
 _COMPILERS = 4  # threads
+_SETTINGS = ('jax_enable_x64', 'jax_default_matmul_precision')
 
 # Of all programs together, in bytes; the least recently used go first.
 LIMIT = 256 * 2**20
@@ -271,8 +272,7 @@ def _environment(mesh: Mesh) -> str:
       build.processor(),
       os.environ.get('XLA_FLAGS', ''),
       str(choice.usable(np.dtype(np.float32))),
-      str(jax.config.jax_enable_x64),
-      str(jax.config.jax_default_matmul_precision),
+      *(str(getattr(jax.config, name)) for name in _SETTINGS),
       str(jax.config.read('jax_disable_most_optimizations')),
     ]
   )

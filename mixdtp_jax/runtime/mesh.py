@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-_Function = TypeVar('_Function', bound=Callable)
+_Arguments = ParamSpec('_Arguments')
+_Result = TypeVar('_Result')
 
 # Fewest rows of an image that devices may share. XLA (of JAX 0.10.2) splits the
 # 3x3 convolution of 2 rows, an eighth of 16, wrongly: it gives other results
@@ -55,7 +56,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def traced_for(mesh: Mesh, function: _Function) -> _Function:
+def traced_for(
+  mesh: Mesh, function: Callable[_Arguments, _Result]
+) -> Callable[_Arguments, _Result]:
   """Wraps `function` so that it is traced with `mesh` as the abstract mesh.
 
   Pallas kernels read that mesh to split themselves, because XLA cannot split
@@ -63,7 +66,7 @@ def traced_for(mesh: Mesh, function: _Function) -> _Function:
   """
 
   @functools.wraps(function)
-  def traced(*args, **kwargs):
+  def traced(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args, **kwargs)
 

@@ -21,6 +21,7 @@ empty cell, no colour and no limit to the width.
 """
 
 import dataclasses
+import functools
 import io
 import re
 import sys
@@ -31,8 +32,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 _NUMBER = re.compile(r'([-+±]?(\d|\.\d|inf|nan)|-$)')
-# Nothing in a name is markup or a code for a picture.
-_LITERAL = {'markup': False, 'emoji': False, 'highlight': False}
+# A console for which nothing in a name is markup or a code for a picture.
+_Console = functools.partial(
+  Console, markup=False, emoji=False, highlight=False
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Table:
   def __str__(self) -> str:
     """Returns plain text, which programs can read."""
     text = io.StringIO()
-    console = Console(file=text, width=10**6, color_system=None, **_LITERAL)
+    console = _Console(file=text, width=10**6, color_system=None)
     console.print(self._rich(box=None, no_wrap=True))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return '\n'.join(filter(None, (self.title, *lines, self.note)))
@@ -92,8 +95,9 @@ class Table:
       show_header=any(self.head),
     )
     for name, numeric in zip(self.head, self.numeric, strict=True):
-      justify = 'right' if numeric else 'left'
-      table.add_column(name, justify=justify, no_wrap=no_wrap)
+      table.add_column(
+        name, justify='right' if numeric else 'left', no_wrap=no_wrap
+      )
     for row in self.cells:
       table.add_row(*row)
     return table
@@ -104,7 +108,7 @@ def show(*blocks: Table | str) -> None:
   if not sys.stdout.isatty():
     print('\n\n'.join(map(str, blocks)), flush=True)
     return
-  console = Console(**_LITERAL)
+  console = _Console()
   for number, block in enumerate(blocks):
     if number:
       console.print()

@@ -16,6 +16,7 @@ from absl import logging
 from mixdtp_jax.models.config import (
   EXECUTION,
   AnyConfig,
+  MixDTPConfig,
   UNetConfig,
   as_mapping,
 )
@@ -143,7 +144,7 @@ def load_params(source: str | os.PathLike, cfg: AnyConfig) -> dict:
 
 def _confirmed(stated: AnyConfig, inferred: AnyConfig) -> AnyConfig:
   """Returns `stated` if the tensors are of that network."""
-  if hasattr(stated, 'coupling') and hasattr(inferred, 'coupling'):
+  if isinstance(stated, MixDTPConfig) and isinstance(inferred, MixDTPConfig):
     # It has no parameters, so no shape tells it.
     inferred = dataclasses.replace(inferred, coupling=stated.coupling)
   if differences := _differences(stated, inferred):
@@ -175,8 +176,9 @@ def _parameter_fields(cfg: AnyConfig) -> dict[str, Any]:
   fields = {k: v for k, v in as_mapping(cfg).items() if k not in EXECUTION}
   if 'steps' in fields:
     # All steps share one set of parameters; without steps there are none.
-    fields['steps'] = 'some' if cfg.steps else 0
-    if not cfg.steps:
+    if fields['steps']:
+      fields['steps'] = 'some'
+    else:
       del fields['recurrent_width']
   return fields
 

@@ -74,7 +74,7 @@ def slots(cfg: AnyConfig) -> dict[str, Slot]:
 
 
 def _mixdtp_slots(cfg: MixDTPConfig) -> dict[str, Slot]:
-  whole = {'conv_final': ('mhs', 'to_image')}
+  whole: dict[str, tuple[str, ...]] = {'conv_final': ('mhs', 'to_image')}
   if cfg.detail_dilation:
     whole['patch_embed.transform1.0'] = ('detail_dilation', 'zoom')
     whole['patch_embed.transform2'] = ('detail_dilation', 'embed')
@@ -90,7 +90,10 @@ def _mixdtp_slots(cfg: MixDTPConfig) -> dict[str, Slot]:
 
 
 def _restormer_slots(cfg: RestormerConfig) -> dict[str, Slot]:
-  whole = {'patch_embed.proj': ('embed',), 'output': ('to_image',)}
+  whole: dict[str, tuple[str, ...]] = {
+    'patch_embed.proj': ('embed',),
+    'output': ('to_image',),
+  }
   for i in (1, 2, 3):
     whole |= _resize_slots(i, ())
     if i > 1:
@@ -130,7 +133,10 @@ def _stage_slots(cfg: UNetConfig, stages: dict) -> dict[str, Slot]:
 
 def _progressive_slots(width: int) -> dict[str, Slot]:
   """PReNet's names; its four gates are parts of one convolution here."""
-  convs = {'conv0.0': ('conv_in', ...), 'conv.0': ('conv_out', ...)}
+  convs: dict[str, tuple[str, Any]] = {
+    'conv0.0': ('conv_in', ...),
+    'conv.0': ('conv_out', ...),
+  }
   for block in range(1, RESIDUAL_BLOCKS + 1):
     convs[f'res_conv{block}.0'] = (f'residual{block}_1', ...)
     convs[f'res_conv{block}.2'] = (f'residual{block}_2', ...)
@@ -191,7 +197,7 @@ def infer_config(state_dict: Mapping[str, np.ndarray]) -> AnyConfig:
     ValueError: it is not a state dict of these networks.
   """
   shapes = {name: np.shape(value) for name, value in state_dict.items()}
-  recurrent = {}
+  recurrent: dict[str, Any] = {}
   if 'conv0.0.weight' in shapes:
     recurrent['recurrent_width'] = _size(shapes, 'conv0.0.weight', 0)
   if 'output.weight' in shapes:
@@ -224,7 +230,7 @@ def _size(shapes: dict, name: str, axis: int) -> int:
 
 def _unet_fields(shapes: dict, width: int, stages: dict) -> dict[str, Any]:
   modules = tuple(stages)
-  indices = {module: set() for module in modules}
+  indices: dict[str, set[str]] = {module: set() for module in modules}
   for name in shapes:
     module, _, rest = name.partition('.')
     if module in indices and rest.split('.')[0].isdigit():

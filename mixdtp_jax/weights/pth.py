@@ -45,7 +45,7 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'{path} is damaged or holds more than weights, and was not loaded: '
       f'{str(error).partition(chr(10))[0]}'
     ) from None
-  keys = []
+  keys: list[str] = []
   while len(keys) < 3 and (key := _wrapper(loaded)):
     keys.append(key)
     loaded = loaded[key]

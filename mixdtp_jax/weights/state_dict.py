@@ -33,7 +33,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
   wanted = slots(cfg)
   _check_names(set(state_dict), set(wanted))
   shapes = _flat(abstract_params(cfg))
-  leaves, filled = {}, dict.fromkeys(shapes, 0)
+  leaves: dict[tuple[str, ...], np.ndarray] = {}
+  filled = dict.fromkeys(shapes, 0)
   for name, (path, part) in wanted.items():
     value = np.asarray(state_dict[name])
     leaf = leaves.setdefault(path, np.empty(shapes[path].shape, value.dtype))

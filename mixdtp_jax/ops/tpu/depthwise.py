@@ -106,7 +106,7 @@ def depthwise(
   """
   rows = _rows(image, wide, at)
   sign = -1 if flipped else 1
-  total = 0.0
+  total: Any = 0.0
   for dx in (-1, 0, 1):
     column = sum(
       row * taps[_tap(sign * dy, sign * dx), :] for dy, row in rows.items()
