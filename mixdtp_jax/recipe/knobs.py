@@ -25,7 +25,7 @@ class Data(Options):
 
   prefix: ClassVar[str] = 'data.'
 
-  name: str = option('pairs', 'the data set, a name of docs/data.md')
+  name: str = option('pairs', 'the data set; docs/data.md lists all names')
   mixture: tuple[tuple[str, int], ...] = option(
     (),
     'sets to train on instead of data.name, which then only gives test images: '
