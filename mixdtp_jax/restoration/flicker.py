@@ -4,7 +4,7 @@ import numpy as np
 from skimage.registration import optical_flow_ilk
 from skimage.transform import warp
 
-_SIDE = 512  # of the middle of a frame, which is measured
+_SIDE = 256  # of the middle of a frame, which is measured
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -12,7 +12,7 @@ def warping_error(before: np.ndarray, frame: np.ndarray) -> float:
   """Returns the mean difference of two frames along their optical flow.
 
   This is the warping error of Lai et al. (Learning Blind Video Temporal
-  Consistency, ECCV 2018) with absolute differences, in the middle 512x512
+  Consistency, ECCV 2018) with absolute differences, in the middle 256x256
   pixels. Pixels that only one of the frames shows are left out.
 
   Args:

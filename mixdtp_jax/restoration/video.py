@@ -29,7 +29,6 @@ from mixdtp_jax.restoration.flicker import warping_error
 from mixdtp_jax.runtime.files import replacing
 
 _SEGMENT = 24  # frames: what a kill can lose
-_FLICKER_EVERY = 8  # frames, of which one is compared with the one before
 
 
 class Result(NamedTuple):
@@ -207,11 +206,11 @@ def _restored(
   pairs: list[tuple[float, float]],
   progress: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
-  """Restores frames, and adds the flicker of some, before and after."""
+  """Restores frames, and adds the first two's flicker, before and after."""
   last: tuple[np.ndarray, np.ndarray] | None = None
   for number, frame in enumerate(frames):
     result = network(frame)
-    if last and number % _FLICKER_EVERY == 1:
+    if last and number == 1:
       pairs.append(
         (warping_error(last[0], frame), warping_error(last[1], result))
       )
