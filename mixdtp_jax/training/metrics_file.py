@@ -41,9 +41,9 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
 def _parse(line: bytes, place: str) -> dict[str, float]:
   try:
     content = json.loads(line)
-    sound = content.pop('crc32') == _crc32(content)
+    del content['crc32']
     values = {name: float(value) for name, value in content.items()}
-    if sound and values.keys() >= {'step', 'minutes'}:
+    if _line(content) == line and values.keys() >= {'step', 'minutes'}:
       return values
   except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
     pass
@@ -53,8 +53,9 @@ def _parse(line: bytes, place: str) -> dict[str, float]:
   )
 
 
-def _crc32(content: Mapping[str, Any]) -> int:
-  return zlib.crc32(json.dumps(content).encode())
+def _line(content: Mapping[str, Any]) -> bytes:
+  crc32 = zlib.crc32(json.dumps(content).encode())
+  return json.dumps({**content, 'crc32': crc32}).encode()
 
 
 class MetricsFile:
@@ -81,8 +82,8 @@ class MetricsFile:
       name: v if math.isfinite(v) else str(v)
       for name, v in ((n, float(v)) for n, v in scalars.items())
     }
-    with open(self._path, 'a', encoding='utf-8') as file:
-      file.write(json.dumps(content | {'crc32': _crc32(content)}) + '\n')
+    with open(self._path, 'ab') as file:
+      file.write(_line(content) + b'\n')
 
   def _drop(self, step: int) -> None:
     """Keeps the lines up to an update; sets a damaged file aside."""

@@ -170,6 +170,10 @@ def test_a_damaged_file_of_lines_does_not_keep_a_run_from_going_on(
     ValueError, match='metrics.jsonl, line 1: damaged; remove'
   ):
     read_scalars(tmp_path)
+  # Two lines that lost what was between them.
+  path.write_text('{"step": 1, "step": 2, "minutes": 0, "crc32": 1}\n')
+  with pytest.raises(ValueError, match='line 1: damaged'):
+    read_scalars(tmp_path)
   _start(tmp_path, monkeypatch, (0, 1, 'loss', 1.0))
   assert 'it is now metrics.jsonl.damaged' in caplog.text
   assert read_scalars(tmp_path)['loss'] == [(1, 0, 1)]
