@@ -20,7 +20,7 @@ from mixdtp_jax.runtime.console import progress
 
 VERSION = '1.0.0'
 MEMORY_MB = 4_096
-_BYTES_PER_PIXEL = 14  # while an image is decoded
+_BYTES_PER_PIXEL = 17  # while an image is decoded
 _SHARD = 4_096  # pairs in a file
 
 
