@@ -54,9 +54,9 @@ NETWORKS = {
 }
 # Whole multiples of 8, others, and sides that are shorter than their padding.
 SIZES = [
-  (1, 32, 40),
-  (2, 16, 24),
-  (1, 29, 43),
+  (1, 16, 24),
+  (2, 8, 16),
+  (1, 13, 21),
   (1, 5, 9),
   (2, 17, 1),
   (1, 3, 2),
