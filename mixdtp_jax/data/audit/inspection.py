@@ -105,6 +105,8 @@ def find_shift(
   rainy, clean = (_middle(image).astype(np.float32) for image in (rainy, clean))
   window = np.outer(*(np.hanning(side + 2)[1:-1] for side in rainy.shape))
   windowed = [(i - i.mean()) * window for i in (clean, rainy)]
+  if not all(image.any() for image in windowed):  # flat images
+    return (0, 0), False
   shift, *_ = phase_cross_correlation(*windowed, normalization='phase')
   down, right = map(int, shift)
   edges = _edges(rainy), _edges(clean)
