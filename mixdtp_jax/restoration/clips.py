@@ -215,10 +215,8 @@ def convert(frame: Any, format: str, **options: Any) -> Any:
 def _reading(name: str) -> Iterator[None]:
   try:
     yield
-  except ClipError:
+  except (ClipError, MemoryError):
     raise
-  except MemoryError:
-    raise ClipError(f'{name} needs more memory than there is') from None
   except av.PermissionError as error:
     raise ClipError(f'{name} cannot be read: {error.strerror}') from error
   # Damaged data can have any value, and PyAV refuses some with other errors.
