@@ -135,6 +135,19 @@ def test_gray_levels_are_those_of_numpy():
   assert (divided != found).sum() > 100  # which is why there is a table
 
 
+def test_gray_levels_train_as_floats_do():
+  mesh = make_mesh(jax.devices()[:1], space=1)
+  config = _config()
+  step = make_train_step(make_recipe(config), mesh)
+  levels = _levels(4, 16)
+  floats = {side: x.astype(np.float32) / 255 for side, x in levels.items()}
+  found = [
+    jax.tree.map(np.asarray, step(_state(config, mesh), batch))
+    for batch in (levels, floats)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
   caplog.set_level('INFO', 'absl')
   mesh = make_mesh(jax.devices()[:2], space=1)
