@@ -158,6 +158,18 @@ def _configure(context: Any, job: Job) -> None:
   context.colorspace, context.color_range = matrix, span
 
 
+def _leave_real_time() -> None:
+  """Undoes what SVT-AV1 does for root: real-time threads, which starve others.
+
+  The thread that calls it is one of them, and so would be what it starts.
+  """
+  if getattr(os, 'sched_getscheduler', int)(0) != getattr(os, 'SCHED_FIFO', 1):
+    return
+  for thread in os.listdir('/proc/self/task'):
+    with contextlib.suppress(OSError):  # it has ended
+      os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+
+
 def encode(job: Job, frames: Iterable[np.ndarray]) -> Segment:
   """Encodes frames so that they can be decoded without others.
 
@@ -180,6 +192,7 @@ def encode(job: Job, frames: Iterable[np.ndarray]) -> Segment:
     )
     frame.pts, frame.time_base = number, context.time_base
     packets += context.encode(frame)
+    _leave_real_time()
   packets += context.encode(None)
   return Segment(
     np.frombuffer(b''.join(map(bytes, packets)), np.uint8),
@@ -212,6 +225,7 @@ def join(job: Job, segments: Iterable[Segment]) -> None:
         key=lambda packet: packet.dts * packet.time_base,
       ):
         target.mux(packet)
+        _leave_real_time()
     _verify(Path(temporary), clip)
 
 

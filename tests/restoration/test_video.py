@@ -145,6 +145,7 @@ def test_codecs(derain, codec, name):
   status, _, err = derain('a.mkv', '-o', name, '--codec', codec)
   assert (status, err) == (0, '')
   assert psnr(frames(name), 255 - frames('a.mkv')) > 30
+  assert os.sched_getscheduler(0) == os.SCHED_OTHER  # also of root, with av1
   with clips.opened(name) as container:
     names = {'h265': 'hevc', 'av1': ('libdav1d', 'av1')}.get(codec, codec)
     assert container.streams.video[0].codec_context.name in names
