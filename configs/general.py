@@ -51,7 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.rain = ml_collections.ConfigDict(rain_ranges.as_mapping(RAIN))
 
   config.batch_size = 4
-  config.num_train_steps = 7_350
+  config.num_train_steps = 12_500
   config.ema_decay = 0.999
 
   config.loss.final = 'ssim_l1'
@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.schedule.name = 'steps'
   config.schedule.learning_rate = 1e-3
   config.schedule.warmup_steps = 200
-  config.schedule.boundaries = (6_350, 6_600, 6_850, 7_100)
+  config.schedule.boundaries = (11_300, 11_650, 12_000, 12_250)
   config.schedule.factor = 0.4
 
   config.log_every_steps = 50
