@@ -147,7 +147,9 @@ def test_a_value_that_is_not_finite_stops(manager, name, value):
   log = TrainingLog(make_recipe(_config()), writer, manager, start_step=5)
   # Saving may still be under way when the run stops.
   params = {'kernel': state.params}
-  saving.save(manager, TrainState(state.step, params, params), _config())
+  saving.save(
+    manager, TrainState(state.step, params, params), make_recipe(_config())
+  )
   log.add(6, _scalars(6, **{name: value}))
   with pytest.raises(FloatingPointError) as error:
     log.add(7, _scalars(7))
@@ -175,9 +177,10 @@ def _collapse(manager, config, ssims):
 
 
 def _save(manager, *steps):
-  state = {'kernel': jnp.ones(3)}
+  params = {'kernel': jnp.ones(3)}
   for step in steps:
-    saving.save(manager, TrainState(jnp.int32(step), state, state), _config())
+    state = TrainState(jnp.int32(step), params, params)
+    saving.save(manager, state, make_recipe(_config()))
 
 
 def test_an_ssim_that_stays_at_zero_stops(manager):
