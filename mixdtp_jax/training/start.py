@@ -8,7 +8,6 @@ import shutil
 
 import jax
 import jax.numpy as jnp
-import optax
 from absl import logging
 
 from mixdtp_jax.checkpoints import restoring, saving
@@ -16,11 +15,12 @@ from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.data.datasets.registry import open_split
 from mixdtp_jax.data.pairs import Pairs, cut_to_multiples
 from mixdtp_jax.evaluation.network import check_sizes
-from mixdtp_jax.models.factory import Network, abstract_params, make_network
+from mixdtp_jax.models.factory import abstract_params, make_network
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.files import local_path
 from mixdtp_jax.runtime.mesh import place
+from mixdtp_jax.training.step import init_state
 from mixdtp_jax.weights.load import load_params
 
 
@@ -91,27 +91,6 @@ def check_room(config: Recipe, workdir: pathlib.Path) -> None:
       f'{workdir} has {free / 1e6:,.1f} MB free, and a checkpoint needs '
       f'{need / 1e6:,.1f} MB: make room, or take another workdir'
     )
-
-
-def init_state(
-  seed: int,
-  network: Network,
-  optimizer: optax.GradientTransformation,
-  *,
-  ema: bool = False,
-) -> TrainState:
-  """Makes a state at update 0, whose weights depend only on the seed.
-
-  With `ema`, their moving average starts equal to them.
-  """
-  image = jnp.zeros((1, network.multiple, network.multiple, 3))
-  params = network.init(jax.random.key(seed), image)['params']
-  return TrainState(
-    jnp.zeros((), jnp.int32),
-    params,
-    optimizer.init(params),
-    params if ema else None,
-  )
 
 
 def start_state(

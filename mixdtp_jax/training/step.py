@@ -30,6 +30,27 @@ Tree = TypeVar('Tree')
 _LEVELS = np.arange(256, dtype=np.float32) / 255
 
 
+def init_state(
+  seed: int,
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  *,
+  ema: bool = False,
+) -> TrainState:
+  """Makes a state at update 0, whose weights depend only on the seed.
+
+  With `ema`, their moving average starts equal to them.
+  """
+  image = jnp.zeros((1, network.multiple, network.multiple, 3))
+  params = network.init(jax.random.key(seed), image)['params']
+  return TrainState(
+    jnp.zeros((), jnp.int32),
+    params,
+    optimizer.init(params),
+    params if ema else None,
+  )
+
+
 def loss_and_gradients(
   params: dict, batch: Batch, *, network: Network, loss: LossFn
 ) -> tuple[Scalars, dict]:

@@ -24,7 +24,7 @@ from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from mixdtp_jax.training import loop, start
-from mixdtp_jax.training.start import init_state
+from mixdtp_jax.training.step import init_state
 
 SIZE = (24, 40)
 CROPPED_SIZE = (16, 32)  # SIZE in multiples of eval_crop_multiple

@@ -15,8 +15,12 @@ from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from mixdtp_jax.tools.plan.program import Program
-from mixdtp_jax.training.start import init_state
-from mixdtp_jax.training.step import as_float, compile_ahead, make_train_step
+from mixdtp_jax.training.step import (
+  as_float,
+  compile_ahead,
+  init_state,
+  make_train_step,
+)
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 

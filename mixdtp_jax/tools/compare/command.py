@@ -25,7 +25,7 @@ from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 from mixdtp_jax.tools.compare import networks, tables
 from mixdtp_jax.torch_reference import inference
-from mixdtp_jax.training.start import init_state
+from mixdtp_jax.training.step import init_state
 from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.run import load_run_config
 

@@ -18,8 +18,7 @@ from mixdtp_jax.runtime.console import waiting
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from mixdtp_jax.tools.plan.program import Collective, Program
 from mixdtp_jax.tools.plan.targets import Target, out_of_memory
-from mixdtp_jax.training.start import init_state
-from mixdtp_jax.training.step import abstract_batch, make_train_step
+from mixdtp_jax.training.step import abstract_batch, init_state, make_train_step
 
 
 class Memory(NamedTuple):
