@@ -49,7 +49,7 @@ def bench_device(
     for name, command in _commands(
       config, quick, overrides, pathlib.Path(folder)
     ):
-      show(f'{name}: mixdtp {" ".join(command)}')
+      show(f'{name}: {" ".join(command)}')
       left = end - time.monotonic()
       results.append(_result(name, command, platform, left, folder))
   table = Table(
