@@ -49,14 +49,14 @@ def _save(workdir, *steps, config=None, keep=None, devices=1):
   with saving.make_manager(workdir, keep=keep) as manager:
     for step in steps:
       state = _state(step, devices)
-      saving.save(manager, state, config or _config())
+      saving.save(manager, state, make_recipe(config or _config()))
 
 
 def _restore(workdir, config=None, devices=1):
   sharding = replicated(make_mesh(jax.devices()[:devices]))
   with saving.make_manager(workdir) as manager:
     return restoring.restore_or_init(
-      manager, config or _config(), _init, sharding
+      manager, make_recipe(config or _config()), _init, sharding
     )
 
 
