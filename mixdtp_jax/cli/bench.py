@@ -6,7 +6,6 @@ Every benchmark shows its options with mixdtp bench BENCHMARK --help.
 """
 
 import argparse
-import importlib
 import os
 from typing import Any
 
@@ -17,7 +16,7 @@ from mixdtp_jax.cli.parser import Parser
 def add_arguments(parser: Parser) -> None:
   """Adds the benchmarks and their options."""
   benchmarks = parser.add_subparsers(
-    dest='benchmark', required=True, metavar='BENCHMARK'
+    dest='name', required=True, metavar='BENCHMARK'
   )
   for name, summary, add in (
     ('data', 'training crops a second, with and without the cache', _add_data),
@@ -45,13 +44,9 @@ def run(args: argparse.Namespace) -> None:
   # child processes need it too.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '.95')
-  settings = options.settings(args)
-  name = settings.pop('benchmark')
-  beside_torch = name in ('inference', 'training')
-  module = importlib.import_module(
-    f'mixdtp_jax.tools.bench.{"beside_torch" if beside_torch else name}'
-  )
-  getattr(module, f'bench_{name}')(**settings)
+  from mixdtp_jax.tools.bench import case
+
+  case.run(**options.settings(args))
 
 
 def _add(

@@ -2,9 +2,10 @@
 
 import contextlib
 import ctypes
+import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -12,7 +13,8 @@ _CLEAR_REFS = pathlib.Path('/proc/self/clear_refs')
 _STATUS = pathlib.Path('/proc/self/status')
 
 
-class Peak(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Peak:
   """The most bytes that were held, less those before, and how that is known."""
 
   bytes: int | None  # None if unknown

@@ -7,7 +7,7 @@ import pytest
 
 from mixdtp_jax.cli import main
 from mixdtp_jax.data.datasets import registry
-from mixdtp_jax.tools.bench import data
+from mixdtp_jax.tools.bench import case
 from tests.helpers import tiny
 
 _HELPERS = pathlib.Path(tiny.__file__).parent
@@ -44,7 +44,8 @@ def test_bench_data_reads_a_prepared_copy(tiny_pairs, tmp_path, capsys):
   data_dir = str(tmp_path / 'data')
   registry.prepare('pairs', source=str(tiny_pairs), data_dir=data_dir)
   capsys.readouterr()
-  data.bench_data(
+  case.run(
+    'data',
     config=str(_HELPERS / 'tiny.py'),
     overrides=[f'data.data_dir={data_dir}', 'data.cache_mb=0'],
     seconds=0.1,
@@ -58,4 +59,4 @@ def test_bench_data_reads_a_prepared_copy(tiny_pairs, tmp_path, capsys):
 
 def test_refuses_to_measure_for_no_time():
   with pytest.raises(ValueError, match='--seconds 0: needs more than 0'):
-    data.bench_data(config=None, overrides=[], seconds=0, out=None)
+    case.run('data', config=None, overrides=[], seconds=0, out=None)

@@ -5,7 +5,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from mixdtp_jax.tools.bench import growth
+from mixdtp_jax.tools.bench import case, growth
 
 _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 _SETTINGS = {
@@ -19,7 +19,7 @@ def test_every_point_is_measured(environment, monkeypatch, tmp_path, capsys):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   out, plot = tmp_path / 'growth.json', tmp_path / 'new' / 'growth.svg'
-  growth.bench_growth(**_SETTINGS | {'out': str(out), 'plot': str(plot)})
+  case.run('growth', **_SETTINGS | {'out': str(out), 'plot': str(plot)})
   sweeps = json.loads(out.read_text())['sweeps']
   assert [[p['x'] for p in sweep['points']] for sweep in sweeps] == [
     [256, 1024], [1], [1], [1, 2],
@@ -92,4 +92,4 @@ def test_what_is_linear_meets_the_largest():
 )
 def test_settings_that_do_not_fit(change, message):
   with pytest.raises(ValueError, match=message):
-    growth.bench_growth(**_SETTINGS | change)
+    case.run('growth', **_SETTINGS | change)

@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from mixdtp_jax.tools.bench import case, subprocesses
-from mixdtp_jax.tools.bench.beside_torch import bench_inference, bench_training
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -78,8 +77,9 @@ def test_without_a_compiler_the_other_variants_stay(environment, tmp_path):
 
 def test_other_sizes_are_filled_up(tmp_path, capsys):
   out = tmp_path / 'inference.json'
-  bench_inference(
-    **_INFERENCE | {'out': str(out), 'overrides': ['model.dtype=bfloat16']}
+  case.run(
+    'inference',
+    **_INFERENCE | {'out': str(out), 'overrides': ['model.dtype=bfloat16']},
   )
   text = capsys.readouterr().out
   assert 'inference, 1 x 20x12 pixels; mixdtp, 205,373 parameters' in text
@@ -92,7 +92,7 @@ def test_other_sizes_are_filled_up(tmp_path, capsys):
 def test_an_update_beside_pytorch(one_thread, tmp_path, capsys):
   out = tmp_path / 'training.json'
   flags = {'against': 'published,eager', 'out': str(out)}
-  bench_training(**_TRAINING | flags)
+  case.run('training', **_TRAINING | flags)
   text = capsys.readouterr().out
   assert 'training, 2 x 16x16 pixels; prenet' in text
   found = json.loads(out.read_text())
@@ -109,7 +109,7 @@ def test_each_has_its_own_best_batch(
     monkeypatch.setenv(name, value)
   out = tmp_path / 'training.json'
   flags = {'batch': 'best', 'against': 'eager', 'out': str(out)}
-  bench_training(**_TRAINING | flags)
+  case.run('training', **_TRAINING | flags)
   text = capsys.readouterr().out
   found = json.loads(out.read_text())
   made = {'jax': found['jax'], 'eager': found['opponents']['eager']}
@@ -124,7 +124,7 @@ def test_each_has_its_own_best_batch(
 
 def test_devices_share_a_batch(tmp_path):
   out = tmp_path / 'training.json'
-  bench_training(**_TRAINING | {'devices': 2, 'out': str(out)})
+  case.run('training', **_TRAINING | {'devices': 2, 'out': str(out)})
   assert json.loads(out.read_text())['devices'] == 2
 
 
@@ -147,7 +147,7 @@ def test_settings_of_inference_that_do_not_fit(change, message):
     assert case.parse_size(change['size']) == (20, 20)
     return
   with pytest.raises(ValueError, match=message):
-    bench_inference(**_INFERENCE | change)
+    case.run('inference', **_INFERENCE | change)
 
 
 @pytest.mark.parametrize(
@@ -161,18 +161,18 @@ def test_settings_of_inference_that_do_not_fit(change, message):
 )
 def test_settings_of_training_that_do_not_fit(change, message):
   with pytest.raises(ValueError, match=message):
-    bench_training(**_TRAINING | change)
+    case.run('training', **_TRAINING | change)
 
 
 def test_without_pytorch_the_remedy_is_told(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(ImportError, match='pip install torch, or take --oppone'):
-    bench_inference(**_INFERENCE | {'against': 'eager'})
+    case.run('inference', **_INFERENCE | {'against': 'eager'})
 
 
 def test_a_process_that_fails_says_why():
   with pytest.raises(ChildProcessError, match=r'gone\.py'):
-    subprocesses.bench('inference', {'config': 'gone.py'}, [])
+    subprocesses.bench('inference', ['--config=gone.py'], {})
 
 
 def test_a_process_has_the_number_of_devices_asked_for(monkeypatch):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mixdtp_jax.tools.bench import restoring
+from mixdtp_jax.tools.bench import case, restoring
 from tests.helpers import tiny_prenet
 
 
@@ -12,7 +12,8 @@ def test_measures_both_forms(tmp_path, capsys, environment, monkeypatch):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  restoring.bench_restoring(
+  case.run(
+    'restoring',
     config=tiny_prenet.__file__,
     sizes='40x20',
     memory='5GB',
@@ -58,6 +59,12 @@ def test_sizes_are_different_and_in_range():
 
 def test_a_size_that_is_none_is_refused():
   with pytest.raises(ValueError, match='--size 4x: needs'):
-    restoring.bench_restoring(
-      config=None, sizes='4x', memory=None, pictures=0, overrides=[], out=None
+    case.run(
+      'restoring',
+      config=None,
+      sizes='4x',
+      memory=None,
+      pictures=0,
+      overrides=[],
+      out=None,
     )

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mixdtp_jax.tools.bench import start
+from mixdtp_jax.tools.bench import case, start
 
 _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 
@@ -15,7 +15,7 @@ def test_a_cold_and_a_warm_start(environment, monkeypatch, tmp_path, capsys):
   monkeypatch.setenv('XLA_FLAGS', '')  # one device: a batch is small here
   out = tmp_path / 'start.json'
   config = str(_TESTS / 'tiny_prenet.py')
-  start.bench_start(config=config, overrides=[], repeats=1, out=str(out))
+  case.run('start', config=config, overrides=[], repeats=1, out=str(out))
   found = json.loads(out.read_text())['seconds']
   for name in ('cold', 'warm'):
     (times,) = found[name]

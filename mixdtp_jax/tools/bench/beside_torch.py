@@ -15,7 +15,14 @@ from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.restoration import whole_image
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import case, subprocesses
+from mixdtp_jax.tools.bench import subprocesses
+from mixdtp_jax.tools.bench.case import (
+  Case,
+  draw_batch,
+  draw_params,
+  parse_number,
+  parse_size,
+)
 from mixdtp_jax.tools.bench.comparison import compare, table
 
 _VARIANTS = ('published', 'eager', 'compile')  # of torch_reference.inference
@@ -23,90 +30,71 @@ _LEAST_GAIN = 1.05  # in images a second, for which a batch is doubled again
 
 
 def bench_inference(
-  *,
-  config: str | None,
-  size: str,
-  batch: str,
-  devices: int,
-  overrides: Sequence[str],
-  repeats: int,
-  against: str,
-  out: str | None,
-) -> None:
+  case: Case, *, size: str, batch: str, devices: int, repeats: int, against: str
+) -> dict[str, Any]:
   """Measures how a network with drawn weights restores images.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: an option does not fit.
+    ImportError, ValueError: an option does not fit.
   """
-  names = _parse_variants(against)
-  recipe, cfg = case.load_recipe(config, overrides)
-  width, height = case.parse_size(size)
-  count = case.parse_number('batch', batch)
+  names, recipe = _parse_variants(against), case.recipe
+  cfg = recipe.model
+  width, height = parse_size(size)
+  count = parse_number('batch', batch)
   mesh = _shared_mesh(devices, count, names)
-  params = case.draw_params(cfg, recipe.seed)
-  rainy = case.draw_batch(count, height, width, recipe.seed)['rainy']
+  params = draw_params(cfg, recipe.seed)
+  rainy = draw_batch(count, height, width, recipe.seed)['rainy']
   rainy = whole_image.pad(rainy, cfg.multiple, devices)
   with _pytorch(names, cfg) as (pytorch, torch):
-    machine = case.announce(
-      f'inference, {batch} x {width}x{height} pixels; {case.describe(cfg)}',
-      torch,
-    )
-    found = compare(
-      timed.make_inference(cfg, params, rainy, mesh),
-      {
-        name: functools.partial(
-          pytorch.make_inference, name, cfg, params, rainy
-        )
-        for name in names
-      },
-      repeats,
-    )
+    what = f'inference, {batch} x {width}x{height} pixels'
+    machine = case.announce(what, torch)
+    ours = timed.make_inference(cfg, params, rainy, mesh)
+    theirs = {
+      name: functools.partial(pytorch.make_inference, name, cfg, params, rainy)
+      for name in names
+    }
+    found = compare(ours, theirs, repeats)
   show(table(found))
   found |= {'width': width, 'height': height, 'batch': count}
-  what = {'what': 'inference', 'machine': machine, 'torch': torch}
-  case.write(out, recipe, **what, devices=devices, **found)
+  return found | {'machine': machine, 'torch': torch, 'devices': devices}
 
 
 def bench_training(
+  case: Case,
   *,
-  config: str | None,
   crop: int,
   batch: str,
   most: int,
   devices: int,
-  overrides: Sequence[str],
   repeats: int,
   against: str,
-  out: str | None,
-) -> None:
+) -> dict[str, Any]:
   """Measures updates: forward, loss, gradients and optimizer.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: an option does not fit.
+    ImportError, ValueError: an option does not fit.
     MemoryError: one image is too much for JAX.
   """
-  names = _parse_variants(against)
-  recipe, cfg = case.load_recipe(config, overrides)
-  case.check_crop(cfg, crop)
+  names, recipe = _parse_variants(against), case.recipe
+  case.check_crop(crop)
   if batch == 'best' and devices != 1:
     raise ValueError(f'--devices {devices}: needs a --batch of a number')
-  params = case.draw_params(cfg, recipe.seed)
+  params = draw_params(recipe.model, recipe.seed)
   searches: dict[str, Search] = {}
 
   def find_size(name: str, rate: Callable[[int], float]) -> int:
     if batch != 'best':
-      return case.parse_number('batch', batch)
+      return parse_number('batch', batch)
     searches[name] = fastest_batch(rate, most)
     return searches[name].best
 
   def draw(size: int) -> timed.Batch:
-    return case.draw_batch(size, crop, crop, recipe.seed)
+    return draw_batch(size, crop, crop, recipe.seed)
 
   def jax_rate(size: int) -> float:
     # In a process of its own, which gives a GPU's memory back.
-    options = {'config': config, 'crop': crop, 'repeats': repeats}
-    options['batch'] = size
-    found = subprocesses.bench('training', options, overrides)
+    options = {'crop': crop, 'repeats': repeats, 'batch': size}
+    found = subprocesses.bench('training', case.words, options)
     return size / found['jax']['seconds']
 
   def make_torch(name: str) -> Timed:
@@ -117,8 +105,8 @@ def bench_training(
       find_size(name, lambda n: pytorch.images_per_second(make, n, repeats))
     )
 
-  with _pytorch(names, cfg) as (pytorch, torch):
-    what = f'training, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}'
+  with _pytorch(names, recipe.model) as (pytorch, torch):
+    what = f'training, {batch} x {crop}x{crop} pixels'
     machine = case.announce(what, torch)
     size = find_size('jax', jax_rate)
     mesh = _shared_mesh(devices, size, names)
@@ -127,8 +115,8 @@ def bench_training(
     found = compare(ours, theirs, repeats)
   show(table(found), *(search.table(name) for name, search in searches.items()))
   found['searches'] = {name: s._asdict() for name, s in searches.items()}
-  common = {'what': 'training', 'machine': machine, 'torch': torch}
-  case.write(out, recipe, **common, crop=crop, devices=devices, **found)
+  found |= {'machine': machine, 'torch': torch}
+  return found | {'crop': crop, 'devices': devices}
 
 
 class Search(NamedTuple):
@@ -143,7 +131,7 @@ class Search(NamedTuple):
     return max(self.rates, key=lambda batch: self.rates[batch])
 
   def table(self, name: str) -> Table:
-    """Returns the rates of a search, which `name` says whose it is."""
+    """Returns the rates of the search of a side."""
     title = f'{name}: best batch {self.best}, search ended by {self.ended_by}'
     rows = [(str(batch), f'{rate:.3g}') for batch, rate in self.rates.items()]
     return Table(title, ('batch', 'images/s'), rows)
@@ -152,9 +140,7 @@ class Search(NamedTuple):
 def fastest_batch(rate: Callable[[int], float], most: int) -> Search:
   """Doubles the batch from 1 to at most `most` while that gains at least 5 %.
 
-  Args:
-    rate: returns the images a second of a batch; raises MemoryError.
-    most: largest batch to try.
+  `rate` returns the images a second of a batch, or raises MemoryError.
 
   Raises:
     MemoryError: one image is too much.
@@ -223,8 +209,7 @@ def _shared_mesh(
 
   Raises:
     ValueError: there are fewer devices, they do not divide the batch, or
-      variants in PyTorch, which use one device, would be compared with
-      several.
+      variants in PyTorch, which use one device, are compared with several.
   """
   found = jax.devices()
   if devices > len(found):

@@ -1,8 +1,9 @@
-"""What is measured: the network of a recipe, drawn weights and images."""
+"""What all benchmarks share: a recipe, drawn weights and images, and a file."""
 
+import importlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,44 +11,74 @@ import numpy as np
 from mixdtp_jax.measure import machine
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import abstract_params
-from mixdtp_jax.recipe import config_file
+from mixdtp_jax.recipe.config_file import load_recipe
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 
+_MODULES = {'inference': 'beside_torch', 'training': 'beside_torch'}
 
-def load_recipe(
-  config: str | None, overrides: Sequence[str] = ()
-) -> tuple[Recipe, AnyConfig]:
-  """Returns a recipe, by default `default`, and its network's configuration.
+
+class Case(NamedTuple):
+  """A recipe that is measured."""
+
+  recipe: Recipe
+  words: list[str]  # options that name it in another process
+  out: str | None  # JSON file that will be written
+
+  def announce(
+    self, what: str, torch: dict[str, Any] | None = None
+  ) -> dict[str, Any]:
+    """Prints what is measured and on which machine; returns the machine.
+
+    `torch` is of `torch_reference.inference.describe`; None without PyTorch.
+    """
+    cfg, found = self.recipe.model, machine.describe()
+    count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
+    network = f'{cfg.name}, {count:,} parameters, {cfg.dtype}'
+    show(f'{what}; {network}\n{machine.one_line(found, torch)}')
+    return found
+
+  def check_crop(self, crop: int) -> None:
+    """Raises ValueError if the network does not take squares of this side."""
+    if crop < 1 or crop % (multiple := self.recipe.model.multiple):
+      raise ValueError(
+        f'--crop {crop}: the network needs a multiple of {multiple}'
+      )
+
+
+def run(
+  name: str,
+  *,
+  config: str | None,
+  overrides: Sequence[str],
+  out: str | None,
+  **options: Any,
+) -> None:
+  """Runs `mixdtp bench NAME`: measures, prints tables and writes a JSON file.
+
+  Args:
+    name: of the benchmark.
+    config: the recipe; None for `default`.
+    overrides: 'OPTION=VALUE', instead of the recipe's.
+    out: the file; None for none.
+    **options: further options of the command.
 
   Raises:
-    FileNotFoundError, ValueError: see `config_file.load_recipe`.
+    FileNotFoundError, ImportError, ValueError: an option does not fit.
+    ChildProcessError: a process that measures failed.
+    MemoryError: there is too little memory for the smallest measurement.
   """
-  recipe = config_file.load_recipe(config or 'default', overrides)
-  return recipe, recipe.model
-
-
-def announce(what: str, torch: dict[str, Any] | None = None) -> dict[str, Any]:
-  """Prints what is measured and on which machine; returns the machine.
-
-  `torch` is of `torch_reference.inference.describe`; None without PyTorch.
-  """
-  found = machine.describe()
-  show(f'{what}\n{machine.one_line(found, torch)}')
-  return found
-
-
-def write(out: str | None, recipe: Recipe, **content: Any) -> None:
-  """Writes a JSON file, unless `out` is None; the recipe comes last."""
+  config = config or 'default'
+  recipe = load_recipe(config, overrides)
+  words = [f'--config={config}', *(f'--config.{o}' for o in overrides)]
+  module = importlib.import_module(
+    f'mixdtp_jax.tools.bench.{_MODULES.get(name, name)}'
+  )
+  measure = getattr(module, f'bench_{name}')
+  found = measure(Case(recipe, words, out), **options)
   if out is not None:
-    dump_json(content | {'config': as_mapping(recipe)}, out)
-
-
-def describe(cfg: AnyConfig) -> str:
-  """Returns the network in a few words."""
-  count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
-  return f'{cfg.name}, {count:,} parameters, {cfg.dtype}'
+    dump_json({'what': name} | found | {'config': as_mapping(recipe)}, out)
 
 
 def draw_params(cfg: AnyConfig, seed: int) -> dict:
@@ -97,11 +128,3 @@ def parse_number(option: str, text: str) -> int:
   if not text.isdecimal() or not int(text):
     raise ValueError(f'--{option} {text}: needs a number of at least 1')
   return int(text)
-
-
-def check_crop(cfg: AnyConfig, crop: int) -> None:
-  """Raises ValueError if the network does not take squares of this side."""
-  if crop < 1 or crop % cfg.multiple:
-    raise ValueError(
-      f'--crop {crop}: the network needs a multiple of {cfg.multiple}'
-    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdtp_jax.measure.timed import Cost, Timed
+from mixdtp_jax.measure.timed import Timed
 from mixdtp_jax.measure.timing import paired, seconds
 from mixdtp_jax.runtime.tables import Table
 
@@ -22,9 +22,9 @@ def compare(
 
   Args:
     ours: JAX.
-    variants: functions that prepare the variants, by name. Each is called when
-      its turn has come. Its RuntimeError, which PyTorch raises if it finds no
-      compiler, or MemoryError is noted as its failure.
+    variants: functions that prepare the variants when their turn has come. A
+      MemoryError, or the RuntimeError of a PyTorch without a compiler, is noted
+      as the variant's failure.
     repeats: timed runs alone, and in turns with each variant.
 
   Returns:
@@ -40,8 +40,7 @@ def compare(
       theirs = make()
       of_jax, of_torch = paired(ours.run, theirs.run, repeats)
     except (RuntimeError, MemoryError) as error:
-      lines = [line.strip() for line in str(error).splitlines()]
-      reason = next(filter(None, lines), '')
+      reason = str(error).strip().partition('\n')[0]
       found[name] = {'failure': f'{type(error).__name__}: {reason}'}
       continue
     jax_seconds += of_jax
@@ -51,7 +50,7 @@ def compare(
     memory_ratio = None
     if held is not None and theirs_held is not None:
       memory_ratio = held / max(theirs_held, 1)
-    found[name] = _as_dict(theirs.cost) | {
+    found[name] = dataclasses.asdict(theirs.cost) | {
       'seconds': float(np.median(of_torch)),
       'timing': {'jax': of_jax, 'torch': of_torch},
       'time_ratio': float(np.median(ratios)),
@@ -59,11 +58,7 @@ def compare(
       'memory_ratio': memory_ratio,
     }
   jax = {'seconds': float(np.median(jax_seconds)), 'alone': alone}
-  return {'jax': _as_dict(ours.cost) | jax, 'opponents': found}
-
-
-def _as_dict(cost: Cost) -> dict[str, Any]:
-  return dataclasses.asdict(cost) | {'memory': cost.memory._asdict()}
+  return {'jax': dataclasses.asdict(ours.cost) | jax, 'opponents': found}
 
 
 def table(found: Mapping[str, Any]) -> Table:

@@ -4,7 +4,7 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,20 +16,14 @@ from mixdtp_jax.recipe.config_file import change
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import case
+from mixdtp_jax.tools.bench.case import Case
 
 _FIRST = 2_000  # images at most that are decoded before the rest is timed
 _WINDOWS = 5  # of equal length, into which the rest is cut
 _HEAD = ('cache (MiB)', 'first epoch', 'then', '1st quartile', '3rd quartile')
 
 
-def bench_data(
-  *,
-  config: str | None,
-  overrides: Sequence[str],
-  seconds: float,
-  out: str | None,
-) -> None:
+def bench_data(case: Case, *, seconds: float) -> dict[str, Any]:
   """Measures batches of `train_batches`, with and without the cache.
 
   No training step takes the batches; one would leave less of the cores.
@@ -39,10 +33,9 @@ def bench_data(
   """
   if seconds <= 0:
     raise ValueError(f'--seconds {seconds}: needs more than 0')
-  recipe, _ = case.load_recipe(config, overrides)
   with tempfile.TemporaryDirectory() as temporary:
-    folder = recipe.data.data_dir or temporary
-    recipe = change(recipe, {'data.data_dir': folder})
+    folder = case.recipe.data.data_dir or temporary
+    recipe = change(case.recipe, {'data.data_dir': folder})
     data = recipe.data
     images = len(open_mixture(data, data.crop))
     machine = case.announce(
@@ -53,32 +46,22 @@ def bench_data(
       _measure(recipe, limit, images, seconds)
       for limit in dict.fromkeys((data.cache_mb, 0))
     ]
-  rows = [
-    (f'{rate["cache_mb"]:g}', *(f'{n:.0f}' for n in numbers))
-    for rate in rates
-    for numbers in [(rate['first_epoch'], rate['median'], *rate['quartiles'])]
-  ]
+  rows = []
+  for rate in rates:
+    numbers = rate['first_epoch'], rate['median'], *rate['quartiles']
+    rows.append((f'{rate["cache_mb"]:g}', *(f'{n:.0f}' for n in numbers)))
   show(Table('crops a second', _HEAD, rows))
-  case.write(
-    out,
-    recipe,
-    what='data',
-    machine=machine,
-    training_images=images,
-    crops_per_second=rates,
-  )
+  return {
+    'machine': machine,
+    'training_images': images,
+    'crops_per_second': rates,
+  }
 
 
 def _measure(
   config: Recipe, cache_mb: float, images: int, seconds: float
 ) -> dict[str, Any]:
-  """Measures the first epoch, and then for some seconds.
-
-  Returns:
-    cache_mb and crops a second: of the first epoch, which decodes every image
-    (of at most 2,000 `images`), and of five equal times afterwards, 'windows',
-    with their median and quartiles.
-  """
+  """Returns crops a second of the first epoch, and of equal times after it."""
   # Batches of the first stage without an end.
   endless = {'growth': (), 'num_train_steps': np.iinfo(np.int32).max}
   config = change(config, {'data.cache_mb': cache_mb, **endless})

@@ -15,9 +15,9 @@ from typing import Any
 
 import mixdtp_jax
 from mixdtp_jax.data.images import to_uint8, write_png
-from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import case, subprocesses
+from mixdtp_jax.tools.bench import subprocesses
+from mixdtp_jax.tools.bench.case import Case, draw_batch
 from mixdtp_jax.tools.pages.page import write_page
 
 _TESTS = ('tests/models', 'tests/ops', 'tests/training/test_step.py')
@@ -25,30 +25,20 @@ _LINES = 60  # of a command's output, from its end
 
 
 def bench_device(
-  *,
-  config: str | None,
-  platform: str,
-  minutes: float,
-  quick: bool,
-  overrides: Sequence[str],
-  out: str | None,
-) -> None:
-  """Runs tests, compare, plan and benchmarks; writes JSON and a page.
+  case: Case, *, platform: str, minutes: float, quick: bool
+) -> dict[str, Any]:
+  """Runs tests, compare, plan and benchmarks; writes a page beside the JSON.
 
   Args:
-    config: recipe of the network; None: the paper's.
+    case: the recipe.
     platform: JAX's name for the devices: cuda, tpu or cpu.
     minutes: for all commands together.
     quick: take small images and one test file, to try the command itself.
-    overrides: 'OPTION=VALUE', instead of the recipe's.
-    out: path of the JSON file; the page lies beside it, as .html.
   """
   end = time.monotonic() + 60 * minutes
   with tempfile.TemporaryDirectory() as folder:
     results = []
-    for name, command in _commands(
-      config, quick, overrides, pathlib.Path(folder)
-    ):
+    for name, command in _commands(case.words, quick, pathlib.Path(folder)):
       show(f'{name}: {" ".join(command)}')
       left = end - time.monotonic()
       results.append(_result(name, command, platform, left, folder))
@@ -58,22 +48,17 @@ def bench_device(
     [(r['name'], f'{r["seconds"]:.0f}', r['ended']) for r in results],
   )
   show(table)
-  if out is not None:
-    dump_json({'what': 'device', 'platform': platform, 'results': results}, out)
-    page = pathlib.Path(out).with_suffix('.html')
+  if case.out is not None:
+    page = pathlib.Path(case.out).with_suffix('.html')
     write_page('device.html', page, table=table, results=results)
+  return {'platform': platform, 'results': results}
 
 
 def _commands(
-  config: str | None,
-  quick: bool,
-  overrides: Sequence[str],
-  folder: pathlib.Path,
+  recipe: Sequence[str], quick: bool, folder: pathlib.Path
 ) -> list[tuple[str, list[str]]]:
   """Returns each command's name and arguments, the most important first."""
   crop, sizes = (32, ['64x48']) if quick else (128, ['480x320', '1920x1080'])
-  recipe = [f'--config={config or "default"}']
-  recipe += [f'--config.{override}' for override in overrides]
   half = [*recipe, '--config.model.dtype=bfloat16']
   beside = ['--opponents', 'compile', '--repeats', '1' if quick else '5']
   pairs = _draw_pairs(folder / 'pairs')
@@ -95,7 +80,7 @@ def _commands(
 
 def _draw_pairs(folder: pathlib.Path) -> str:
   """Writes two pairs of images for `compare`, which then needs no data set."""
-  for kind, images in case.draw_batch(2, 128, 128, seed=0).items():
+  for kind, images in draw_batch(2, 128, 128, seed=0).items():
     (folder / kind).mkdir(parents=True)
     for number, image in enumerate(images):
       write_png(to_uint8(image), folder / kind / f'{number}.png')
@@ -130,10 +115,8 @@ def _result(
     )
     ended, output = f'exit status {done.returncode}', done.stdout
   except subprocess.TimeoutExpired as error:
-    ended, output = (
-      'out of time',
-      (error.stdout or b'').decode(errors='replace'),
-    )
+    ended = 'out of time'
+    output = (error.stdout or b'').decode(errors='replace')
   return {
     'name': name,
     'command': ' '.join(whole[1:]),

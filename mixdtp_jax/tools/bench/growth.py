@@ -16,7 +16,8 @@ from absl import logging
 
 from mixdtp_jax.runtime.files import replacing
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import case, subprocesses
+from mixdtp_jax.tools.bench import subprocesses
+from mixdtp_jax.tools.bench.case import Case, parse_number
 from mixdtp_jax.tools.pages.chart import Chart, svg_file
 
 _UNITS = {'time': ('s', 1), 'memory': ('MiB', 2**20)}
@@ -41,37 +42,34 @@ class Sweep:
 
 
 def bench_growth(
+  case: Case,
   *,
-  config: str | None,
   sizes: str,
   batches: str,
   devices: str,
   crop: int,
-  overrides: Sequence[str],
   repeats: int,
-  out: str | None,
   plot: str | None,
-) -> None:
+) -> dict[str, Any]:
   """Measures inference by pixels and batch, and training by batch and devices.
 
   Raises:
-    FileNotFoundError, ValueError: an option does not fit.
+    ValueError: an option does not fit.
     ChildProcessError: a measurement failed.
   """
-  recipe, cfg = case.load_recipe(config, overrides)
-  case.check_crop(cfg, crop)
+  case.check_crop(crop)
   given = {'sizes': sizes, 'batches': batches, 'devices': devices}
   axes = {
-    name: sorted({case.parse_number(name, n) for n in text.split(',')})
+    name: sorted({parse_number(name, n) for n in text.split(',')})
     for name, text in given.items()
   }
-  machine = case.announce(f'growth; {case.describe(cfg)}')
+  machine = case.announce('growth')
   sweeps = []
   for sweep, benchmark, runs in _plan(**axes, crop=crop):
     for x, options in runs.items():
-      common = {'config': config, 'repeats': repeats}
+      options['repeats'] = repeats
       try:
-        found = subprocesses.bench(benchmark, {**common, **options}, overrides)
+        found = subprocesses.bench(benchmark, case.words, options)
       except MemoryError as error:
         sweep.failure = f'{x} {sweep.axis}: {error}'
         break
@@ -88,8 +86,7 @@ def bench_growth(
     with replacing(plot) as temporary:
       pathlib.Path(temporary).write_text(svg_file(charts(sweeps)))
   contents = [_content(sweep) for sweep in sweeps]
-  what = {'what': 'growth', 'machine': machine, 'crop': crop}
-  case.write(out, recipe, **what, sweeps=contents)
+  return {'machine': machine, 'crop': crop, 'sweeps': contents}
 
 
 def _plan(

@@ -7,7 +7,7 @@ module of the network whose name XLA kept with it.
 
 import collections
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,12 @@ from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import case
+from mixdtp_jax.tools.bench.case import (
+  Case,
+  draw_batch,
+  draw_params,
+  parse_number,
+)
 from mixdtp_jax.tools.bench.operations import (
   WAITING,
   Operation,
@@ -51,33 +56,25 @@ class Profile(NamedTuple):
 
 
 def bench_profile(
-  *,
-  config: str | None,
-  crop: int,
-  batch: str,
-  overrides: Sequence[str],
-  repeats: int,
-  out: str | None,
-) -> None:
+  case: Case, *, crop: int, batch: str, repeats: int
+) -> dict[str, Any]:
   """Measures the machine, and traces inference and an update.
 
   Raises:
-    FileNotFoundError, ValueError: an option does not fit.
+    ValueError: an option does not fit.
   """
-  recipe, cfg = case.load_recipe(config, overrides)
-  case.check_crop(cfg, crop)
-  count = case.parse_number('batch', batch)
-  machine = case.announce(
-    f'profile, {batch} x {crop}x{crop} pixels; {case.describe(cfg)}'
-  )
+  recipe, cfg = case.recipe, case.recipe.model
+  case.check_crop(crop)
+  count = parse_number('batch', batch)
+  machine = case.announce(f'profile, {batch} x {crop}x{crop} pixels')
   roofline = measure_roofline()
   rates = [
     f'{k} {max(v) / 1e9:,.0f} GFLOP/s' for k, v in roofline.flops.items()
   ]
   copied = f'{max(roofline.bytes) / 1e9:,.1f} GB/s'
   show(f'Products: {", ".join(rates)}. Read and written: {copied}.')
-  params = case.draw_params(cfg, recipe.seed)
-  images = case.draw_batch(count, crop, crop, recipe.seed)
+  params = draw_params(cfg, recipe.seed)
+  images = draw_batch(count, crop, crop, recipe.seed)
   mesh = make_mesh(jax.devices()[:1])
   scopes = {*_SCOPES, *_modules(params)}
   state = timed.initial_state(recipe, params)
@@ -98,10 +95,13 @@ def bench_profile(
   }
   for name, program in found.items():
     show(*_tables(name, program, roofline, cfg.dtype))
-  programs = {name: _content(program) for name, program in found.items()}
-  what = {'what': 'profile', 'machine': machine, 'crop': crop, 'batch': count}
-  what['roofline'] = roofline._asdict()
-  case.write(out, recipe, **what, programs=programs)
+  return {
+    'machine': machine,
+    'crop': crop,
+    'batch': count,
+    'roofline': roofline._asdict(),
+    'programs': {name: _content(program) for name, program in found.items()},
+  }
 
 
 def _modules(params: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,6 @@ Every measurement has a process of its own, so its peak of memory is its own.
 
 import multiprocessing
 import time
-from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
@@ -21,7 +20,12 @@ from mixdtp_jax.restoration.memory_plan import most_held
 from mixdtp_jax.restoration.whole_image import pad
 from mixdtp_jax.runtime.sizes import parse_bytes
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import case
+from mixdtp_jax.tools.bench.case import (
+  Case,
+  draw_batch,
+  draw_params,
+  parse_size,
+)
 
 _LEAST, _MOST = 300_000, 4_000_000  # pixels of pictures of many sizes
 _LONG = 300  # seconds, after which nothing is measured again
@@ -31,26 +35,18 @@ Size = tuple[int, int]
 
 
 def bench_restoring(
-  *,
-  config: str | None,
-  sizes: str,
-  memory: str | None,
-  pictures: int,
-  overrides: Sequence[str],
-  out: str | None,
-) -> None:
+  case: Case, *, sizes: str, memory: str | None, pictures: int
+) -> dict[str, Any]:
   """Measures how long pictures of some sizes take, and how much memory.
 
-  The arguments are the options of the command.
-
   Raises:
-    FileNotFoundError, ValueError: a setting does not fit.
+    ValueError: an option does not fit.
     ChildProcessError: a process was ended, usually for lack of memory.
   """
-  recipe, cfg = case.load_recipe(config, overrides)
+  cfg = case.recipe.model
   limit = parse_bytes(memory) if memory else None
-  wanted = [case.parse_size(size) for size in sizes.split(',') if size]
-  machine = case.announce(f'restoring; {case.describe(cfg)}')
+  wanted = [parse_size(size) for size in sizes.split(',') if size]
+  machine = case.announce('restoring')
   found = {}
   for size in wanted:
     name = '{}x{}'.format(*size)
@@ -65,9 +61,7 @@ def bench_restoring(
     ):
       found[name] = _apart(_by_pieces, cfg, chosen, limit)
   show(table(found))
-  case.write(
-    out, recipe, what='restoring', machine=machine, memory=memory, found=found
-  )
+  return {'machine': machine, 'memory': memory, 'found': found}
 
 
 def draw_sizes(count: int) -> list[Size]:
@@ -87,13 +81,10 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
     if 'failure' in one:
       rows.append((f'{name}: {one["failure"]}', *[None] * 5))
       continue
-    seconds = [
-      '-' if one[key] is None else f'{one[key]:.1f}'
-      for key in ('first', 'again', 'cpu')
-    ]
-    rows.append(
-      (name, *seconds, f'{one["peak"] / 1e6:.0f}', str(one['programs']))
-    )
+    times = [one[key] for key in ('first', 'again', 'cpu')]
+    cells = [None if time is None else f'{time:.1f}' for time in times]
+    peak = f'{one["peak"] / 1e6:.0f}'
+    rows.append((name, *cells, peak, str(one['programs'])))
   return Table(
     '',
     _HEAD,
@@ -122,7 +113,7 @@ def _by_pieces(
   cfg: AnyConfig, sizes: list[Size], memory: int | None
 ) -> dict[str, Any]:
   """Restores pictures by the engine, one after the other."""
-  engine = Engine(cfg, case.draw_params(cfg, 0), memory=memory)
+  engine = Engine(cfg, draw_params(cfg, 0), memory=memory)
   try:
     timed = _each(engine, (_picture(size) for size in sizes))
   except ValueError as error:  # the memory is too small
@@ -133,7 +124,7 @@ def _by_pieces(
 def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
   """Restores a picture twice by a program for its size."""
   image = pad(_picture(size)[None], make_network(cfg).multiple, 1)
-  params = jax.device_put(case.draw_params(cfg, 0))
+  params = jax.device_put(draw_params(cfg, 0))
   start = time.perf_counter()
   program = jax.jit(final_image(cfg)).lower(params, image).compile()
   start = time.perf_counter() - start
@@ -171,4 +162,4 @@ def _each(function, arguments) -> list[tuple[float, float]]:
 
 def _picture(size: Size) -> np.ndarray:
   width, height = size
-  return case.draw_batch(1, height, width, 0)['rainy'][0]
+  return draw_batch(1, height, width, 0)['rainy'][0]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from mixdtp_jax.data.images import write_png
 from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import case, subprocesses
+from mixdtp_jax.tools.bench import subprocesses
+from mixdtp_jax.tools.bench.case import Case
 
 # What JAX logs of the three parts of a compilation.
 _COMPILER = re.compile(
@@ -31,31 +32,25 @@ _COMPILER = re.compile(
 PHASES = ('imports', 'weights and data', 'trace', 'compile', 'first update')
 
 
-def bench_start(
-  *, config: str | None, overrides: Sequence[str], repeats: int, out: str | None
-) -> None:
+def bench_start(case: Case, *, repeats: int) -> dict[str, Any]:
   """Measures starts with an empty and with a filled compilation cache.
 
   Raises:
-    FileNotFoundError, ValueError: an option does not fit.
     ChildProcessError: a run ended before its first update.
   """
-  config = config or 'default'
-  recipe, _ = case.load_recipe(config, overrides)
-  machine = case.announce(f'start of {config}')
+  machine = case.announce('start')
   found: dict[str, list[dict[str, float]]] = {'cold': [], 'warm': []}
   with tempfile.TemporaryDirectory() as folder:
-    data_dir = _prepare(recipe, pathlib.Path(folder))
+    data_dir = _prepare(case.recipe, pathlib.Path(folder))
     for number in range(repeats):
       cache = pathlib.Path(folder, f'compiled{number}')
-      changes = [
-        *overrides, 'data.name=pairs', 'data.mixture=()', 'data.source=',
-        f'data.data_dir={data_dir}', 'checkpoint_every_steps=1',
-        f'compilation_cache_dir={cache}',
+      command = [
+        sys.executable, '-m', 'mixdtp_jax', 'train', *case.words,
+        '--config.data.name=pairs', '--config.data.mixture=()',
+        '--config.data.source=', f'--config.data.data_dir={data_dir}',
+        '--config.checkpoint_every_steps=1',
+        f'--config.compilation_cache_dir={cache}',
       ]  # fmt: skip
-      command = [sys.executable, '-m', 'mixdtp_jax', 'train']
-      command += [f'--config={config}']
-      command += [f'--config.{change}' for change in changes]
       for name, times in found.items():
         workdir = pathlib.Path(folder, f'{name}{number}')
         times.append(time_start([*command, f'--workdir={workdir}'], cache))
@@ -72,7 +67,7 @@ def bench_start(
       'everything',
     )
   )
-  case.write(out, recipe, what='start', machine=machine, seconds=found)
+  return {'machine': machine, 'seconds': found}
 
 
 def _prepare(recipe: Recipe, folder: pathlib.Path) -> pathlib.Path:
@@ -96,7 +91,7 @@ def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
     cache: folder of compiled native code.
 
   Raises:
-    ChildProcessError: the run ends before.
+    ChildProcessError: the run ends before its first update.
   """
   start = time.perf_counter()
   process = subprocess.Popen(

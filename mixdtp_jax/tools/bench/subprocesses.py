@@ -36,14 +36,14 @@ def environment(devices: int | None = None) -> dict[str, str]:
 
 
 def bench(
-  benchmark: str, options: Mapping[str, Any], overrides: Sequence[str]
+  benchmark: str, words: Sequence[str], options: Mapping[str, Any]
 ) -> dict[str, Any]:
   """Returns what `mixdtp bench BENCHMARK` writes without PyTorch.
 
   Args:
     benchmark: inference or training.
-    options: values by name; None leaves an option out.
-    overrides: 'OPTION=VALUE', instead of the recipe's.
+    words: options of the recipe, see `case.Case`.
+    options: further ones, by name.
 
   Raises:
     MemoryError: there was too little memory.
@@ -52,9 +52,8 @@ def bench(
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder, 'out.json')
     options = {**options, 'opponents': 'none', 'out': out}
-    command = [sys.executable, '-m', 'mixdtp_jax', 'bench', benchmark]
-    command += [f'--{k}={v}' for k, v in options.items() if v is not None]
-    command += [f'--config.{override}' for override in overrides]
+    command = [sys.executable, '-m', 'mixdtp_jax', 'bench', benchmark, *words]
+    command += [f'--{name}={value}' for name, value in options.items()]
     result = subprocess.run(
       command,
       env=environment(options.get('devices')),
