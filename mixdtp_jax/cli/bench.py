@@ -26,11 +26,7 @@ def add_arguments(parser: Parser) -> None:
     ('profile', 'where the time goes, and what the machine can do', _add_crops),
     ('start', 'from mixdtp train to the first completed update', _add_repeats),
     ('growth', 'time and memory by pixels, batch and devices', _add_growth),
-    (
-      'device',
-      'tests, compare, plan and speed, on a new GPU or TPU',
-      _add_device,
-    ),
+    ('device', 'tests, compare, plan, speed of a new device', _add_device),
   ):
     command = benchmarks.add_parser(name, help=summary, description=summary)
     options.add_config(command, default='default')
@@ -71,28 +67,19 @@ def _add_inference(parser: Parser) -> None:
 
 
 def _add_restoring(parser: Parser) -> None:
-  _add(
-    parser,
-    'sizes',
-    '1920x1080,3840x2160,6000x4000',
-    'sizes of pictures in pixels',
-    metavar='WIDTHxHEIGHT,...',
-  )
+  sizes, text = '1920x1080,3840x2160,6000x4000', 'sizes of pictures in pixels'
+  _add(parser, 'sizes', sizes, text, metavar='WIDTHxHEIGHT,...')
   parser.add_argument(
     '--memory',
     metavar='SIZE',
     help='most memory of the process that restores in pieces, such as 2GB '
     '(default: half of what is free)',
   )
-  _add(
-    parser,
-    'pictures',
-    0,
+  text = (
     'also restore N pictures of N sizes between 0.3 and 4 megapixels, and as '
-    'many pixels in pictures of one size',
-    type=int,
-    metavar='N',
+    'many pixels in pictures of one size'
   )
+  _add(parser, 'pictures', 0, text, type=int, metavar='N')
 
 
 def _add_training(parser: Parser) -> None:
@@ -131,17 +118,11 @@ def _add_crop(parser: Parser) -> None:
 
 
 def _add_repeats(parser: Parser) -> None:
-  text, kind = 'timed runs of each', options.at_least_one
-  _add(parser, 'repeats', 5, text, type=kind)
+  _add(parser, 'repeats', 5, 'timed runs of each', type=options.at_least_one)
 
 
 def _add_opponents(parser: Parser) -> None:
   text = 'devices that share the batch; more than one needs --opponents none'
   _add(parser, 'devices', 1, text, type=options.at_least_one)
-  _add(
-    parser,
-    'opponents',
-    'published,eager,compile',
-    'variants of the PyTorch network, or none',
-    dest='against',
-  )
+  text = 'variants of the PyTorch network, or none'
+  _add(parser, 'opponents', 'published,eager,compile', text)

@@ -65,8 +65,7 @@ def take(args: argparse.Namespace) -> list[Path]:
   """Takes the clips out of the inputs.
 
   Raises:
-    ValueError: there are options of pictures, and clips; or options of clips,
-      and none.
+    ValueError: options of pictures and of clips are mixed up.
   """
   found = [text for text in args.inputs if _is_clip(Path(text))]
   kinds = ('pictures', 'clips') if found else ('clips', 'pictures')
@@ -101,7 +100,6 @@ def _is_clip(path: Path) -> bool:
 
 def restore(args: argparse.Namespace, paths: Sequence[Path]) -> int:
   """Restores clips and tells about each; returns how many failed."""
-  import mixdtp_jax
   from mixdtp_jax.restoration import video
   from mixdtp_jax.weights import shipped
 
@@ -110,11 +108,7 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> int:
   jobs = [job for job in jobs if job is not None]
   if not jobs:
     return failed
-  options.set_up_restoring()
-  console.show('loading the network')
-  restorer = mixdtp_jax.load(
-    args.weights, memory=args.memory, scratch=args.scratch, dtype=args.dtype
-  )
+  restorer = options.load_restorer(args)
   weights = shipped.locate(args.weights)
   times = [p.stat().st_mtime_ns for p in (weights, *weights.rglob('*'))]
   key = str(weights), max(times), args.dtype
@@ -149,7 +143,7 @@ def _jobs(args: argparse.Namespace, paths: Sequence[Path]) -> Iterator[Any]:
       targets.add(target)
       if target.exists() and not args.overwrite:
         logging.info('%s exists: --overwrite redoes it', target)
-        _tell(args, path, 'skipped')
+        tell(args, path, 'skipped')
         continue
       with console.waiting(f'reading {path.name}'):
         clip = clips.survey(path, args.start, args.end)
@@ -165,7 +159,7 @@ def _fail(args: argparse.Namespace, path: Path, error: Exception) -> int:
   console.show('')
   line = str(error) or f'{path}: there is too little memory'
   logging.error('%s', line)
-  _tell(args, path, 'failed', error=line)
+  tell(args, path, 'failed', error=line)
   return 1
 
 
@@ -173,31 +167,29 @@ def _say(args: argparse.Namespace, job: Any, result: Any) -> None:
   console.show('')
   clip, rate = job.clip, result.frames / max(result.seconds, 1e-9)
   before, after = result.flicker or (None, None)
-  if args.json:
-    _tell(
-      args,
-      clip.path,
-      'restored',
-      output=str(job.target),
-      width=clip.width,
-      height=clip.height,
-      frames=len(clip.times),
-      seconds=round(result.seconds, 3),
-      frames_per_second=round(rate, 3),
-      flicker_before=before,
-      flicker_after=after,
-    )
-    return
   flicker = f', flicker {before:.4f} -> {after:.4f}' if result.flicker else ''
-  print(
+  tell(
+    args,
+    clip.path,
+    'restored',
     f'{clip.name} -> {job.target}: {len(clip.times)} frames of '
     f'{clip.width}x{clip.height} pixels, {rate:.2f} a second{flicker}',
-    flush=True,
+    output=str(job.target),
+    width=clip.width,
+    height=clip.height,
+    frames=len(clip.times),
+    seconds=round(result.seconds, 3),
+    frames_per_second=round(rate, 3),
+    flicker_before=before,
+    flicker_after=after,
   )
 
 
-def _tell(args: argparse.Namespace, path: Path, status: str, **facts) -> None:
-  """Prints a line of JSON, if that is wanted."""
+def tell(
+  args: argparse.Namespace, source: Path, status: str, line='', **facts: Any
+) -> None:
+  """Prints a line about an input, or if that is wanted a line of JSON."""
   if args.json:
-    line = {'input': str(path), 'status': status} | facts
-    print(json.dumps(line), flush=True)
+    line = json.dumps({'input': str(source), 'status': status} | facts)
+  if line:
+    print(line, flush=True)

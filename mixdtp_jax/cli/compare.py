@@ -19,8 +19,7 @@ def add_arguments(parser: Parser) -> None:
   weights.add_argument(
     '--weights',
     metavar='PATH',
-    help="the name of shipped weights, a run's workdir, a weights folder, a "
-    '.safetensors file, or a .pth file',
+    help=options.ANY_WEIGHTS,
   )
   weights.add_argument(
     '--random',

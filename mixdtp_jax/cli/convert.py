@@ -14,11 +14,7 @@ from mixdtp_jax.cli.parser import Parser
 
 def add_arguments(parser: Parser) -> None:
   """Adds the options of the command."""
-  parser.add_argument(
-    'source',
-    help="the name of shipped weights, a run's workdir, a weights folder, a "
-    '.safetensors file, or a .pth file',
-  )
+  parser.add_argument('source', help=options.ANY_WEIGHTS)
   parser.add_argument(
     '--to',
     required=True,

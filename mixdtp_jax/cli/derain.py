@@ -12,7 +12,6 @@ colour profile; animations keep their timing. What exists already is skipped.
 
 import argparse
 import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -149,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     )
   _check_heic(plan.jobs)
   for source in plan.done:
-    _say(args, source, 'skipped')
+    clips.tell(args, source, 'skipped')
   failed = _restore(args, plan.jobs) if plan.jobs else 0
   counts = {
     'restored': len(plan.jobs) - failed,
@@ -206,14 +205,9 @@ def _piped_job(args: argparse.Namespace, format: str):
 
 def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
   """Restores pictures and tells about each; returns how many failed."""
-  import mixdtp_jax
   from mixdtp_jax.restoration import batch, memory_plan
 
-  options.set_up_restoring()
-  console.show('loading the network')
-  restorer = mixdtp_jax.load(
-    args.weights, memory=args.memory, scratch=args.scratch, dtype=args.dtype
-  )
+  restorer = options.load_restorer(args)
   memory = args.memory or memory_plan.half_of_free()
   settings = batch.Settings(
     args.quality,
@@ -230,47 +224,36 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
   failed = 0
   for work in batch.restore_files(jobs, restorer.restore, settings, tell):
     failed += bool(work.error)
-    _say_work(args, work)
+    _say(args, work)
   return failed
 
 
-def _say_work(args: argparse.Namespace, work) -> None:
+def _say(args: argparse.Namespace, work) -> None:
   from mixdtp_jax.restoration import memory_plan
 
   console.show('')
+  source, picture = work.job.source, work.picture
+  source = '-' if isinstance(source, bytes) else source
   if work.error:
     logging.error('%s', work.error)
-    _say(args, work.job.source, 'failed', error=work.error)
+    clips.tell(args, source, 'failed', error=work.error)
     return
   if work.lost:
-    logging.warning('%s: written without %s', work.picture.name, work.lost)
+    logging.warning('%s: written without %s', picture.name, work.lost)
   if work.job.target is None:
     return
-  _say(
+  names = (str(path) for path in (source, work.job.target))
+  shown = ' -> '.join(n if n.isprintable() else ascii(n) for n in names)
+  clips.tell(
     args,
-    work.job.source,
+    source,
     'restored',
+    f'{shown}: {picture.width}x{picture.height} pixels in {work.seconds:.1f} s',
     output=str(work.job.target),
-    width=work.picture.width,
-    height=work.picture.height,
-    frames=work.picture.count,
+    width=picture.width,
+    height=picture.height,
+    frames=picture.count,
     seconds=round(work.seconds, 6),
-    megapixels_per_second=round(work.picture.pixels / 1e6 / work.seconds, 3),
+    megapixels_per_second=round(picture.pixels / 1e6 / work.seconds, 3),
     peak_memory=memory_plan.most_held(),
   )
-
-
-def _say(args: argparse.Namespace, source, status: str, **facts) -> None:
-  """Prints a line about a picture."""
-  name = '-' if isinstance(source, bytes) else str(source)
-  if args.json:
-    print(json.dumps({'input': name, 'status': status} | facts), flush=True)
-  elif status == 'restored':
-    name, output = (
-      n if n.isprintable() else ascii(n) for n in (name, facts['output'])
-    )
-    print(
-      f'{name} -> {output}: {facts["width"]}x{facts["height"]} pixels in '
-      f'{facts["seconds"]:.1f} s',
-      flush=True,
-    )

@@ -19,8 +19,7 @@ def add_arguments(parser: Parser) -> None:
     '--weights',
     required=True,
     metavar='PATH',
-    help="the name of shipped weights, a run's workdir, a weights folder, a "
-    '.safetensors file, or a .pth file',
+    help=options.ANY_WEIGHTS,
   )
   options.add_steps(parser)
   parser.add_argument(

@@ -3,44 +3,23 @@
 Every command shows its options with mixdtp COMMAND --help.
 """
 
+import importlib
 import sys
 from collections.abc import Sequence
 
 from mixdtp_jax import __version__
-from mixdtp_jax.cli import (
-  audit,
-  bench,
-  compare,
-  convert,
-  derain,
-  errors,
-  export,
-  plan,
-  prepare,
-  rain,
-  runs,
-  serve,
-  train,
-)
-from mixdtp_jax.cli import eval as evaluation
+from mixdtp_jax.cli import errors
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console, huge_pages
 
+# The module of each command has `add_arguments` and `run`.
 COMMANDS = {
-  'derain': derain,
-  'serve': serve,
-  'train': train,
-  'eval': evaluation,
-  'prepare': prepare,
-  'audit': audit,
-  'convert': convert,
-  'export': export,
-  'rain': rain,
-  'runs': runs,
-  'compare': compare,
-  'bench': bench,
-  'plan': plan,
-}
+  name: importlib.import_module(f'mixdtp_jax.cli.{name}')
+  for name in (
+    'derain', 'serve', 'train', 'eval', 'prepare', 'audit', 'convert',
+    'export', 'rain', 'runs', 'compare', 'bench', 'plan',
+  )
+}  # fmt: skip
 _USES_HUGE_PAGES = ('train', 'eval', 'bench')
 
 
@@ -64,12 +43,9 @@ def make_parser() -> Parser:
 
 
 def run_command(words: Sequence[str], *, own_process: bool = False) -> int:
-  """Runs a command.
+  """Runs a command, given by its name and arguments.
 
-  Args:
-    words: the command and its arguments.
-    own_process: whether the command may restart the process, to have huge
-      pages.
+  If `own_process`, it may restart the process, to have huge pages.
 
   Returns:
     The exit status: 0, or 1 after an error that a user can cause, of which one

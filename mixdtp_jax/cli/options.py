@@ -8,16 +8,20 @@ import warnings
 from typing import Any
 
 from mixdtp_jax.cli.parser import Parser
+from mixdtp_jax.runtime import console
 from mixdtp_jax.runtime.sizes import parse_bytes
+
+ANY_WEIGHTS = (
+  'name of shipped weights, .safetensors or .pth file, weights folder, or '
+  'workdir of a training run'
+)
 
 
 def add_config(parser: Parser, default: str = '') -> None:
   """Adds --config and --config.OPTION=VALUE.
 
-  Args:
-    parser: of a command.
-    default: the recipe that the command takes without --config, in words for
-      the help text; '' if it needs --config.
+  `default` names the recipe that the command takes without --config, for the
+  help text; '' if it needs --config.
   """
   parser.add_argument(
     '--config',
@@ -63,8 +67,7 @@ def add_weights(parser: argparse._ActionsContainer) -> None:
     '--weights',
     default='general',
     metavar='WEIGHTS',
-    help='name of shipped weights, .safetensors or .pth file, weights folder, '
-    'or workdir of a training run (default: %(default)s)',
+    help=f'{ANY_WEIGHTS} (default: %(default)s)',
   )
 
 
@@ -97,12 +100,20 @@ def set_up_restoring() -> None:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
+def load_restorer(args: argparse.Namespace):
+  """Prepares the program, and loads the network that `add_network` chose."""
+  import mixdtp_jax
+
+  set_up_restoring()
+  console.show('loading the network')
+  return mixdtp_jax.load(
+    args.weights, memory=args.memory, scratch=args.scratch, dtype=args.dtype
+  )
+
+
 def settings(args: argparse.Namespace) -> dict[str, Any]:
   """Returns the values of a command's own options, by name."""
-  values = vars(args).copy()
-  for name in ('command', 'run'):
-    del values[name]
-  return values
+  return {k: v for k, v in vars(args).items() if k not in ('command', 'run')}
 
 
 def add_hosts(parser: Parser) -> None:
@@ -127,7 +138,7 @@ def add_hosts(parser: Parser) -> None:
 
 def join_hosts(args: argparse.Namespace) -> None:
   """Joins the other processes; from then on, only the first one tells much."""
-  from mixdtp_jax.runtime import console, hosts
+  from mixdtp_jax.runtime import hosts
 
   with console.waiting('Waiting for the other processes'):
     hosts.initialize(args.coordinator, args.num_processes, args.process_id)
@@ -140,7 +151,7 @@ def add_out(parser: Parser) -> None:
 
 
 def at_least_one(text: str) -> int:
-  """Returns a whole number of an option, which must be 1 or more."""
-  if (number := int(text)) < 1:
+  """Returns the number of an option that needs 1 or more."""
+  if not text.isdecimal() or not int(text):
     raise argparse.ArgumentTypeError(f'{text}: needs at least 1')
-  return number
+  return int(text)

@@ -12,6 +12,7 @@ import ctypes
 import signal
 import sys
 
+from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
 
 _M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
@@ -69,15 +70,8 @@ def run(args: argparse.Namespace) -> None:
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**23)
   # Unwinds, which removes what is half-written.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped by SIGTERM'))
-  builder = registry.prepare(
-    args.name,
-    source=local_path(args.source),
-    data_dir=local_path(args.data_dir),
-    partial=args.partial,
-    exclude=args.exclude,
-    again=args.again,
-    memory_mb=args.memory_mb,
-  )
+  paths = {n: local_path(getattr(args, n)) for n in ('source', 'data_dir')}
+  builder = registry.prepare(**options.settings(args) | paths)
   counts = ', '.join(
     f'{split} {info.num_examples:,}'
     for split, info in builder.info.splits.items()

@@ -45,12 +45,4 @@ def run(args: argparse.Namespace) -> None:
   if args.scratch and not os.path.isdir(args.scratch):
     raise NotADirectoryError(f'--scratch {args.scratch}: not a folder')
   options.set_up_restoring()
-  serve(
-    args.host,
-    args.port,
-    weights=args.weights,
-    memory=args.memory,
-    max_megapixels=args.max_megapixels,
-    scratch=args.scratch,
-    dtype=args.dtype,
-  )
+  serve(**options.settings(args))

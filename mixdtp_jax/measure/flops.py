@@ -21,11 +21,7 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
 
   Values that the gradient recomputes count each time. If a function has a form
   for CPUs, its general form counts: the number is a property of the network,
-  not of the machine.
-
-  Args:
-    function: to be traced; jitted or not.
-    *args: arrays, or their shapes and dtypes.
+  not of the machine. `args` are arrays, or their shapes and dtypes.
 
   Raises:
     ValueError: there is a loop whose length is not known before it runs.

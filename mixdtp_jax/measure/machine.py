@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -27,7 +28,6 @@ def describe() -> dict[str, Any]:
     'devices': [str(device) for device in devices],
     'device_kind': devices[0].device_kind,
     'versions': {name: _version(name) for name in ('jax', 'jaxlib', 'torch')},
-    'jax_threads': cores(),  # XLA takes all; it has no option for that
   }
 
 
@@ -36,14 +36,12 @@ def one_line(
 ) -> str:
   """Returns a line of the machine and, if used, of PyTorch.
 
-  Args:
-    machine: of `describe`.
-    torch: of `torch_reference.inference.describe`.
+  `torch` is of `torch_reference.inference.describe`.
   """
   text = (
     f'{machine["cores"]} cores, load {machine["load_before"]:.1f} before; '
     f'JAX {machine["versions"]["jax"]} on {len(machine["devices"])} x '
-    f'{machine["device_kind"]}, {machine["jax_threads"]} threads'
+    f'{machine["device_kind"]}, {machine["cores"]} threads'
   )
   if torch is not None:
     text += (
@@ -54,11 +52,9 @@ def one_line(
 
 
 def _processor() -> str | None:
-  if not _CPU_INFO.exists():
-    return None
-  lines = _CPU_INFO.read_text().splitlines()
-  names = (li.split(':', 1)[1] for li in lines if li.startswith('model name'))
-  return next(names, '').strip() or None
+  text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ''
+  found = re.search(r'^model name\s*: (.*)', text, re.M)
+  return found and found[1]
 
 
 def _version(name: str) -> str | None:

@@ -73,14 +73,7 @@ class Trainer:
   def __init__(
     self, config: Recipe, params: dict, mesh: jax.sharding.Mesh, batch: Batch
   ):
-    """Starts at step 0, and compiles the step for batches of this shape.
-
-    Args:
-      config: the recipe.
-      params: of its network; they stay as they are.
-      mesh: the devices that share each batch.
-      batch: gives the shape.
-    """
+    """Starts at step 0, and compiles the step for batches of this shape."""
     state = initial_state(config, params)
     self.state = jax.device_put(state, replicated(mesh))
     self._mesh = mesh

@@ -15,15 +15,11 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
 def paired(
   a: Callable[[], Any], b: Callable[[], Any], repeats: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Runs two functions in the order A B B A A B ..., so that neither is first.
+  """Returns the seconds of A and of B, which run in the order A B B A A B ....
 
   A machine that is busier in one minute than in the next changes both runs of a
   pair, and hardly their ratio. An untimed run precedes each timed one, so that
-  a function does not pay for caches or pages that the other evicted: a step
-  that took 2.4 s after itself took 4.4 s after another's 3.6 GiB.
-
-  Returns:
-    Seconds of A and of B, `repeats` of each.
+  a function does not pay for caches or pages that the other evicted.
   """
   pairs = []
   for number in range(repeats):

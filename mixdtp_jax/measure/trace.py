@@ -98,16 +98,11 @@ def _within(spans: Iterable[Span], start: float, end: float) -> Iterator[Span]:
 def shares(
   spans: Iterable[Span], waiting: Collection[str] = ()
 ) -> dict[str, float]:
-  """Divides time among the operations that run, without counting it twice.
+  """Returns the seconds of each name among operations that may overlap.
 
-  Args:
-    spans: of operations, which may overlap.
-    waiting: names of operations, such as loops, that run others and wait for
-      them; they get only the time in which nothing else runs.
-
-  Returns:
-    Seconds by name. Of a time in which n operations run each gets 1/n, so the
-    sum is the time in which at least one of them runs.
+  Of a time in which n operations run each gets 1/n, so the sum is the time in
+  which at least one of them runs. Those that are `waiting`, such as loops, run
+  others: they get only the time in which nothing else runs.
   """
   edges: list[tuple[float, int, str]] = []
   for name, start, end in spans:

@@ -60,11 +60,7 @@ VARIANTS = {
 
 
 def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:
-  """Returns the network with JAX's parameters, on the GPU if there is one.
-
-  Raises:
-    ValueError: the parameters are not of `cfg`.
-  """
+  """Returns the network with JAX's parameters, on the GPU if there is one."""
   weights = to_torch(params, cfg)
   with torch.device('meta'):  # its own initial numbers are not needed
     network = make_torch_network(cfg)

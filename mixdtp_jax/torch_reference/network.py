@@ -155,7 +155,6 @@ class _Network(nn.Module):
   """A network that restores images."""
 
   def __init__(self, cfg: AnyConfig):
-    """Has no modules yet."""
     super().__init__()
     self.cfg = cfg
 
@@ -165,9 +164,8 @@ class _Network(nn.Module):
   def forward(self, rainy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Restores rainy images (B, 3, H, W) float in [0, 1].
 
-    Returns:
-      (final, coarse), of the input's shape and dtype, not clamped; one tensor
-      twice if the network has no separate refinement.
+    Returns (final, coarse) of the same shape and dtype, not clamped; one tensor
+    twice if the network has no separate refinement.
 
     Raises:
       ValueError: the shape does not fit.

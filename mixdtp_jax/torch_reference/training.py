@@ -5,7 +5,6 @@ framework. Images are NCHW float32 in [0, 1].
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from mixdtp_jax.measure.timed import Batch
 from mixdtp_jax.recipe.knobs import Recipe
@@ -78,30 +77,22 @@ class Trainer:
     network: torch.nn.Module,
     variant: Variant = VARIANTS['published'],
   ):
-    """Starts before the first update.
+    """Starts before the first update, with a copy of a network.
 
-    Args:
-      config: gives loss and optimizer, and to a tuned variant the dtype.
-      network: (rainy) -> (final, coarse); stays as it is.
-      variant: in which it is trained.
+    The recipe gives loss and optimizer, and to a tuned variant the dtype.
     """
     self.network = variant.prepare(network)
     self._config, self._variant = config, variant
     self._device = inference.device_of(network)
     self._loss = variant.compile(self._loss_of)
     options = config.optimizer
-    settings: dict[str, Any] = {
-      'betas': (options.b1, options.b2),
-      'eps': options.eps,
-      'fused': variant.tuned or None,
-    }
-    if options.name == 'adam':
-      optimizer: Any = torch.optim.Adam
-    else:
-      optimizer = torch.optim.AdamW
-      settings['weight_decay'] = options.weight_decay
-    parameters = self.network.parameters()
-    self._optimizer = optimizer(parameters, **settings)
+    self._optimizer = torch.optim.AdamW(  # without weight decay, it is Adam
+      self.network.parameters(),
+      betas=(options.b1, options.b2),
+      eps=options.eps,
+      weight_decay=options.weight_decay if options.name == 'adamw' else 0,
+      fused=variant.tuned or None,
+    )
 
   def place(self, batch: Batch) -> dict[str, torch.Tensor]:
     """Returns a batch (B, H, W, 3) on the network's device, channels first."""
@@ -116,8 +107,7 @@ class Trainer:
     loss = self._loss(batch['rainy'], batch['clean'])
     loss.backward()
     if most := self._config.optimizer.clip_norm:
-      # torch.nn.utils.clip_grad_norm_ would add 1e-6 to the norm; optax does
-      # not.
+      # clip_grad_norm_ would add 1e-6 to the norm; optax does not.
       parameters = self.network.parameters()
       gradients = [p.grad for p in parameters if p.grad is not None]
       norm = torch.nn.utils.get_total_norm(gradients)

@@ -5,7 +5,7 @@ import importlib.util
 import jax
 import pytest
 
-from mixdtp_jax.tools.plan.gpus import gpu_box
+from mixdtp_jax.tools.plan.targets import gpu_box
 
 needs_cuda_plugin = pytest.mark.skipif(
   importlib.util.find_spec('jax_cuda13_plugin') is None,

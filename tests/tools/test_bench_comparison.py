@@ -4,8 +4,7 @@ import pytest
 
 from mixdtp_jax.measure.memory import Peak
 from mixdtp_jax.measure.timed import Cost, Timed
-from mixdtp_jax.tools.bench.beside_torch import fastest_batch
-from mixdtp_jax.tools.bench.comparison import compare, table
+from mixdtp_jax.tools.bench.beside_torch import compare, fastest_batch, table
 
 
 def _timed(seconds, batch=1, mib=64, calls=None):

@@ -17,25 +17,26 @@ _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 _CONFIG = str(_TESTS / 'tiny_prenet.py')
 _INFERENCE = {
   'config': str(_TESTS / 'tiny.py'), 'size': '20x12', 'batch': '1',
-  'devices': 1, 'overrides': [], 'repeats': 2, 'against': 'none', 'out': None,
+  'devices': 1, 'overrides': [], 'repeats': 2, 'opponents': 'none', 'out': None,
 }  # fmt: skip
 _TRAINING = {
   'config': _CONFIG, 'crop': 16, 'batch': '2', 'most': 2, 'devices': 1,
-  'overrides': [], 'repeats': 2, 'against': 'none', 'out': None,
+  'overrides': [], 'repeats': 2, 'opponents': 'none', 'out': None,
 }  # fmt: skip
 
 
 @pytest.fixture
 def one_thread():
   """PyTorch computes with one, then as before."""
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  import torch
+
   before = torch.get_num_threads()
   yield
   torch.set_num_threads(before)
 
 
+@pytest.mark.torch
 def test_without_a_compiler_the_other_variants_stay(environment, tmp_path):
-  pytest.importorskip('torch', reason='PyTorch is not installed')
   out = tmp_path / 'inference.json'
   result = subprocess.run(
     [
@@ -89,9 +90,10 @@ def test_other_sizes_are_filled_up(tmp_path, capsys):
   assert found['config']['model']['dtype'] == 'bfloat16'
 
 
+@pytest.mark.torch
 def test_an_update_beside_pytorch(one_thread, tmp_path, capsys):
   out = tmp_path / 'training.json'
-  flags = {'against': 'published,eager', 'out': str(out)}
+  flags = {'opponents': 'published,eager', 'out': str(out)}
   case.run('training', **_TRAINING | flags)
   text = capsys.readouterr().out
   assert 'training, 2 x 16x16 pixels; prenet' in text
@@ -108,7 +110,7 @@ def test_each_has_its_own_best_batch(
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   out = tmp_path / 'training.json'
-  flags = {'batch': 'best', 'against': 'eager', 'out': str(out)}
+  flags = {'batch': 'best', 'opponents': 'eager', 'out': str(out)}
   case.run('training', **_TRAINING | flags)
   text = capsys.readouterr().out
   found = json.loads(out.read_text())
@@ -138,8 +140,8 @@ def test_devices_share_a_batch(tmp_path):
     ({'batch': 'many'}, '--batch many'),
     ({'devices': 9}, '--devices 9: there are 8'),
     ({'devices': 2}, '--batch 1: 2 devices do not divide it'),
-    ({'against': 'eager,best'}, "--opponents 'best': choose from published"),
-    ({'devices': 2, 'batch': '2', 'against': 'eager'}, '--opponents none'),
+    ({'opponents': 'eager,best'}, "--opponents 'best': choose from published"),
+    ({'devices': 2, 'batch': '2', 'opponents': 'eager'}, '--opponents none'),
   ],
 )
 def test_settings_of_inference_that_do_not_fit(change, message):
@@ -167,7 +169,7 @@ def test_settings_of_training_that_do_not_fit(change, message):
 def test_without_pytorch_the_remedy_is_told(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(ImportError, match='pip install torch, or take --oppone'):
-    case.run('inference', **_INFERENCE | {'against': 'eager'})
+    case.run('inference', **_INFERENCE | {'opponents': 'eager'})
 
 
 def test_a_process_that_fails_says_why():

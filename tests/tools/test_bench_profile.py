@@ -10,7 +10,7 @@ import pytest
 from mixdtp_jax.cli import main
 from mixdtp_jax.measure import timed
 from mixdtp_jax.measure.memory import Peak
-from mixdtp_jax.tools.bench import operations, profile
+from mixdtp_jax.tools.bench import profile
 
 _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 
@@ -70,7 +70,7 @@ def test_gradients_are_told_from_values():
   text = jax.jit(jax.grad(loss)).lower(jnp.ones((64, 64))).compile().as_text()
   products = [
     operation.backward
-    for operation in operations.read_operations(text, {'product'}).values()
+    for operation in profile.read_operations(text, {'product'}).values()
     if (operation.kind, operation.module) == ('dot', 'product')
   ]
   assert {True, False} == set(products)

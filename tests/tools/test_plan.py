@@ -15,7 +15,7 @@ import pytest
 from mixdtp_jax.cli import main
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh
-from mixdtp_jax.tools.plan import run
+from mixdtp_jax.tools.plan import run, targets
 from mixdtp_jax.tools.plan.step import abstract_state
 from mixdtp_jax.training.step import abstract_batch, make_train_step
 from tests.helpers import tiny
@@ -195,12 +195,12 @@ def test_each_stage_of_growth_is_planned(prenet, capsys, quick_compiler):
 def test_searches_the_largest_batch(
   prenet, monkeypatch, tmp_path, capsys, quick_compiler
 ):
-  real = run.this_machine
+  real = targets.this_machine
 
   def small(dtype):
     return dataclasses.replace(real(dtype), memory=4 * 2**20)
 
-  monkeypatch.setattr(run, 'this_machine', small)
+  monkeypatch.setattr(targets, 'this_machine', small)
   out = tmp_path / 'plan.json'
   run.plan(
     config=str(prenet),

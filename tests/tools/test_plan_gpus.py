@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from mixdtp_jax.tools.plan import gpus
+from mixdtp_jax.tools.plan import targets
 from tests.helpers.h100 import needs_cuda_plugin
 
 
@@ -17,7 +17,7 @@ from tests.helpers.h100 import needs_cuda_plugin
 def test_a_box_has_its_gpus_and_their_figures(
   kind, number, gigabytes, teraflops
 ):
-  found = gpus.gpu_box(f'{kind}:{number}')
+  found = targets.gpu_box(f'{kind}:{number}')
   assert len(found.devices) == number
   assert kind.upper() in found.devices[0].device_kind
   assert found.devices[0].platform in ('gpu', 'cuda')
@@ -30,10 +30,10 @@ def test_a_box_has_its_gpus_and_their_figures(
 @pytest.mark.parametrize('topology', ['h100', 'h100:', 'h100:0', 'h100:2x8'])
 def test_what_is_no_box_is_refused(topology):
   with pytest.raises(ValueError, match='1 to 8, such as h100:8'):
-    gpus.gpu_box(topology)
+    targets.gpu_box(topology)
 
 
 def test_without_the_plugin_the_remedy_is_told(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ImportError, match=r'pip install .mixdtp_jax\[plan-gpu\]'):
-    gpus.gpu_box('h100:8')
+    targets.gpu_box('h100:8')

@@ -1,6 +1,7 @@
 """What all benchmarks share: a recipe, drawn weights and images, and a file."""
 
 import importlib
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -57,18 +58,15 @@ def run(
 ) -> None:
   """Runs `mixdtp bench NAME`: measures, prints tables and writes a JSON file.
 
-  Args:
-    name: of the benchmark.
-    config: the recipe; None for `default`.
-    overrides: 'OPTION=VALUE', instead of the recipe's.
-    out: the file; None for none.
-    **options: further options of the command.
+  If `out` is a folder, the file becomes NAME.json in it.
 
   Raises:
     FileNotFoundError, ImportError, ValueError: an option does not fit.
     ChildProcessError: a process that measures failed.
     MemoryError: there is too little memory for the smallest measurement.
   """
+  if out is not None and os.path.isdir(out):
+    out = os.path.join(out, f'{name}.json')
   config = config or 'default'
   recipe = load_recipe(config, overrides)
   words = [f'--config={config}', *(f'--config.{o}' for o in overrides)]

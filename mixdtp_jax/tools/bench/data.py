@@ -27,9 +27,6 @@ def bench_data(case: Case, *, seconds: float) -> dict[str, Any]:
   """Measures batches of `train_batches`, with and without the cache.
 
   No training step takes the batches; one would leave less of the cores.
-
-  Raises:
-    FileNotFoundError, ValueError: an option or a file does not fit.
   """
   if seconds <= 0:
     raise ValueError(f'--seconds {seconds}: needs more than 0')

@@ -29,11 +29,8 @@ def bench_device(
 ) -> dict[str, Any]:
   """Runs tests, compare, plan and benchmarks; writes a page beside the JSON.
 
-  Args:
-    case: the recipe.
-    platform: JAX's name for the devices: cuda, tpu or cpu.
-    minutes: for all commands together.
-    quick: take small images and one test file, to try the command itself.
+  `platform` is JAX's name for the devices. All commands together take at most
+  `minutes`. `quick` takes small images and one file of tests.
   """
   end = time.monotonic() + 60 * minutes
   with tempfile.TemporaryDirectory() as folder:

@@ -51,12 +51,7 @@ def bench_growth(
   repeats: int,
   plot: str | None,
 ) -> dict[str, Any]:
-  """Measures inference by pixels and batch, and training by batch and devices.
-
-  Raises:
-    ValueError: an option does not fit.
-    ChildProcessError: a measurement failed.
-  """
+  """Measures inference by pixels, and both by batch, training by devices."""
   case.check_crop(crop)
   given = {'sizes': sizes, 'batches': batches, 'devices': devices}
   axes = {

@@ -26,17 +26,37 @@ from mixdtp_jax.tools.bench.case import (
   draw_params,
   parse_number,
 )
-from mixdtp_jax.tools.bench.operations import (
-  WAITING,
-  Operation,
-  find,
-  read_operations,
-)
+from mixdtp_jax.tools.plan import hlo
 from mixdtp_jax.tools.plan.program import Program
 from mixdtp_jax.training.step import make_train_step
 
 # Named scopes of an update, beside the modules of the network.
 _SCOPES = ('loss', 'optimizer')
+# A fusion counts as the first of these that it contains.
+_HEAVY = (
+  'convolution', 'dot', 'sort', 'scatter', 'gather', 'reduce-window', 'reduce',
+)  # fmt: skip
+_MOVES = {
+  'broadcast', 'concatenate', 'convert', 'copy', 'dynamic-slice',
+  'dynamic-update-slice', 'pad', 'reverse', 'slice', 'transpose',
+}  # fmt: skip
+# These compute nothing.
+_NAMES = {
+  'bitcast', 'constant', 'get-tuple-element', 'iota', 'parameter', 'reshape',
+  'tuple',
+}  # fmt: skip
+# These wait for the operations that they run.
+_WAITING = {'call', 'conditional', 'while'}
+
+
+class Operation(NamedTuple):
+  """What an instruction of a compiled program does."""
+
+  # Such as convolution or elementwise, or the name of a library's function, or
+  # of a kernel or copy that is no instruction of the program.
+  kind: str
+  module: str  # path of the Flax module or named scope; '' if unknown
+  backward: bool  # whether it computes gradients
 
 
 class Profile(NamedTuple):
@@ -58,11 +78,7 @@ class Profile(NamedTuple):
 def bench_profile(
   case: Case, *, crop: int, batch: str, repeats: int
 ) -> dict[str, Any]:
-  """Measures the machine, and traces inference and an update.
-
-  Raises:
-    ValueError: an option does not fit.
-  """
+  """Measures the machine, and traces inference and an update."""
   recipe, cfg = case.recipe, case.recipe.model
   case.check_crop(crop)
   count = parse_number('batch', batch)
@@ -115,28 +131,68 @@ def _modules(params: Mapping[str, Any]) -> Iterator[str]:
 def profile(
   computation: timed.Timed, flops: int, scopes: Collection[str], repeats: int
 ) -> Profile:
-  """Times a computation of JAX, and traces it.
+  """Times runs of a computation of JAX, without a trace and again with it.
 
-  Args:
-    computation: has run.
-    flops: operations of its products.
-    scopes: names of modules and named scopes.
-    repeats: runs without a trace, and again with it.
+  `flops` are the operations of its products, `scopes` the names of modules and
+  named scopes.
   """
   text = (computation.program and computation.program.as_text()) or ''
   known = read_operations(text, scopes)
   untraced = [seconds(computation.run)[0] for _ in range(repeats)]
   runs = sorted(trace.record(computation.run, repeats))
   run = runs[len(runs) // 2]
-  waiting = {name for name, op in known.items() if op.kind in WAITING}
+  waiting = {name for name, op in known.items() if op.kind in _WAITING}
   times: dict[Operation, float] = collections.defaultdict(float)
   for name, time in trace.shares(run.spans, waiting).items():
-    times[find(name, known)] += time
-  counts = collections.Counter(find(span.name, known) for span in run.spans)
+    times[_find(name, known)] += time
+  counts = collections.Counter(_find(span.name, known) for span in run.spans)
   ordered = sorted(times.items(), key=lambda item: -item[1])
   operations = {op: (time, counts[op]) for op, time in ordered}
   traffic = Program(text, 1).memory_traffic()
   return Profile(untraced, run.seconds, operations, flops, traffic)
+
+
+def _find(name: str, operations: dict[str, Operation]) -> Operation:
+  """Returns the operation of an instruction, or of its kernel on a GPU."""
+  instruction = re.sub(r'_(\d+)$', r'.\1', name)  # a kernel's name has no dot
+  nothing = Operation(name, '', backward=False)
+  return operations.get(name) or operations.get(instruction, nothing)
+
+
+def read_operations(text: str, scopes: Collection[str]) -> dict[str, Operation]:
+  """Returns the operation of each instruction of a compiled program.
+
+  `scopes` are the names of modules and named scopes.
+  """
+  computations, _ = hlo.read(text)
+  operations = {}
+  for computation in computations.values():
+    for instruction in computation.values():
+      traced = re.search(r'op_name="([^"]*)"', instruction.attributes)
+      words = re.findall(r'\w+', traced[1]) if traced else []
+      operations[instruction.name] = Operation(
+        _kind(instruction, computations),
+        '/'.join(word for word in words if word in scopes),
+        traced is not None and 'transpose(' in traced[1],
+      )
+  return operations
+
+
+def _kind(instruction: hlo.Instruction, computations) -> str:
+  kinds = {instruction.kind}
+  if target := re.search(
+    r'custom_call_target="([^"]*)"', instruction.attributes
+  ):
+    return target[1]
+  if instruction.kind == 'fusion':
+    body = computations[instruction.called[0]]
+    kinds = {inner.kind for inner in body.values()}
+  for kind in _HEAVY:
+    if kind in kinds:
+      return kind
+  if kinds <= _MOVES | _NAMES:
+    return 'copy'
+  return kinds.pop() if kinds <= _WAITING else 'elementwise'
 
 
 def _tables(

@@ -14,7 +14,7 @@ import psutil
 
 from mixdtp_jax.measure.memory import planned
 from mixdtp_jax.models.config import AnyConfig
-from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.restoration.engine import Engine
 from mixdtp_jax.restoration.memory_plan import most_held
 from mixdtp_jax.restoration.whole_image import pad
@@ -37,12 +37,7 @@ Size = tuple[int, int]
 def bench_restoring(
   case: Case, *, sizes: str, memory: str | None, pictures: int
 ) -> dict[str, Any]:
-  """Measures how long pictures of some sizes take, and how much memory.
-
-  Raises:
-    ValueError: an option does not fit.
-    ChildProcessError: a process was ended, usually for lack of memory.
-  """
+  """Measures how long pictures of some sizes take, and how much memory."""
   cfg = case.recipe.model
   limit = parse_bytes(memory) if memory else None
   wanted = [parse_size(size) for size in sizes.split(',') if size]
@@ -123,7 +118,7 @@ def _by_pieces(
 
 def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
   """Restores a picture twice by a program for its size."""
-  image = pad(_picture(size)[None], make_network(cfg).multiple, 1)
+  image = pad(_picture(size)[None], cfg.multiple, 1)
   params = jax.device_put(draw_params(cfg, 0))
   start = time.perf_counter()
   program = jax.jit(final_image(cfg)).lower(params, image).compile()

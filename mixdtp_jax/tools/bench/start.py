@@ -33,11 +33,7 @@ PHASES = ('imports', 'weights and data', 'trace', 'compile', 'first update')
 
 
 def bench_start(case: Case, *, repeats: int) -> dict[str, Any]:
-  """Measures starts with an empty and with a filled compilation cache.
-
-  Raises:
-    ChildProcessError: a run ended before its first update.
-  """
+  """Measures starts with an empty and with a filled compilation cache."""
   machine = case.announce('start')
   found: dict[str, list[dict[str, float]]] = {'cold': [], 'warm': []}
   with tempfile.TemporaryDirectory() as folder:
@@ -86,9 +82,8 @@ def _prepare(recipe: Recipe, folder: pathlib.Path) -> pathlib.Path:
 def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
   """Returns the seconds of each of PHASES, and their 'total'.
 
-  Args:
-    command: starts a training run, which is killed after its first update.
-    cache: folder of compiled native code.
+  `command` starts a training run, which is killed after its first update;
+  `cache` is the folder of compiled native code.
 
   Raises:
     ChildProcessError: the run ends before its first update.

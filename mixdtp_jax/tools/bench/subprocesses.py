@@ -40,10 +40,7 @@ def bench(
 ) -> dict[str, Any]:
   """Returns what `mixdtp bench BENCHMARK` writes without PyTorch.
 
-  Args:
-    benchmark: inference or training.
-    words: options of the recipe, see `case.Case`.
-    options: further ones, by name.
+  `words` are the options of the recipe, see `case.Case`.
 
   Raises:
     MemoryError: there was too little memory.

@@ -52,7 +52,8 @@ def compare_frameworks(
   Raises:
     FileNotFoundError, ValueError: an option is wrong, or a file is missing.
   """
-  settings = {k: v for k, v in locals().items() if k != 'data'} | data
+  given = {k: v for k, v in locals().items() if k != 'data'} | data
+  given = {k: v for k, v in given.items() if v or v == 0}
   if size < 0:
     raise ValueError(f'--size {size}: needs 0 or more')
   if random is not None and steps is not None:
@@ -86,7 +87,6 @@ def compare_frameworks(
   )
   found, restored = _study(cfg, params, recipe, images, batches)
   show(tables.summary(found), *tables.tables(found))
-  given = {k: v for k, v in settings.items() if v or v == 0}
   paths = [pathlib.Path(out, f'compare.{kind}') for kind in ('json', 'html')]
   content = {'settings': given, 'config': as_mapping(recipe), **found}
   dump_json(content, paths[0])
@@ -123,13 +123,10 @@ def _study(
       'torch': scores_as_dict(other.restored),
     }
 
-  device = both.device
+  device = f'{both.device} ({both.device.device_kind})'
   return {
     'environment': {
-      'jax': {
-        'version': jax.__version__,
-        'device': f'{device} ({device.device_kind})',
-      },
+      'jax': {'version': jax.__version__, 'device': device},
       'torch': inference.describe(inference.device_of(both.torch)),
       'cores': os.cpu_count(),  # XLA uses all of them
       'precision': 'float32, without TF32',

@@ -28,7 +28,7 @@ Batch = timed.Batch
 
 
 class Networks(NamedTuple):
-  """One network in both, each on the first device that its framework finds."""
+  """One network in both, each on the first device of its framework."""
 
   cfg: AnyConfig
   params: dict  # on `device`
@@ -68,10 +68,14 @@ def stage_differences(
   differences = []
   for name, rows in found.items():
     largest, mean, scale = np.transpose(rows)
-    top, size = float(largest.max()), float(scale.max())
-    difference = {'largest': top, 'mean': float(mean.mean()), 'scale': size}
-    relative = top / size if size else top
-    differences.append({'stage': name, **difference, 'relative': relative})
+    difference = {
+      'stage': name,
+      'largest': float(largest.max()),
+      'mean': float(mean.mean()),
+      'scale': float(scale.max()),
+    }
+    relative = difference['largest'] / (difference['scale'] or 1)
+    differences.append(difference | {'relative': relative})
   return differences
 
 
@@ -89,29 +93,19 @@ def restore_both(
   networks: Networks, images: Pairs
 ) -> tuple[list[Row], list[Row], list[Restored]]:
   """Returns JAX's scores under every protocol, PyTorch's, and the images."""
-  multiple = networks.cfg.multiple
-  restores = (
-    whole_image.make_restore(
-      final_image(networks.cfg),
-      networks.params,
-      multiple=multiple,
-      mesh=make_mesh([networks.device]),
-    ),
-    inference.make_restore(networks.torch, multiple=multiple),
-  )
+  multiple, mesh = networks.cfg.multiple, make_mesh([networks.device])
+  network, params = final_image(networks.cfg), networks.params
   batches = list(eval_batches(images, batch_size=1))
   inputs: dict[str, Scores] = {}
   rows, restored = [], []
-  for restore in restores:
+  for restore in (
+    whole_image.make_restore(network, params, multiple=multiple, mesh=mesh),
+    inference.make_restore(networks.torch, multiple=multiple),
+  ):
     saved: dict[str, np.ndarray] = {}
+    save = saved.__setitem__
     rows.append(
-      evaluate(
-        restore,
-        batches,
-        list(PROTOCOLS),
-        save=saved.__setitem__,
-        inputs=inputs,
-      )
+      evaluate(restore, batches, list(PROTOCOLS), save=save, inputs=inputs)
     )
     restored.append(saved)
   pictures = [
@@ -125,11 +119,7 @@ def restore_both(
 def crop_batches(
   images: Pairs, *, steps: int, batch_size: int, crop: int, seed: int
 ) -> list[Batch]:
-  """Draws batches of random crops.
-
-  Returns:
-    `steps` dicts {'rainy', 'clean'} of (batch_size, crop, crop, 3) float32 in
-    [0, 1].
+  """Draws `steps` batches of random crops, (batch_size, crop, crop, 3).
 
   Raises:
     ValueError: an image is smaller than a crop.
@@ -163,11 +153,7 @@ def train_both(
 ) -> dict[str, Any]:
   """Trains copies of both networks, one update for each batch.
 
-  Args:
-    networks: the network in both frameworks; stays unchanged.
-    config: the recipe: loss, optimizer, and the learning rates of the first
-      updates. Its model is the networks'.
-    batches: of one shape.
+  Loss, optimizer and the learning rates of the first updates are the recipe's.
 
   Returns:
     'jax_losses' and 'torch_losses' before each update; Euclidean norms over
@@ -200,7 +186,7 @@ def train_both(
     'apart': apart,
     'moved': moved,
     'size': size,
-    'of_movement': apart / moved if moved else apart,
+    'of_movement': apart / (moved or 1),
     'of_size': apart / size,
   }
 

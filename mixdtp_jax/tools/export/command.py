@@ -6,9 +6,13 @@ import pathlib
 import zipfile
 
 import jax
+import jax.numpy as jnp
+from jax import export as jax_export
 
 from mixdtp_jax import __version__
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.models.factory import final_image
+from mixdtp_jax.ops import choice
 from mixdtp_jax.runtime.files import replacing
 from mixdtp_jax.tools.export import web
 from mixdtp_jax.weights import shipped
@@ -24,11 +28,7 @@ _PROTOCOL = (
   'where the network needs it, and cropped again; the result is clamped to '
   '[0, 1].'
 )
-_LAYOUTS = {
-  'onnx': '(batch, 3, height, width)',
-  'web': '(batch, 3, height, width)',
-  'stablehlo': '(batch, height, width, 3)',
-}
+PLATFORMS = ('cpu', 'cuda', 'tpu')  # of StableHLO programs
 
 
 def export(
@@ -42,10 +42,10 @@ def export(
   """Writes a network and its weights, whole or not at all.
 
   Args:
-    weights: see `load_weights`.
+    weights: a name, run, folder or file; see `load_weights`.
     format: onnx or stablehlo, one file each, or web, a folder.
-    output: what to write, which must not exist; None for the name of the
-      weights with the format as ending, in the current folder.
+    output: must not exist; None for the name of the weights with the format as
+      ending, in the current folder.
     steps: see `load_weights`.
     runtime: folder with ONNX Runtime Web, for the format web alone.
 
@@ -54,10 +54,9 @@ def export(
 
   Raises:
     FileExistsError: the output exists.
-    FileNotFoundError, ImportError, ValueError: see `load_weights`.
-    ModuleNotFoundError: ONNX is not installed.
-    ValueError: the network has more than 2 GB of parameters, or `runtime` does
-      not fit the format.
+    FileNotFoundError, ImportError, ValueError: see `load_weights`; or ONNX is
+      not installed, the network has more than 2 GB of parameters, or `runtime`
+      does not fit the format.
   """
   found = shipped.locate(weights)
   path = pathlib.Path(output or f'{found.stem}.{format}')
@@ -71,10 +70,13 @@ def export(
       f'{weights}: {size / 1e9:.1f} GB of parameters; a file of this format '
       'holds 2 GB'
     )
+  layout = '(batch, 3, height, width)'
+  if format == 'stablehlo':
+    layout = '(batch, height, width, 3)'
   metadata = {
     'mixdtp_jax': __version__,
     'model': json.dumps(as_mapping(cfg)),
-    'protocol': _PROTOCOL.format(layout=_LAYOUTS[format]),
+    'protocol': _PROTOCOL.format(layout=layout),
     'licence': 'not recorded',
   }
   if found.suffix == '.safetensors':
@@ -115,6 +117,36 @@ def _in_float32(cfg: AnyConfig) -> AnyConfig:
   return make_model_config(fields)
 
 
+def stablehlo_program(cfg: AnyConfig, params: dict) -> bytes:
+  """Makes a program for PLATFORMS that `jax.export.deserialize` reads.
+
+  It maps float32 images (batch, height, width, 3) in [0, 1] to the same. The
+  parameters, under 2 GB, and padding, clamping and cropping are inside.
+  """
+  network = final_image(cfg)
+
+  def restore(rainy):
+    _, height, width, _ = rainy.shape
+    x = rainy
+    for axis in (1, 2) if cfg.multiple > 1 else ():
+      x = jnp.take(x, _mirrored(rainy.shape[axis], cfg.multiple), axis)
+    x = jnp.clip(network(params, x), 0, 1)
+    return x[:, :height, :width]
+
+  shape = jax_export.symbolic_shape('batch, height, width, 3')
+  images = jax.ShapeDtypeStruct(shape, jnp.float32)
+  with choice.kernels('xla'):
+    exported = jax_export.export(jax.jit(restore), platforms=PLATFORMS)(images)
+  return bytes(exported.serialize())
+
+
+def _mirrored(size, multiple: int) -> jax.Array:
+  """Returns the pixels of an axis, reflected at its end up to a multiple."""
+  period = jnp.maximum(2 * size - 2, 1)  # a single pixel is repeated
+  place = jnp.arange(-(-size // multiple) * multiple) % period
+  return jnp.minimum(place, period - place)
+
+
 def _write_onnx(path, cfg, params, metadata):
   from mixdtp_jax.tools.export.onnx_writer import onnx_model
 
@@ -122,8 +154,6 @@ def _write_onnx(path, cfg, params, metadata):
 
 
 def _write_stablehlo(path, cfg, params, metadata):
-  from mixdtp_jax.tools.export.stablehlo import stablehlo_program
-
   path.write_bytes(stablehlo_program(cfg, params))
   # JAX reads the program from the start of the file, and zipfile reads an
   # archive from its end.

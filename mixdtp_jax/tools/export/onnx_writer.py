@@ -12,7 +12,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from mixdtp_jax.models.config import AnyConfig, PReNetConfig, RestormerConfig
-from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
 
 # The first with Gelu, and the format of ONNX 1.16 and 1.17: older runtimes read
@@ -27,26 +26,19 @@ def onnx_model(
   """Makes an ONNX model that restores images of any number and size.
 
   Its input `rainy` and output `restored` are float32 (batch, 3, height, width)
-  in [0, 1]. Padding, clamping and cropping are inside.
-
-  Args:
-    cfg: the network.
-    params: its parameters, under 2 GB.
-    metadata: goes into the model's `metadata_props`.
+  in [0, 1]. Padding, clamping and cropping are inside. The parameters are under
+  2 GB; `metadata` goes into the model's `metadata_props`.
   """
   writer = _Writer(cfg, params)
-  writer.restore('rainy', 'restored', make_network(cfg).multiple)
+  writer.restore('rainy', 'restored', cfg.multiple)
   shape: list[str | int | None] = ['batch', 3, 'height', 'width']
-  images = {
-    name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+  rainy, restored = (
+    helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
     for name in ('rainy', 'restored')
-  }
+  )
+  constants = list(writer.constants.values())
   graph = helper.make_graph(
-    writer.nodes,
-    cfg.name,
-    [images['rainy']],
-    [images['restored']],
-    list(writer.constants.values()),
+    writer.nodes, cfg.name, [rainy], [restored], constants
   )
   model = helper.make_model(
     graph,
@@ -64,15 +56,11 @@ class _Writer:
 
   Methods take names of tensors, and `at`, the path of a module's parameters.
   They add nodes and return the name of the result.
-
-  Attributes:
-    nodes: in the order of computation.
-    constants: tensors by their names; weights are named by their paths.
   """
 
   def __init__(self, cfg: AnyConfig, params: dict):
-    self.nodes: list[onnx.NodeProto] = []
-    self.constants: dict[str, onnx.TensorProto] = {}
+    self.nodes: list[onnx.NodeProto] = []  # in the order of computation
+    self.constants: dict[str, onnx.TensorProto] = {}  # by name
     self._cfg = cfg
     self._weights = _in_onnx_layout(params)
     self._tensors = 0
@@ -135,10 +123,8 @@ class _Writer:
     if isinstance(cfg, RestormerConfig):
       x = self._conv3x3(rainy, 'embed')
       return self._add('Add', self._decode(*self._encode(x), at=''), rainy)
-    if cfg.detail_dilation:
-      x = self._dilate(rainy)
-    else:
-      x = self._conv3x3(rainy, 'embed')
+    dilated = cfg.detail_dilation
+    x = self._dilate(rainy) if dilated else self._conv3x3(rainy, 'embed')
     image = self._decode(*self._encode(x), at='mhs/')
     return self._refine(rainy, image) if cfg.steps else image
 

@@ -15,7 +15,7 @@ RUNTIME = (
 )
 NETWORK = 'network.onnx'  # worker.js loads it
 _PAGE = pathlib.Path(__file__).with_name('page')
-_LOOKS = pathlib.Path(__file__).parents[1] / 'serve' / 'page'
+_SHARED = pathlib.Path(__file__).parents[1] / 'serve' / 'page'
 # Bytes that a tab can hold are 4 GiB; some are the page's own, and the parts
 # that are free are not in one piece.
 _MEMORY = 3 * 2**30
@@ -49,7 +49,8 @@ def write_page(
   }
   (folder / 'settings.json').write_text(json.dumps(settings))
   files = [runtime / name for name in RUNTIME]
-  files += [_LOOKS / 'page.css', _LOOKS / 'icon.svg', *_PAGE.iterdir()]
+  files += [_SHARED / n for n in ('page.css', 'common.js', 'icon.svg')]
+  files += _PAGE.iterdir()
   for file in files:
     shutil.copyfile(file, folder / file.name)
 

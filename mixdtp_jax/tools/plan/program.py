@@ -73,9 +73,8 @@ class Program:
     self._times = dict.fromkeys(self._computations, 0)
     self._times[entry] = 1
     self.unknown_loops = 0
-    self._inside: set[str] = (
-      set()
-    )  # computations that are parts of an instruction
+    # Computations that are parts of an instruction.
+    self._inside: set[str] = set()
     # Each is written before what calls it.
     for name in reversed(list(self._computations)):
       for instruction in self._computations[name].values():
@@ -198,9 +197,7 @@ def _uses(body, index) -> list[tuple[str, hlo.Instruction]]:
 def _written(instruction, body) -> int:
   """Returns the bytes written: all results, or the slice of an update.
 
-  Args:
-    instruction: a kernel.
-    body: of a fusion, else the computation that contains the instruction.
+  `body` is that of a fusion, else the computation with the instruction.
   """
   results = instruction.results
   makers = [instruction]

@@ -11,10 +11,9 @@ from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 from mixdtp_jax.tools.plan import report
-from mixdtp_jax.tools.plan.gpus import GPUS, gpu_box
 from mixdtp_jax.tools.plan.search import Search, largest_batch
 from mixdtp_jax.tools.plan.step import StepPlan, plan_step, times
-from mixdtp_jax.tools.plan.targets import CHIPS, Target, this_machine, tpu_slice
+from mixdtp_jax.tools.plan.targets import Target, find_target
 
 
 def plan(
@@ -40,7 +39,7 @@ def plan(
     raise ValueError(f'--utilisation {utilisation}: needs more than 0, up to 1')
   recipe = load_recipe(config, overrides)
   choices = _choices(recipe, search)
-  target = _target(topology, recipe)
+  target = find_target(topology, recipe.model.dtype)
   parts = stages(recipe)
   plans = [plan_step(recipe, stage, target) for stage in parts]
   show(
@@ -100,21 +99,6 @@ def _as_dict(
     'sent_bytes': found.sent_bytes,
     'seconds': took._asdict() | {'step': took.step},
   }
-
-
-def _target(topology: str | None, recipe: Recipe) -> Target:
-  if topology is None:
-    return this_machine(recipe.model.dtype)
-  kind = topology.partition(':')[0]
-  if kind in CHIPS:
-    return tpu_slice(topology)
-  if kind in GPUS:
-    return gpu_box(topology)
-  raise ValueError(
-    f'--topology {topology}: choose one of {", ".join(CHIPS)}, a colon, and '
-    f'chips along each axis, such as v5e:4x4, or one of {", ".join(GPUS)}, a '
-    'colon, and the number of GPUs, such as h100:8'
-  )
 
 
 def _choices(recipe: Recipe, search: Sequence[str] | None) -> list[str]:

@@ -1,7 +1,6 @@
 """One training step, compiled for its target and read."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -92,12 +91,7 @@ def times(found: StepPlan, target: Target, utilisation: float) -> Times:
 
 
 def plan_step(config: Recipe, stage: Stage, target: Target) -> StepPlan:
-  """Compiles the training step of a stage; nothing is computed.
-
-  Args:
-    config: the recipe.
-    stage: gives the shape of the batches.
-    target: devices to compile for.
+  """Compiles the training step for a stage's batches; nothing is computed.
 
   Raises:
     ValueError: the configuration contradicts itself, the devices cannot share
@@ -164,14 +158,12 @@ def _read(
 
 def abstract_state(config: Recipe, mesh: jax.sharding.Mesh) -> TrainState:
   """Returns shapes and dtypes of the state that a run starts from."""
-  init = functools.partial(
-    init_state,
-    config.seed,
-    make_network(config.model),
-    make_optimizer(config),
-    ema=config.ema_decay > 0,
+  network, optimizer = make_network(config.model), make_optimizer(config)
+  average = config.ema_decay > 0
+  shapes = jax.eval_shape(
+    lambda: init_state(config.seed, network, optimizer, ema=average)
   )
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
-    jax.eval_shape(init),
+    shapes,
   )

@@ -1,4 +1,4 @@
-"""Devices to plan for: a TPU slice that need not be there, or this machine.
+"""Devices to plan for: TPUs or GPUs that need not be there, or this machine.
 
 A device is what JAX calls one: a chip, but on v3 one of a chip's two cores.
 """
@@ -8,7 +8,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,16 @@ from jax.experimental import topologies
 from mixdtp_jax.measure.roofline import product_rates
 
 _GIB = 2**30
+# Part of a GPU's memory that JAX takes by default; see
+# XLA_PYTHON_CLIENT_MEM_FRACTION.
+_PART = 0.75
+_MOST = 8  # joined by NVLink in one machine
+# XLA chooses kernels for products by timing them. Without a GPU it may choose
+# one that it cannot compile; a library's kernels need no compiling.
+_OPTIONS = {'xla_gpu_enable_triton_gemm': False}
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
+class Chip(NamedTuple):
   """Public figures of a TPU chip: docs.cloud.google.com/tpu/docs, 2026."""
 
   memory: int  # bytes of HBM
@@ -43,6 +49,56 @@ CHIPS = {
 }
 
 
+class Gpu(NamedTuple):
+  """Figures of a GPU: NVIDIA's data sheets and CUDA's technical tables."""
+
+  name: str  # that the driver gives it
+  memory: int  # bytes
+  peak: float  # operations a second in bfloat16, for dense matrices
+  bandwidth: float  # bytes a second from and to memory
+  links: float  # bytes a second that it sends to others over NVLink
+  chip: dict[str, Any]  # fields of XLA's GpuDeviceInfoProto
+
+
+_AMPERE = {
+  'cuda_compute_capability': '{ major: 8 minor: 0 }',
+  'core_count': 108,
+  'fpus_per_core': 64,
+  'clock_rate_ghz': 1.41,
+  'l2_cache_size': 40 * 2**20,
+  'shared_memory_per_core': 164 * 1024,
+}
+_HOPPER = {
+  'cuda_compute_capability': '{ major: 9 minor: 0 }',
+  'core_count': 132,
+  'fpus_per_core': 128,
+  'clock_rate_ghz': 1.98,
+  'l2_cache_size': 50 * 2**20,
+  'shared_memory_per_core': 228 * 1024,
+}
+_ALL = {
+  'shared_memory_per_block': 48 * 1024,
+  'registers_per_core_limit': 65536,
+  'registers_per_block_limit': 65536,
+  'threads_per_warp': 32,
+  'threads_per_core_limit': 2048,
+  'threads_per_block_limit': 1024,
+  'block_dim_limit_x': 2147483647,
+  'block_dim_limit_y': 65535,
+  'block_dim_limit_z': 65535,
+}
+# By the name before the colon of a topology.
+GPUS = {
+  'a100': Gpu(
+    'NVIDIA A100-SXM4-80GB', 80 * 10**9, 312e12, 2039e9, 300e9, _AMPERE
+  ),
+  'h100': Gpu(
+    'NVIDIA H100 80GB HBM3', 80 * 10**9, 989e12, 3350e9, 450e9, _HOPPER
+  ),
+  'h200': Gpu('NVIDIA H200', 141 * 10**9, 989e12, 4800e9, 450e9, _HOPPER),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
   """Devices to compile for, and the figures of each of them."""
@@ -59,26 +115,44 @@ class Target:
   compiler_options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
-def tpu_slice(topology: str) -> Target:
-  """Returns a TPU slice, which need not be there.
+def find_target(topology: str | None, dtype: str) -> Target:
+  """Returns the devices of a topology, or for None those of this machine.
 
-  Must be called before JAX computes anything, because it keeps JAX off this
+  Must be called before JAX computes anything: a topology keeps JAX off this
   machine's accelerators.
 
   Args:
-    topology: one of CHIPS, and chips along each axis, such as v5e:4x4.
+    topology: one of CHIPS and chips along each axis, such as v5e:4x4, or one of
+      GPUS and their number, such as h100:8.
+    dtype: of the network's products.
 
   Raises:
-    ImportError: libtpu, which compiles for TPUs, is not installed.
+    ImportError: the compiler for these devices is not installed.
     ValueError: there is no such topology.
   """
+  if topology is None:
+    return this_machine(dtype)
+  kind = topology.partition(':')[0]
+  if kind in CHIPS:
+    return tpu_slice(topology)
+  if kind in GPUS:
+    return gpu_box(topology)
+  raise ValueError(
+    f'--topology {topology}: choose one of {", ".join(CHIPS)}, a colon, and '
+    f'chips along each axis, such as v5e:4x4, or one of {", ".join(GPUS)}, a '
+    'colon, and the number of GPUs, such as h100:8'
+  )
+
+
+def tpu_slice(topology: str) -> Target:
+  """Returns a TPU slice: one of CHIPS, and chips along each axis."""
   if importlib.util.find_spec('libtpu') is None:
     raise ImportError(
       f'--topology {topology} needs libtpu, the compiler for TPUs: '
       "pip install 'mixdtp_jax[plan]', or jax[tpu] of the version of JAX that "
       'is installed'
     )
-  devices = _devices(topology)
+  devices = _tpus(topology)
   chip = CHIPS[topology.partition(':')[0]]
   cores = len(devices) // len({tuple(d.coords) for d in devices})
   return Target(
@@ -92,7 +166,7 @@ def tpu_slice(topology: str) -> Target:
   )
 
 
-def _devices(topology: str) -> tuple[jax.Device, ...]:
+def _tpus(topology: str) -> tuple[jax.Device, ...]:
   jax.config.update('jax_platforms', 'cpu')
   # No TPU is used, so another process may use it, and libtpu need not look for
   # the TPU of this machine.
@@ -134,6 +208,58 @@ def _usable_memory(device: jax.Device) -> int | None:
   return None
 
 
+def gpu_box(topology: str) -> Target:
+  """Returns GPUs joined by NVLink: one of GPUS and their number."""
+  kind, _, number = topology.partition(':')
+  if not number.isdecimal() or not 1 <= int(number) <= _MOST:
+    raise ValueError(
+      f'--topology {topology}: needs the number of GPUs of one machine, 1 to '
+      f'{_MOST}, such as {kind}:{_MOST}'
+    )
+  if importlib.util.find_spec('jax_cuda13_plugin') is None:
+    raise ImportError(
+      f"--topology {topology} needs JAX's plugin for CUDA, but no GPU: "
+      "pip install 'mixdtp_jax[plan-gpu]'"
+    )
+  gpu = GPUS[kind]
+  jax.config.update('jax_platforms', 'cpu')
+  found = topologies.get_topology_desc(
+    platform='cuda',
+    topology_name=gpu.name,
+    target_config=_description(gpu),
+    topology=f'1x1x{number}',  # slices, hosts, GPUs of a host
+  )
+  return Target(
+    topology,
+    tuple(found.devices),
+    int(gpu.memory * _PART),
+    gpu.peak,
+    'published, in bfloat16',
+    gpu.bandwidth,
+    gpu.links,
+    _OPTIONS,
+  )
+
+
+def _description(gpu: Gpu) -> str:
+  """Returns the GPU as the text of XLA's GpuTargetConfigProto."""
+  info = gpu.chip | _ALL
+  info |= {
+    'device_memory_size': gpu.memory,
+    'memory_bandwidth': int(gpu.bandwidth),
+    # A block gets 1 KiB less.
+    'shared_memory_per_block_optin': info['shared_memory_per_core'] - 1024,
+  }
+  fields = '\n'.join(f'{name}: {value}' for name, value in info.items())
+  return f'''
+    platform_name: "CUDA"
+    device_description_str: "{gpu.name}"
+    dnn_version_info {{ major: 9 minor: 8 }}
+    runtime_version {{ major: 13 }}
+    gpu_device_info {{ {fields} }}
+  '''
+
+
 def out_of_memory(error: jax.errors.JaxRuntimeError) -> dict[str, int]:
   """Returns the bytes that an error of XLA names: 'needed' and 'available'."""
   for pattern in (
@@ -150,11 +276,7 @@ def out_of_memory(error: jax.errors.JaxRuntimeError) -> dict[str, int]:
 
 
 def this_machine(dtype: str) -> Target:
-  """Returns all devices of this machine, with a measured peak rate.
-
-  Args:
-    dtype: of the network's products.
-  """
+  """Returns all devices, with a measured peak rate of products in `dtype`."""
   devices = tuple(jax.devices())
   kind, on_cpu = devices[0].device_kind, devices[0].platform == 'cpu'
   memory = (devices[0].memory_stats() or {}).get('bytes_limit')

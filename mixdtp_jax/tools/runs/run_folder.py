@@ -110,11 +110,7 @@ def _final(
 ) -> tuple[int, list[Scores]] | None:
   """Reads the number of images and the mean scores of results.json.
 
-  Returns:
-    None if there is no such file, or if it is older than the last update.
-
-  Raises:
-    ValueError: it is damaged.
+  Returns None if there is no such file, or if it is older than the last update.
   """
   path = pathlib.Path(workdir, 'results', 'results.json')
   if not path.is_file():

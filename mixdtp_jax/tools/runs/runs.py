@@ -28,14 +28,10 @@ _POINTS = 100  # of a loss curve, at most
 def compare_runs(
   workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
 ) -> None:
-  """Prints a table of runs, and writes runs.json and runs.html.
+  """Prints a table of runs, and writes runs.json and runs.html into a folder.
 
   Runs that were evaluated on the same images are sorted by PSNR. Others keep
   their order, and a sentence says how their images differ.
-
-  Args:
-    workdirs: folders of runs, finished or not.
-    out: folder of the two files; is made if it is missing.
 
   Raises:
     FileNotFoundError: a folder has no checkpoint or no metrics.
@@ -131,12 +127,7 @@ def _differing(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def run_table(runs: Sequence[Run], *, with_options: bool) -> Table:
-  """Returns a row for each run.
-
-  Args:
-    runs: the runs.
-    with_options: whether the last column names the options that differ.
-  """
+  """Returns a row for each run, with the options that differ if wanted."""
   head = ['run', 'parameters', 'updates', 'minutes', 'PSNR / SSIM', 'evaluated']
   rows = [_cells(run) for run in runs]
   if with_options:

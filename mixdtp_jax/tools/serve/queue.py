@@ -145,14 +145,10 @@ class Queue:
     size: int,
     file: io.BufferedIOBase,
   ) -> Upload:
-    """Reads a picture that a visitor sends, and puts it in the queue.
+    """Reads `size` bytes of a picture that a visitor sends, and queues it.
 
-    Args:
-      name: of the picture's file; anything.
-      weights: one of `self.weights`.
-      memory: a key of `self.memories`.
-      size: number of bytes to read.
-      file: to read them from.
+    `name` is anything, `weights` one of `self.weights`, `memory` a key of
+    `self.memories`.
 
     Raises:
       Refused: the picture cannot be restored, or there is no room for it.

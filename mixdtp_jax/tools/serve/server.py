@@ -54,11 +54,7 @@ class Server(socketserver.ThreadingTCPServer):
   queue: Queue  # is set before the first request is answered
 
   def __init__(self, host: str, port: int):
-    """Binds an address.
-
-    Args:
-      host: name or number of this machine.
-      port: 0 for a free one.
+    """Binds an address; port 0 is a free one.
 
     Raises:
       OSError: the address is not this machine's, or is in use.
@@ -217,14 +213,8 @@ def serve(
 ) -> None:
   """Serves the page until it is interrupted.
 
-  Args:
-    host: address of this machine.
-    port: 0 for a free one.
-    weights: what visitors may choose, beside what is shipped.
-    memory: most bytes that visitors may choose; None for half of what is free.
-    max_megapixels: size above which a picture is refused.
-    scratch: as for `mixdtp_jax.load`; pictures are stored there, too.
-    dtype: as for `mixdtp_jax.load`.
+  Visitors may choose `weights` and what is shipped, and memory up to `memory`
+  bytes; None is half of what is free. Pictures are stored in `scratch`.
 
   Raises:
     OSError: the address cannot be had, or there are no such weights.

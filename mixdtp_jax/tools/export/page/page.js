@@ -1,12 +1,8 @@
-const find = (name, where = document) => where.querySelector(name);
+import { find, makeCard, onFiles, show, showResult, tell } from './common.js';
+
 const settings = await (await fetch('settings.json')).json();
 let worker;
 let last = Promise.resolve(); // one picture after the other
-
-/** Tells a screen reader something. */
-function tell(text) {
-  find('#news').textContent = text;
-}
 
 /** Returns the pixels of a file: RGBA of 8 bits, upright, in sRGB. */
 async function decode(file) {
@@ -54,11 +50,6 @@ function encode(pixels) {
   return canvas.convertToBlob({ type: 'image/png' });
 }
 
-function show(card, text, bad = false) {
-  find('.state', card).textContent = text;
-  find('.state', card).classList.toggle('error', bad);
-}
-
 /** Restores a file, and shows how it comes on. */
 async function work(file, card) {
   const name = file.name || 'picture';
@@ -67,28 +58,13 @@ async function work(file, card) {
   const start = performance.now();
   const pixels = await decode(file);
   const { width, height } = pixels;
-  const before = await encode(pixels);
-  const after = await encode(await restore(pixels));
-  const slider = find('.slider', card);
-  slider.style.setProperty('--wide', `${width}px`);
-  slider.style.setProperty('--ratio', width / height);
-  for (const [side, blob] of Object.entries({ before, after })) {
-    find(`.${side}`, card).src = URL.createObjectURL(blob);
-    find(`.${side}`, card).alt = `${name}, ${side}`;
-  }
-  const range = find('input', card);
-  range.setAttribute('aria-label', `Before and after: ${name}`);
-  range.oninput = () => {
-    slider.style.setProperty('--split', `${range.value}%`);
-    range.setAttribute('aria-valuetext', `${range.value}% before`);
-  };
-  range.oninput();
-  slider.hidden = false;
-  const link = find('.download', card);
-  link.href = find('.after', card).src;
-  link.download = `${name.replace(/\.[^.]*$/, '')}_derained.png`;
-  link.setAttribute('aria-label', `Download ${link.download}`);
-  link.hidden = false;
+  const rainy = await encode(pixels);
+  const restored = await encode(await restore(pixels));
+  const before = URL.createObjectURL(rainy);
+  const after = URL.createObjectURL(restored);
+  const places = { before, after, restored: after };
+  const target = `${name.replace(/\.[^.]*$/, '')}_derained.png`;
+  showResult(card, name, { width, height, ...places }, target);
   const seconds = Math.ceil((performance.now() - start) / 1000);
   show(card, `${width} × ${height} pixels, restored in ${seconds} s.`);
   tell(`${name} is restored.`);
@@ -97,9 +73,7 @@ async function work(file, card) {
 /** Takes what was chosen, dropped or pasted. */
 function take(files) {
   for (const file of files) {
-    const card = find('#picture').content.cloneNode(true).firstElementChild;
-    find('h3', card).textContent = file.name || 'picture';
-    find('progress', card).setAttribute('aria-label', 'Progress');
+    const card = makeCard(file.name || 'picture');
     find('#pictures').prepend(card);
     show(card, 'Waits for its turn.');
     last = last.then(() => work(file, card)).catch((error) => {
@@ -112,17 +86,4 @@ function take(files) {
 
 find('#about').textContent =
   `Network: ${settings.name}. Licence of its weights: ${settings.licence}`;
-find('#file').onchange = (event) => {
-  take([...event.target.files]);
-  event.target.value = ''; // the same file may be chosen again
-};
-addEventListener('paste', (event) => {
-  if (event.clipboardData.files.length) take(event.clipboardData.files);
-});
-for (const name of ['dragover', 'dragleave', 'drop']) {
-  addEventListener(name, (event) => {
-    event.preventDefault();
-    document.body.classList.toggle('over', name === 'dragover');
-    if (name === 'drop') take(event.dataTransfer.files);
-  });
-}
+onFiles(take);

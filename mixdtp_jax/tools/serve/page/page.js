@@ -1,6 +1,5 @@
-'use strict';
+import { find, makeCard, onFiles, show, showResult, tell } from './common.js';
 
-const find = (name, where = document) => where.querySelector(name);
 const pause = (seconds) => new Promise((go) => setTimeout(go, 1000 * seconds));
 const silent = 'the server does not answer: is it still running?';
 const keys = new Set(); // of pictures on the server
@@ -20,11 +19,6 @@ async function ask(path, options) {
   return found;
 }
 
-/** Tells a screen reader something. */
-function tell(text) {
-  find('#news').textContent = text;
-}
-
 /** Tells everybody about an error that belongs to no picture. */
 function complain(text) {
   find('#hint').textContent = text;
@@ -34,64 +28,53 @@ function complain(text) {
 
 /** Adds the card of a picture above others, and shows how it comes on. */
 async function add(file, others) {
-  const item = find('#picture').content.cloneNode(true).firstElementChild;
-  const card = { name: file.name || 'picture', stop: new AbortController() };
-  for (const part of ['h3', '.state', 'progress', '.slider', '.remove',
-    '.download', '.before', '.after', 'input']) {
-    card[part] = find(part, item);
-  }
-  card.h3.textContent = card.name;
-  card['.remove'].setAttribute('aria-label', `Stop ${card.name}`);
-  card.progress.setAttribute('aria-label', `Progress of ${card.name}`);
-  card['.remove'].onclick = () => remove(item, card);
-  find('#pictures').insertBefore(item, others);
+  const work = { name: file.name || 'picture', stop: new AbortController() };
+  const card = work.card = makeCard(work.name);
+  const button = find('.remove', card);
+  button.setAttribute('aria-label', `Stop ${work.name}`);
+  button.onclick = () => remove(work);
+  find('#pictures').insertBefore(card, others);
   show(card, 'Waits to be sent.');
   try {
-    const sent = sending.then(() => send(file, card));
+    const sent = sending.then(() => send(file, work));
     sending = sent.catch(() => {});
-    const key = await sent;
-    finish(card, key, await follow(card, key));
+    await sent;
+    finish(work, await follow(work));
   } catch (error) {
-    if (card.stop.signal.aborted) return;
+    if (work.stop.signal.aborted) return;
     show(card, error.message, true);
     tell(error.message);
   }
-  card.progress.hidden = true;
-  card['.remove'].textContent = 'Remove';
-  card['.remove'].setAttribute('aria-label', `Remove ${card.name}`);
+  find('progress', card).hidden = true;
+  button.textContent = 'Remove';
+  button.setAttribute('aria-label', `Remove ${work.name}`);
 }
 
-function show(card, text, bad = false) {
-  card['.state'].textContent = text;
-  card['.state'].classList.toggle('error', bad);
-}
-
-/** Sends a picture; returns its key. */
-async function send(file, card) {
-  card.stop.signal.throwIfAborted();
-  show(card, 'Is being sent.');
-  tell(`${card.name} is being sent.`);
+/** Sends a picture, and notes its key. */
+async function send(file, work) {
+  work.stop.signal.throwIfAborted();
+  show(work.card, 'Is being sent.');
+  tell(`${work.name} is being sent.`);
   if (file.size > settings.most_bytes) {
     const most = Math.floor(settings.most_bytes / 1e6);
-    throw new Error(`${card.name} is larger than ${most} MB`);
+    throw new Error(`${work.name} is larger than ${most} MB`);
   }
   const words = new URLSearchParams({
-    name: card.name,
+    name: work.name,
     weights: find('#weights').value,
     memory: find('#memories').value,
   });
   const sent = await ask(`pictures?${words}`, {
-    method: 'POST', body: file, signal: card.stop.signal,
+    method: 'POST', body: file, signal: work.stop.signal,
   });
-  card.key = sent.key;
+  work.key = sent.key;
   keys.add(sent.key);
-  return sent.key;
 }
 
 /** Shows the progress until the picture is done; returns its facts. */
-async function follow(card, key) {
+async function follow({ card, key, stop }) {
   for (let lost = 0; ;) {
-    card.stop.signal.throwIfAborted();
+    stop.signal.throwIfAborted();
     try {
       const now = await ask(`pictures/${key}`);
       lost = 0;
@@ -100,7 +83,7 @@ async function follow(card, key) {
       if (now.state === 'waiting') {
         show(card, `Waits for its turn: ${now.ahead} before it.`);
       } else if (now.progress) {
-        card.progress.value = now.progress;
+        find('progress', card).value = now.progress;
         show(card, `Is being restored: ${Math.floor(100 * now.progress)}%.`);
       } else {
         show(card, 'The network is being prepared.');
@@ -114,42 +97,23 @@ async function follow(card, key) {
 }
 
 /** Shows the result. */
-function finish(card, key, facts) {
-  const place = `pictures/${key}`;
-  const style = card['.slider'].style;
-  style.setProperty('--wide', `${facts.width}px`);
-  style.setProperty('--ratio', facts.width / facts.height);
-  card['.before'].src = `${place}/before`;
-  card['.before'].alt = `${card.name}, before`;
-  card['.after'].src = `${place}/after`;
-  card['.after'].alt = `${card.name}, after`;
-  card.input.setAttribute('aria-label', `Before and after: ${card.name}`);
-  card.input.oninput = () => split(card);
-  split(card);
-  card['.slider'].hidden = false;
-  card['.download'].href = `${place}/restored`;
-  card['.download'].download = facts.name;
-  card['.download'].setAttribute('aria-label', `Download ${facts.name}`);
-  card['.download'].hidden = false;
+function finish({ card, name, key }, { width, height, ...facts }) {
+  const sides = ['before', 'after', 'restored'];
+  const places = sides.map((side) => [side, `pictures/${key}/${side}`]);
+  const result = { width, height, ...Object.fromEntries(places) };
+  showResult(card, name, result, facts.name);
   const lost = facts.lost ? ` The file is without ${facts.lost}.` : '';
-  const size = `${facts.width} × ${facts.height} pixels`;
+  const size = `${width} × ${height} pixels`;
   show(card, `${size}, restored in ${facts.seconds} s.${lost}`);
-  tell(`${card.name} is restored.`);
-}
-
-function split(card) {
-  const part = card.input.value;
-  card['.slider'].style.setProperty('--split', `${part}%`);
-  card.input.setAttribute('aria-valuetext',
-    `${part}% before, ${100 - part}% after`);
+  tell(`${name} is restored.`);
 }
 
 /** Stops the work on a picture, and removes it. */
-function remove(item, card) {
-  card.stop.abort();
-  if (card.key) drop(card.key);
-  item.remove();
-  tell(`${card.name} is removed.`);
+function remove({ card, name, key, stop }) {
+  stop.abort();
+  if (key) drop(key);
+  card.remove();
+  tell(`${name} is removed.`);
   const left = find('#pictures').children.length;
   find('#results').hidden = !left;
   find(left ? '#pictures-title' : '#file').focus();
@@ -175,26 +139,13 @@ async function start() {
   for (const name of ['weights', 'memories']) {
     find(`#${name}`).append(...settings[name].map((text) => new Option(text)));
   }
-  find('#file').onchange = (event) => {
-    take(event.target.files);
-    event.target.value = ''; // the same file may be chosen again
-  };
+  onFiles(take);
   for (const button of document.querySelectorAll('[data-file]')) {
     button.onclick = async () => {
       const { file } = button.dataset;
       const blob = await (await fetch(`examples/${file}`)).blob();
       take([new File([blob], file)]);
     };
-  }
-  addEventListener('paste', (event) => {
-    if (event.clipboardData.files.length) take(event.clipboardData.files);
-  });
-  for (const name of ['dragover', 'dragleave', 'drop']) {
-    addEventListener(name, (event) => {
-      event.preventDefault();
-      document.body.classList.toggle('over', name === 'dragover');
-      if (name === 'drop') take(event.dataTransfer.files);
-    });
   }
   addEventListener('pagehide', () => keys.forEach(drop));
   // Its pictures are gone.
