@@ -7,6 +7,8 @@ sets; the test split of 'pairs' is the part of rain100l/train for choices. The
 rate is constant until schedule.boundaries, which a continued run may set.
 """
 
+import dataclasses
+
 import ml_collections
 
 from mixdtp_jax.configs.demo import get_config as get_demo_config
@@ -48,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.cache_mb = 6_000
   config.data.crop = 64
   config.data.rotate = False  # rain falls down
-  config.data.rain = ml_collections.ConfigDict(rain_ranges.as_mapping(RAIN))
+  config.data.rain = ml_collections.ConfigDict(dataclasses.asdict(RAIN))
 
   config.batch_size = 4
   config.num_train_steps = 12_500

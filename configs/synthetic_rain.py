@@ -5,16 +5,20 @@ pairs are only for the test. Prepare the photographs (data set 'synthetic') and
 Rain100L in one data_dir first.
 """
 
+import dataclasses
+
 import ml_collections
 
 from mixdtp_jax.configs.rain100l_small import get_config as get_small_config
-from mixdtp_jax.recipe.rain_ranges import PRESETS, as_mapping
+from mixdtp_jax.recipe.rain_ranges import PRESETS
 
 
 def get_config() -> ml_collections.ConfigDict:
   config = get_small_config()
   config.data.mixture = (('synthetic', 1),)
-  config.data.rain = ml_collections.ConfigDict(as_mapping(PRESETS['light']))
+  config.data.rain = ml_collections.ConfigDict(
+    dataclasses.asdict(PRESETS['light'])
+  )
   config.num_train_steps = 1500
   config.schedule.warmup_steps = 100
   config.eval_every_steps = 0

@@ -41,10 +41,10 @@ def cut_crop(
   Returns:
     (crop, crop, 3) uint8, a view of `image`.
   """
-  if data.transpose_landscape:
-    image = _upright(image)
-  top, left, flip, turns = draws
   height, width, _ = image.shape
+  if data.transpose_landscape and height <= width:  # as in the original
+    image, height, width = image.transpose(1, 0, 2), width, height
+  top, left, flip, turns = draws
   if data.crops == 'second_cell':
     top, left = _second_cell(width, crop)
   else:
@@ -55,15 +55,6 @@ def cut_crop(
   if data.rotate:
     image = np.rot90(image, turns % 4)
   return image
-
-
-def _upright(image: np.ndarray) -> np.ndarray:
-  """Swaps rows and columns of an image that is not higher than wide.
-
-  The MixDTPNet repository does so with its training images.
-  """
-  height, width, _ = image.shape
-  return image if height > width else image.transpose(1, 0, 2)
 
 
 def _second_cell(width: int, crop: int) -> tuple[int, int]:

@@ -5,6 +5,8 @@ dtype of the images. Kernels may be wider (float32 for bfloat16 images): they
 are rounded when used, and their gradients are summed in their own dtype.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -16,6 +18,11 @@ from mixdtp_jax.ops.cpu import native
 def at_least_float32(x: jax.Array) -> jax.Array:
   """Returns the array in float32, or unchanged if it is wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def keep_inputs(function: Callable) -> Callable:
+  """Returns the forward rule of a `custom_vjp` that keeps the arguments."""
+  return lambda *arguments: (function(*arguments), arguments)
 
 
 @jax.custom_vjp
@@ -87,10 +94,6 @@ def grouped_conv3x3_kernel_gradient(
   )
 
 
-def _conv3x3_fwd(x, kernel):
-  return conv3x3(x, kernel), (x, kernel)
-
-
 def _conv3x3_bwd(residuals, g):
   x, kernel = residuals
   grad_x = conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3))
@@ -107,7 +110,7 @@ def _kernel_gradient(xla, x, kernel, g):
   )
 
 
-conv3x3.defvjp(_conv3x3_fwd, _conv3x3_bwd)
+conv3x3.defvjp(keep_inputs(conv3x3), _conv3x3_bwd)
 
 
 @jax.custom_vjp
@@ -127,10 +130,6 @@ def conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
     (B, H, W, D).
   """
   return x @ kernel.astype(x.dtype)
-
-
-def _conv1x1_fwd(x, kernel):
-  return conv1x1(x, kernel), (x, kernel)
 
 
 def _conv1x1_bwd(residuals, g):
@@ -154,7 +153,7 @@ def _xla_conv1x1_kernel_gradient(x, kernel, g):
   )
 
 
-conv1x1.defvjp(_conv1x1_fwd, _conv1x1_bwd)
+conv1x1.defvjp(keep_inputs(conv1x1), _conv1x1_bwd)
 
 
 @jax.custom_vjp
@@ -185,17 +184,13 @@ def _pixels(x):
   return x.reshape(b, h * w, c)
 
 
-def _gram_fwd(x, y):
-  return gram(x, y), (x, y)
-
-
 def _gram_bwd(residuals, g):
   # On a CPU, the automatic gradient would transpose images to channels first.
   x, y = residuals
   return mix_channels(y, g.swapaxes(1, 2)), mix_channels(x, g)
 
 
-gram.defvjp(_gram_fwd, _gram_bwd)
+gram.defvjp(keep_inputs(gram), _gram_bwd)
 
 
 @jax.custom_vjp
@@ -213,16 +208,12 @@ def mix_channels(x: jax.Array, matrix: jax.Array) -> jax.Array:
   return mixed.reshape(*x.shape[:3], matrix.shape[2])
 
 
-def _mix_fwd(x, matrix):
-  return mix_channels(x, matrix), (x, matrix)
-
-
 def _mix_bwd(residuals, g):
   x, matrix = residuals
   return mix_channels(g, matrix.swapaxes(1, 2)), gram(x, g).astype(matrix.dtype)
 
 
-mix_channels.defvjp(_mix_fwd, _mix_bwd)
+mix_channels.defvjp(keep_inputs(mix_channels), _mix_bwd)
 
 
 @jax.custom_vjp
@@ -235,16 +226,13 @@ def sum_of_squares(x: jax.Array) -> jax.Array:
   return jnp.sum(jnp.square(at_least_float32(x)), axis=(1, 2))
 
 
-def _sum_of_squares_fwd(x):
-  return sum_of_squares(x), x
-
-
-def _sum_of_squares_bwd(x, g):
+def _sum_of_squares_bwd(residuals, g):
+  (x,) = residuals
   grad = 2 * at_least_float32(x) * g[:, None, None, :]
   return (grad.astype(x.dtype),)
 
 
-sum_of_squares.defvjp(_sum_of_squares_fwd, _sum_of_squares_bwd)
+sum_of_squares.defvjp(keep_inputs(sum_of_squares), _sum_of_squares_bwd)
 
 
 @jax.custom_vjp
@@ -271,10 +259,6 @@ def _xla_layer_norm(x, scale, bias):
   return (normal * scale + bias).astype(x.dtype)
 
 
-def _layer_norm_fwd(x, scale, bias):
-  return layer_norm(x, scale, bias), (x, scale, bias)
-
-
 def _layer_norm_bwd(residuals, g):
   return choice.by_platform(
     lambda x, scale, bias, g: native.layer_norm_gradients(x, scale, g),
@@ -284,4 +268,4 @@ def _layer_norm_bwd(residuals, g):
   )
 
 
-layer_norm.defvjp(_layer_norm_fwd, _layer_norm_bwd)
+layer_norm.defvjp(keep_inputs(layer_norm), _layer_norm_bwd)

@@ -22,6 +22,7 @@ from mixdtp_jax.ops.dense import (
   at_least_float32,
   grouped_conv3x3,
   grouped_conv3x3_kernel_gradient,
+  keep_inputs,
 )
 
 
@@ -41,15 +42,11 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   )
 
 
-def _depthwise_fwd(x, kernel):
-  return depthwise_conv3x3(x, kernel), (x, kernel)
-
-
 def _depthwise_bwd(residuals, g):
   return depthwise_conv3x3_gradients(*residuals, g)
 
 
-depthwise_conv3x3.defvjp(_depthwise_fwd, _depthwise_bwd)
+depthwise_conv3x3.defvjp(keep_inputs(depthwise_conv3x3), _depthwise_bwd)
 
 
 def depthwise_conv3x3_gradients(

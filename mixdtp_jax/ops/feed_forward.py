@@ -17,6 +17,7 @@ from mixdtp_jax.ops.dense import (
   at_least_float32,
   conv1x1,
   conv1x1_kernel_gradient,
+  keep_inputs,
 )
 from mixdtp_jax.ops.depthwise import (
   as_rounded,
@@ -64,17 +65,14 @@ def gate_with_gradients(
   return a * cdf * b, g * b * (cdf + a * density), g * a * cdf
 
 
-def _gated_gelu_fwd(x):
-  return gated_gelu(x), x
-
-
-def _gated_gelu_bwd(x, g):
+def _gated_gelu_bwd(residuals, g):
+  (x,) = residuals
   a, b = jnp.split(at_least_float32(x), 2, axis=-1)
   _, grad_a, grad_b = gate_with_gradients(a, b, g)
   return (jnp.concatenate([grad_a, grad_b], axis=-1).astype(x.dtype),)
 
 
-gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
+gated_gelu.defvjp(keep_inputs(gated_gelu), _gated_gelu_bwd)
 
 
 def feed_forward(
@@ -179,7 +177,7 @@ def _through_products(x, widen, narrow, g, of_gate):
 
 def _gate_gradients(wide, depthwise, between, gate, g):
   """Computes the gradients of `_gate`; returns its result as well."""
-  (grad_between,) = _gated_gelu_bwd(between, g)
+  (grad_between,) = _gated_gelu_bwd((between,), g)
   return *depthwise_conv3x3_gradients(wide, depthwise, grad_between), gate
 
 

@@ -48,11 +48,8 @@ def residual_feed_forward(
   return lax.platform_dependent(*arguments, tpu=_kernel, default=_plain)
 
 
-def _forward_rule(*arguments):
-  return residual_feed_forward(*arguments), Arguments(*arguments)
-
-
-def _backward_rule(arguments, g):
+def _backward_rule(residuals, g):
+  arguments = Arguments(*residuals)
   if not _kernels_fit(arguments):
     return tuple(_plain_gradients(*arguments, g))
   return tuple(
@@ -62,7 +59,9 @@ def _backward_rule(arguments, g):
   )
 
 
-residual_feed_forward.defvjp(_forward_rule, _backward_rule)
+residual_feed_forward.defvjp(
+  dense.keep_inputs(residual_feed_forward), _backward_rule
+)
 
 
 def _kernels_fit(arguments):
@@ -83,33 +82,30 @@ def _plain_gradients(*arguments_and_g):
 
 
 def _kernel(*arguments):
+  def own(*arguments):
+    return on_tpu.forward(Arguments(*arguments))
+
   if _one_device():
-    return _kernel_of_part(*arguments)
+    return own(*arguments)
   return jax.shard_map(
-    _kernel_of_part, in_specs=tuple(_SPLIT), out_specs=_IMAGES, check_vma=False
+    own, in_specs=tuple(_SPLIT), out_specs=_IMAGES, check_vma=False
   )(*arguments)
 
 
-def _kernel_of_part(*arguments):
-  return on_tpu.forward(Arguments(*arguments))
-
-
 def _kernel_gradients(*arguments_and_g):
-  if _one_device():
-    return _kernel_gradients_of_part(*arguments_and_g)
+  def own(*arguments_and_g):
+    *arguments, g = arguments_and_g
+    return on_tpu.gradients(Arguments(*arguments), g)
 
   def summed(*arguments_and_g):
-    grad_x, *weights = _kernel_gradients_of_part(*arguments_and_g)
+    grad_x, *weights = own(*arguments_and_g)
     return Arguments(grad_x, *lax.psum(weights, 'data'))
 
+  if _one_device():
+    return own(*arguments_and_g)
   return jax.shard_map(
     summed, in_specs=(*_SPLIT, _IMAGES), out_specs=_SPLIT, check_vma=False
   )(*arguments_and_g)
-
-
-def _kernel_gradients_of_part(*arguments_and_g):
-  *arguments, g = arguments_and_g
-  return on_tpu.gradients(Arguments(*arguments), g)
 
 
 def _one_device():

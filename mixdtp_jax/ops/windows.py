@@ -114,7 +114,7 @@ def lstm(
     return new, shown * exists(bounds, shown, trim)
 
   def on_cpu(x):
-    return native.lstm(x, h, c, kernel, bias, bounds, trim)
+    return native.lstm(x, h, c, kernel, bias, bounds, trim=trim)
 
   return choice.by_platform(on_cpu, by_xla, x, numbers=kernel.size)
 

@@ -14,6 +14,10 @@ from mixdtp_jax.models import config as models
 from mixdtp_jax.recipe.rain_ranges import PRESETS, RainRanges
 from mixdtp_jax.runtime.options import Options, build, option
 
+# The keys of DATASETS in data/, which imports TensorFlow.
+DATA_SETS = ('pairs', 'synthetic', 'photographs', 'rain100l', 'rain100h',
+             'rain200l', 'rain200h', 'spa', 'raindrop', 'rid', 'did', 'ddn',
+             'rain800')  # fmt: skip
 # The keys of losses.LOSSES; that module imports JAX.
 LOSSES = ('negative_ssim', 'ssim_as_published', 'mse', 'l1', 'charbonnier',
           'ssim_l1')  # fmt: skip
@@ -25,7 +29,9 @@ class Data(Options):
 
   prefix: ClassVar[str] = 'data.'
 
-  name: str = option('pairs', 'the data set; docs/data.md lists all names')
+  name: str = option(
+    'pairs', 'the data set; docs/data.md describes each', choices=DATA_SETS
+  )
   mixture: tuple[tuple[str, int], ...] = option(
     (),
     'sets to train on instead of data.name, which then only gives test images: '
@@ -69,6 +75,9 @@ class Data(Options):
     """Raises ValueError for a value out of its range, or a set named twice."""
     super().__post_init__()
     names = [name for name, _ in self.mixture]
+    self.require(
+      set(names) <= set(DATA_SETS), 'mixture', f'sets of {", ".join(DATA_SETS)}'
+    )
     self.require(
       len(set(names)) == len(names),
       'mixture',

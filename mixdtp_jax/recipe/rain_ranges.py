@@ -152,8 +152,3 @@ PRESETS: dict[str, RainRanges] = {
     jpeg=(-30.0, 30.0),
   ),
 }
-
-
-def as_mapping(ranges: RainRanges) -> dict[str, Range]:
-  """Returns the ranges as a mapping, as in `config.data.rain`."""
-  return dataclasses.asdict(ranges)

@@ -158,6 +158,7 @@ def test_an_unknown_option_is_one_line(tmp_path):
     (['--config.batch_size=9'], 'batch_size'),  # of eight devices
     (['--config.model.steps=-1'], 'model.steps = -1'),
     (['--config.optimizer.eps=0'], 'optimizer.eps = 0.0: needs a number, from'),
+    (['--config.data.name=rain100'], "data.name = 'rain100': needs one of"),
     (['--config.data.source=/nowhere'], '/nowhere'),
     (['--config.init_from=/nowhere'], '/nowhere'),
     (['--process_id=1'], '--coordinator'),

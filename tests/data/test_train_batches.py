@@ -1,5 +1,6 @@
 """(seed, step) -> batch: the same for any threads, hosts and restarts."""
 
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -18,7 +19,7 @@ from mixdtp_jax.data.rain import draw
 from mixdtp_jax.models import config as models
 from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.recipe.knobs import make_recipe
-from mixdtp_jax.recipe.rain_ranges import PRESETS, as_mapping
+from mixdtp_jax.recipe.rain_ranges import PRESETS
 from mixdtp_jax.runtime import mesh as mesh_lib
 from tests.helpers.batches import (
   CROP,
@@ -311,7 +312,9 @@ def clean_dir(tmp_path_factory):
 
 def take_drawn(clean_dir, count=1, start_step=0, rows=range(8), preset='light'):
   config = make_config(crop=32)
-  config.data.rain = ml_collections.ConfigDict(as_mapping(PRESETS[preset]))
+  config.data.rain = ml_collections.ConfigDict(
+    dataclasses.asdict(PRESETS[preset])
+  )
   pairs = registry.open_split(
     'synthetic', source='', data_dir=clean_dir, split='train'
   )

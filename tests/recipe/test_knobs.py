@@ -7,10 +7,12 @@ import math
 import numpy as np
 import pytest
 
+from mixdtp_jax.data.datasets.published import DATASETS
 from mixdtp_jax.models.config import NETWORKS, UNetConfig
 from mixdtp_jax.recipe import losses
 from mixdtp_jax.recipe.config_file import flat_config, load_recipe
 from mixdtp_jax.recipe.knobs import (
+  DATA_SETS,
   LOSSES,
   Data,
   Loss,
@@ -161,7 +163,9 @@ def test_values_of_another_type_are_refused(key):
     (['accumulate_steps=3'], 'batch_size = 4: .*accumulate_steps = 3'),
     (['model.heads=(3,3,3,3)'], r'model.heads = .*\(16, 32, 64, 128\)'),
     (['model.ffn_expansion=0.01'], 'model.ffn_expansion = 0.01: .*of 16 ch'),
-    (["data.mixture=(('a',1),('a',2))"], 'data.mixture = .*: .*each set once'),
+    (["data.mixture=(('did',1),('did',2))"], 'data.mixture = .*each set once'),
+    (["data.mixture=(('rain',1),)"], 'data.mixture = .*rain.*: needs sets of'),
+    (['data.name=rain100'], "data.name = 'rain100': needs one of pairs, synth"),
     (['data.rain.angle=(10,-10)'], 'data.rain.angle = .*: needs low <= high'),
     (
       ['schedule.name=steps', 'schedule.boundaries=(60,50)'],
@@ -192,8 +196,9 @@ def test_an_unknown_option_is_refused():
     make_recipe({'data': {'fog': 1}})
 
 
-def test_the_losses_are_those_of_the_code():
+def test_the_names_are_those_of_the_code():
   assert tuple(losses.LOSSES) == LOSSES
+  assert tuple(DATASETS) == DATA_SETS
 
 
 def test_the_page_of_options_is_that_of_the_code():

@@ -179,16 +179,13 @@ def lstm(
   x: jax.Array,
   h: jax.Array | None,
   c: jax.Array | None,
-  kernel: jax.Array,
-  bias: jax.Array,
-  bounds: jax.Array,
+  *weights: jax.Array,
   trim: int,
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes `ops.windows.lstm`."""
+  """Computes `ops.windows.lstm`; the last of the weights are its bounds."""
   result = _image(x, x.shape[3], inside=True)
   empty = jnp.zeros((0, 0, 0, 0), x.dtype)
   images = (empty if image is None else image for image in (h, c))
-  weights = kernel, bias, bounds
   return _call(
     'Lstm', (result, result), x, *images, *weights, trim=np.int64(trim)
   )

@@ -87,27 +87,13 @@ def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
     arguments: this device's part.
     interpret: run without a TPU, slowly.
   """
-  x = arguments.x
-  image = Image.of_size(*x.shape[1:3])
-  b, c = x.shape[0], x.shape[3]
+  image = Image.of_size(*arguments.x.shape[1:3])
   pixels, weights = _in_kernel_form(arguments)
-  one = _one_image(image, c)
-  out = pl.pallas_call(
-    functools.partial(_forward_kernel, image),
-    grid=(b,),
-    in_specs=[one, *map(_whole, weights)],
-    out_specs=one,
-    out_shape=jax.ShapeDtypeStruct(pixels.shape, x.dtype),
-    scratch_shapes=[
-      pltpu.VMEM((image.pixels, c), x.dtype),
-      pltpu.VMEM((image.pixels, c), jnp.float32),
-      pltpu.VMEM((2, *image.with_margins), jnp.float32),
-    ],
-    compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_VMEM),
-    interpret=interpret,
-    name='feed_forward',
-  )(pixels, *weights)
-  return out.reshape(x.shape)
+  kernel = functools.partial(_forward_kernel, image)
+  (out,) = _run(
+    kernel, image, [pixels], weights, [], interpret, name='feed_forward'
+  )
+  return out.reshape(arguments.x.shape)
 
 
 def gradients(
@@ -122,28 +108,14 @@ def gradients(
   """
   x, _, _, widen, depthwise, narrow = arguments
   image = Image.of_size(*x.shape[1:3])
-  b, c = x.shape[0], x.shape[3]
   pixels, weights = _in_kernel_form(arguments)
-  one = _one_image(image, c)
-  sums = [jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in weights]
-  grad_x, *grads = pl.pallas_call(
-    functools.partial(_backward_kernel, image),
-    grid=(b,),
-    in_specs=[one, one, *map(_whole, weights)],
-    out_specs=[one, *map(_whole, weights)],
-    out_shape=[jax.ShapeDtypeStruct(pixels.shape, x.dtype), *sums],
-    scratch_shapes=[
-      pltpu.VMEM((image.pixels, c), x.dtype),
-      pltpu.VMEM((image.pixels, c), jnp.float32),
-      pltpu.VMEM((2, *image.with_margins), jnp.float32),
-      pltpu.VMEM((2, *image.with_margins), jnp.float32),
-    ],
-    compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_VMEM),
-    interpret=interpret,
+  kernel = functools.partial(_backward_kernel, image)
+  images = [pixels, g.reshape(pixels.shape)]
+  grad_x, scale, bias, widened, taps, narrowed = _run(
+    kernel, image, images, weights, weights, interpret,
     name='feed_forward_gradients',
-  )(pixels, g.reshape(pixels.shape), *weights)
-  scale, bias, widened, taps, narrowed = grads
-  hidden = narrow.shape[0]
+  )  # fmt: skip
+  hidden, c = narrow.shape
   return Arguments(
     grad_x.reshape(x.shape),
     scale[0],
@@ -154,11 +126,33 @@ def gradients(
   )
 
 
-def _one_image(image, c):
-  """Returns a single-buffered block: a second buffer saves microseconds."""
-  return pl.BlockSpec(
-    (1, image.pixels, c), lambda i: (i, 0, 0), pipeline_mode=pl.Buffered(1)
+def _run(kernel, image, images, weights, sums, interpret, *, name):
+  """Runs a kernel for each image; `sums` have the shapes of further results."""
+  b, pixels, c = images[0].shape
+  dtype = images[0].dtype
+  # A second buffer would save microseconds.
+  one = pl.BlockSpec(
+    (1, pixels, c), lambda i: (i, 0, 0), pipeline_mode=pl.Buffered(1)
   )
+  wide = pltpu.VMEM((2, *image.with_margins), jnp.float32)
+  return pl.pallas_call(
+    kernel,
+    grid=(b,),
+    in_specs=[*[one] * len(images), *map(_whole, weights)],
+    out_specs=[one, *map(_whole, sums)],
+    out_shape=[
+      jax.ShapeDtypeStruct(images[0].shape, dtype),
+      *(jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in sums),
+    ],
+    scratch_shapes=[
+      pltpu.VMEM((pixels, c), dtype),
+      pltpu.VMEM((pixels, c), jnp.float32),
+      *[wide] * len(images),
+    ],
+    compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_VMEM),
+    interpret=interpret,
+    name=name,
+  )(*images, *weights)
 
 
 def _whole(array):
@@ -300,7 +294,15 @@ def _backward_kernel(
 
   jax.lax.fori_loop(0, widen.shape[0], of_group, None)
 
-  def end(at):
+  _through_norm(image, x, g, scale, grad_normal, grad_x, grad_scale, grad_bias)
+
+
+def _through_norm(
+  image, x, g, scale, grad_normal, grad_x, grad_scale, grad_bias
+):
+  """Propagates the gradient through the layer norm, and adds the residual."""
+
+  def piece(at):
     centred, deviation = _normalise(x[0, pl.ds(at, image.piece), :])
     standard = centred * deviation
     grad = grad_normal[pl.ds(at, image.piece), :]
@@ -312,7 +314,7 @@ def _backward_kernel(
     grad += g[0, pl.ds(at, image.piece), :].astype(jnp.float32)
     grad_x[0, pl.ds(at, image.piece), :] = grad.astype(grad_x.dtype)
 
-  image.for_pieces(end)
+  image.for_pieces(piece)
 
 
 def _normalise(x):
