@@ -62,7 +62,6 @@ def _second_cell(width: int, crop: int) -> tuple[int, int]:
 
   The MixDTPNet repository divides each training image into cells of 96 pixels
   from the top left, and always takes cell 1: the right neighbour of the first,
-  or the cell below it in an image of one column. Before that, it cuts the image
-  to multiples of 32, which moves no cell.
+  or the cell below it in an image of one column.
   """
   return (0, crop) if width >= 2 * crop else (crop, 0)

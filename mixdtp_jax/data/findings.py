@@ -118,11 +118,6 @@ def leave_out(
 ) -> dict[str, list[PairFiles]]:
   """Returns the pairs of each split without those that the audit excludes.
 
-  Args:
-    dataset: name of the set.
-    splits: pairs of the set by split.
-    audit: findings in this set, and perhaps in others.
-
   Raises:
     ValueError: the audit is of other pairs, or excludes a whole split.
   """

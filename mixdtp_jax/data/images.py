@@ -78,12 +78,8 @@ def image_shape(image: ImageFile, label: str = '') -> tuple[int, int]:
 def read_image(image: ImageFile, label: str = '') -> np.ndarray:
   """Decodes an image of a data set to (H, W, 3) uint8, upright.
 
-  Args:
-    image: file, encoded bytes, or half a file.
-    label: name of encoded bytes, for errors.
-
-  Raises:
-    ImageError: see `image_shape`; or the data is cut short or damaged.
+  Arguments and errors are those of `image_shape`, and data that is cut short or
+  damaged is an ImageError.
   """
   if isinstance(image, Half):
     both = read_image(image.path)

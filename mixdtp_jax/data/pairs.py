@@ -128,12 +128,9 @@ def cut_to_multiples(pairs: Pairs, multiple: int) -> CutPairs:
 
 
 def centre_crops(pairs: Pairs, *, count: int, size: int) -> CutPairs:
-  """Decodes the first pairs and cuts them to their centres.
+  """Decodes up to `count` first pairs and cuts them to their centres.
 
-  Args:
-    pairs: the pairs to take from.
-    count: most pairs to take.
-    size: longest side of a cut image in pixels; 0 keeps images whole.
+  No side is longer than `size` pixels then; 0 keeps images whole.
   """
   boxes = []
   for index in range(min(count, len(pairs))):

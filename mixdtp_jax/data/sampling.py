@@ -22,12 +22,7 @@ def drawn_numbers(
   One such triple is for one batch. Only these numbers come from tf.data: a
   tf.data map that calls Python can deadlock when the interpreter exits.
 
-  Args:
-    config: gives the seed.
-    pairs: the training images.
-    stage: the stage that the batches belong to.
-    start_step: index of the first batch.
-    rows: the rows of each batch to draw for.
+  Arguments are those of `train_batches.local_batches`.
   """
 
   def draw(n):

@@ -33,10 +33,9 @@ from mixdtp_jax.ops.depthwise import (
 def gated_gelu(x: jax.Array) -> jax.Array:
   """Computes gelu(a) * b for halves a, b of the channels.
 
-  gelu is the exact one, a times the normal distribution function of a. It is
-  computed in float32, which costs no more than bfloat16 for elementwise work.
-  The gradient is written out because it has fewer parts than the automatic
-  one, and XLA on a CPU recomputes the origin of `x` for each part.
+  gelu is the exact one, a times the normal distribution function of a, computed
+  in float32. XLA on a CPU recomputes the origin of `x` for each part of the
+  gradient, of which the automatic one has more.
 
   Args:
     x: (..., 2C).

@@ -31,16 +31,7 @@ def residual_feed_forward(
   For several devices, trace it inside `mesh.traced_for`: XLA cannot split a
   Pallas kernel, so each device runs it on its own images.
 
-  Args:
-    x: (B, H, W, C).
-    scale: (C,), of the layer norm.
-    bias: (C,), of the layer norm.
-    widen: (C, 2D), the first 1x1 kernel.
-    depthwise: (3, 3, 1, 2D).
-    narrow: (D, C), the last 1x1 kernel.
-
-  Returns:
-    (B, H, W, C).
+  Shapes are those of `tpu.feed_forward.Arguments`; the result is (B, H, W, C).
   """
   arguments = Arguments(x, scale, bias, widen, depthwise, narrow)
   if not _kernels_fit(arguments):

@@ -95,8 +95,7 @@ def lstm(
     kernel: (3, 3, 2R, 4R) of x and h to the gates i, f, g, o; of R inputs if
       there is no h.
     bias: (4R,).
-    bounds: of the window.
-    trim: pixels that the results have less than the window on each side.
+    bounds, trim: as of `conv3x3`.
 
   Returns:
     The new c, and the new h in the dtype of x, which is 0 outside the image.

@@ -1,4 +1,4 @@
-"""The functions of cpu_kernels.cc, called through XLA's foreign functions.
+"""Functions of ops/ in native code, through XLA's foreign functions.
 
 On a CPU, XLA is several times slower at depthwise and narrow convolutions,
 layer norm, and the gradients of kernels. A C++ compiler is needed once; without
@@ -49,39 +49,21 @@ def _target(name):
 def depthwise(
   x: jax.Array, kernel: jax.Array, *, inside: bool = False
 ) -> jax.Array:
-  """Computes a depthwise 3x3 cross-correlation with zero padding 1.
-
-  Args:
-    x: (B, H, W, C).
-    kernel: (3, 3, 1, C).
-    inside: leave out the border pixels, which lack neighbours.
-
-  Returns:
-    (B, H, W, C), or with `inside` (B, H - 2, W - 2, C).
-  """
+  """Computes `depthwise_conv3x3`; with `inside`, without the border pixels."""
   return _call('Depthwise', _image(x, x.shape[3], inside), x, kernel)
 
 
 def depthwise_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the gradients for x and kernel from that of the result."""
+  """Computes `depthwise_conv3x3_gradients`."""
   return _call('DepthwiseGradients', (_like(x), _like(kernel)), x, kernel, g)
 
 
 def depthwise_gate(
   x: jax.Array, kernel: jax.Array, *, inside: bool = False
 ) -> jax.Array:
-  """Computes gelu(a) * b for halves a, b of the channels of `depthwise`.
-
-  Args:
-    x: (B, H, W, 2C).
-    kernel: (3, 3, 1, 2C).
-    inside: leave out the border pixels, which lack neighbours.
-
-  Returns:
-    (B, H, W, C), or with `inside` (B, H - 2, W - 2, C).
-  """
+  """Computes `gated_gelu` of `depthwise`: (B, H, W, 2C) to (B, H, W, C)."""
   return _call('DepthwiseGate', _image(x, x.shape[3] // 2, inside), x, kernel)
 
 
@@ -94,31 +76,15 @@ def depthwise_gate_gradients(
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes a dense 3x3 cross-correlation with zero padding 1.
-
-  Args:
-    x: (B, H, W, C).
-    kernel: (3, 3, C, D).
-
-  Returns:
-    (B, H, W, D).
-  """
+  """Computes `ops.dense.conv3x3`."""
   return _call('Conv3x3', _image(x, kernel.shape[3]), x, kernel)
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
-  """Computes the kernel's gradient of a dense convolution.
+  """Computes the kernel's gradient of `ops.dense.conv3x3` or `conv1x1`.
 
-  The convolution has stride 1 and zero padding. This is fast if the kernel
-  fits into a core's cache.
-
-  Args:
-    x: (B, H, W, C), the convolution's input.
-    kernel: (3, 3, C, D) or (C, D); only its shape matters.
-    g: (B, H, W, D), the gradient of its output.
-
-  Returns:
-    An array of the kernel's shape.
+  It is fast if the kernel, of which only the shape matters, fits into a core's
+  cache.
   """
   taps = kernel.size // (x.shape[3] * g.shape[3])
   shape = (taps, x.shape[3], g.shape[3])
@@ -127,19 +93,13 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def gram(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Computes inner products over pixels.
-
-  Images (B, H, W, C) and (B, H, W, D) give (B, C, D).
-  """
+  """Computes `ops.dense.gram`."""
   shape = (x.shape[0], x.shape[3], y.shape[3])
   return _call('Gram', jax.ShapeDtypeStruct(shape, x.dtype), x, y)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-  """Normalises the channels of each pixel, with epsilon 1e-5.
-
-  scale and bias are (C,).
-  """
+  """Computes `ops.dense.layer_norm`."""
   return _call('LayerNorm', _like(x), x, scale, bias)
 
 

@@ -127,12 +127,9 @@ def add_taps_gradient(
   """Adds a piece's part of the gradient of `depthwise` to that of its taps.
 
   Args:
-    image: the image's layout.
-    masks: the result of `neighbours(image)`.
-    wide: 128 channels of shape `image.with_margins`, float32.
-    grad: (piece, 128), the gradient of the result of `depthwise`.
+    image, masks, wide, at: as of `depthwise`.
+    grad: (piece, 128), the gradient of its result.
     grad_taps: (9, 128); the gradient is added to it.
-    at: the first pixel of the piece.
   """
   rows = _rows(image, wide, at)
   zeros = jnp.zeros((16, LANES), grad.dtype)
