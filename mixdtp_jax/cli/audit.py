@@ -10,10 +10,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
 from mixdtp_jax.runtime.files import local_path
-from mixdtp_jax.runtime.spelling import did_you_mean
+from mixdtp_jax.runtime.options import did_you_mean
 from mixdtp_jax.runtime.tables import show
 
 
@@ -25,12 +26,8 @@ def add_arguments(parser: Parser) -> None:
     metavar='NAME=FOLDER',
     help='a data set, such as rain100l or pairs, and its original files',
   )
-  parser.add_argument(
-    '--json',
-    default='audit.json',
-    metavar='FILE',
-    help='file to write, with every finding (default: %(default)s)',
-  )
+  text = 'file to write, with every finding'
+  options.add(parser, 'json', 'audit.json', text, metavar='FILE')
 
 
 def run(args: argparse.Namespace) -> None:

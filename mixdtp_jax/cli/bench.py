@@ -7,7 +7,6 @@ Every benchmark shows its options with mixdtp bench BENCHMARK --help.
 
 import argparse
 import os
-from typing import Any
 
 from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
@@ -45,30 +44,22 @@ def run(args: argparse.Namespace) -> None:
   case.run(**options.settings(args))
 
 
-def _add(
-  parser: Parser, name: str, default: Any, text: str, **kwargs: Any
-) -> None:
-  """Adds --NAME, whose help ends with its default."""
-  kwargs['help'] = f'{text} (default: %(default)s)'
-  parser.add_argument(f'--{name}', default=default, **kwargs)
-
-
 def _add_data(parser: Parser) -> None:
   text = 'seconds to measure after the first epoch, with the cache and without'
-  _add(parser, 'seconds', 10, text, type=float)
+  options.add(parser, 'seconds', 10.0, text)
 
 
 def _add_inference(parser: Parser) -> None:
   text = 'size of the images in pixels, or the side of square ones'
-  _add(parser, 'size', '256x256', text, metavar='WIDTHxHEIGHT')
-  _add(parser, 'batch', '1', 'images at once')
+  options.add(parser, 'size', '256x256', text, metavar='WIDTHxHEIGHT')
+  options.add(parser, 'batch', '1', 'images at once')
   _add_repeats(parser)
   _add_opponents(parser)
 
 
 def _add_restoring(parser: Parser) -> None:
   sizes, text = '1920x1080,3840x2160,6000x4000', 'sizes of pictures in pixels'
-  _add(parser, 'sizes', sizes, text, metavar='WIDTHxHEIGHT,...')
+  options.add(parser, 'sizes', sizes, text, metavar='WIDTHxHEIGHT,...')
   parser.add_argument(
     '--memory',
     metavar='SIZE',
@@ -79,26 +70,30 @@ def _add_restoring(parser: Parser) -> None:
     'also restore N pictures of N sizes between 0.3 and 4 megapixels, and as '
     'many pixels in pictures of one size'
   )
-  _add(parser, 'pictures', 0, text, type=int, metavar='N')
+  options.add(parser, 'pictures', 0, text, metavar='N')
 
 
 def _add_training(parser: Parser) -> None:
   _add_crops(parser, ', or best: the fastest batch of each')
-  _add(parser, 'most', 1024, 'largest batch that --batch best tries', type=int)
+  options.add(parser, 'most', 1024, 'largest batch that --batch best tries')
   _add_opponents(parser)
 
 
 def _add_crops(parser: Parser, best: str = '') -> None:
   _add_crop(parser)
-  _add(parser, 'batch', '2', f'crops of an update{best}')
+  options.add(parser, 'batch', '2', f'crops of an update{best}')
   _add_repeats(parser)
 
 
 def _add_growth(parser: Parser) -> None:
   text = 'sides in pixels of one image to restore'
-  _add(parser, 'sizes', '64,128,256,512,1024', text)
-  _add(parser, 'batches', '1,2,4', 'numbers of images to restore and train on')
-  _add(parser, 'devices', '1,2', 'numbers of devices that share an update')
+  options.add(parser, 'sizes', '64,128,256,512,1024', text)
+  options.add(
+    parser, 'batches', '1,2,4', 'numbers of images to restore and train on'
+  )
+  options.add(
+    parser, 'devices', '1,2', 'numbers of devices that share an update'
+  )
   _add_crop(parser)
   _add_repeats(parser)
   parser.add_argument('--plot', metavar='FILE', help='SVG file to write')
@@ -106,23 +101,25 @@ def _add_growth(parser: Parser) -> None:
 
 def _add_device(parser: Parser) -> None:
   text = 'platform of the devices: cuda, tpu or cpu'
-  _add(parser, 'platform', 'cuda', text, choices=['cuda', 'tpu', 'cpu'])
-  _add(parser, 'minutes', 8.0, 'time for all commands together', type=float)
+  options.add(parser, 'platform', 'cuda', text, choices=['cuda', 'tpu', 'cpu'])
+  options.add(parser, 'minutes', 8.0, 'time for all commands together')
   parser.add_argument(
     '--quick', action='store_true', help='small images, to try the command'
   )
 
 
 def _add_crop(parser: Parser) -> None:
-  _add(parser, 'crop', 96, 'side of the crops in pixels', type=int)
+  options.add(parser, 'crop', 96, 'side of the crops in pixels')
 
 
 def _add_repeats(parser: Parser) -> None:
-  _add(parser, 'repeats', 5, 'timed runs of each', type=options.at_least_one)
+  options.add(
+    parser, 'repeats', 5, 'timed runs of each', type=options.at_least_one
+  )
 
 
 def _add_opponents(parser: Parser) -> None:
   text = 'devices that share the batch; more than one needs --opponents none'
-  _add(parser, 'devices', 1, text, type=options.at_least_one)
+  options.add(parser, 'devices', 1, text, type=options.at_least_one)
   text = 'variants of the PyTorch network, or none'
-  _add(parser, 'opponents', 'published,eager,compile', text)
+  options.add(parser, 'opponents', 'published,eager,compile', text)

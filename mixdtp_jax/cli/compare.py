@@ -42,12 +42,7 @@ def add_arguments(parser: Parser) -> None:
     ('batch_size', 2, 'crops of an update'),
     ('crop', 64, 'side of the crops in pixels'),
   ):
-    training.add_argument(
-      f'--{name}',
-      type=options.at_least_one,
-      default=default,
-      help=f'{text} (default: %(default)s)',
-    )
+    options.add(training, name, default, text, type=options.at_least_one)
 
 
 def _add_images(parser: Parser) -> None:
@@ -60,19 +55,10 @@ def _add_images(parser: Parser) -> None:
     ('split', 'its split (default: test)'),
   ):
     images.add_argument(f'--{name}', help=text)
-  images.add_argument(
-    '--num_images',
-    type=options.at_least_one,
-    default=2,
-    help='number of images (default: %(default)s)',
-  )
-  images.add_argument(
-    '--size',
-    type=int,
-    default=128,
-    help='cut images to this side in pixels; 0 takes them whole '
-    '(default: %(default)s)',
-  )
+  number = options.at_least_one
+  options.add(images, 'num_images', 2, 'number of images', type=number)
+  text = 'cut images to this side in pixels; 0 takes them whole'
+  options.add(images, 'size', 128, text)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -23,12 +23,8 @@ def add_arguments(parser: Parser) -> None:
     'folder; must not exist',
   )
   options.add_steps(parser)
-  parser.add_argument(
-    '--dtype',
-    choices=('float32', 'float16'),
-    default='float32',
-    help='of the values in a .safetensors file (default: float32)',
-  )
+  text = 'of the values in a .safetensors file'
+  options.add(parser, 'dtype', 'float32', text, choices=('float32', 'float16'))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -40,13 +40,14 @@ def add_arguments(parser: Parser) -> None:
     type=options.at_least_one,
     help='images of equal size at once (default: one for each device)',
   )
-  parser.add_argument(
-    '--crop_multiple',
+  options.add(
+    parser,
+    'crop_multiple',
+    1,
+    'cut images from the top left to multiples of this; 1 keeps them whole, 32 '
+    'is as published',
     type=options.at_least_one,
-    default=1,
     metavar='PIXELS',
-    help='cut images from the top left to multiples of this; 1 keeps them '
-    'whole, 32 is as published (default: %(default)s)',
   )
   parser.add_argument(
     '--out',
@@ -71,9 +72,7 @@ def _add_data(parser: Parser) -> None:
   ):  # fmt: skip
     metavar = 'NAME' if name == 'data' else 'FOLDER'
     parser.add_argument(f'--{name}', metavar=metavar, help=text)
-  parser.add_argument(
-    '--split', default='test', help='split of the set (default: %(default)s)'
-  )
+  options.add(parser, 'split', 'test', 'split of the set')
 
 
 def run(args: argparse.Namespace) -> None:

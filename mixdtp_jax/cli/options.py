@@ -17,6 +17,20 @@ ANY_WEIGHTS = (
 )
 
 
+def add(
+  parser: argparse._ActionsContainer,
+  name: str,
+  default: Any,
+  text: str,
+  **kwargs: Any,
+) -> None:
+  """Adds --NAME of the type of its default, with which its help ends."""
+  kwargs = {'type': type(default), 'default': default} | kwargs
+  parser.add_argument(
+    f'--{name}', help=f'{text} (default: %(default)s)', **kwargs
+  )
+
+
 def add_config(parser: Parser, default: str = '') -> None:
   """Adds --config and --config.OPTION=VALUE.
 
@@ -52,23 +66,16 @@ def add_network(parser: Parser) -> None:
     help='folder for what does not fit into the memory (default: the '
     "system's folder for temporary files)",
   )
-  group.add_argument(
-    '--dtype',
-    choices=('float32', 'bfloat16'),
-    default='float32',
-    help='numbers that the network computes with; bfloat16 is faster on GPUs '
-    'and TPUs, and less exact (default: %(default)s)',
+  text = (
+    'numbers that the network computes with; bfloat16 is faster on GPUs and '
+    'TPUs, and less exact'
   )
+  add(group, 'dtype', 'float32', text, choices=('float32', 'bfloat16'))
 
 
 def add_weights(parser: argparse._ActionsContainer) -> None:
   """Adds --weights, by default the shipped ones, to a parser or a group."""
-  parser.add_argument(
-    '--weights',
-    default='general',
-    metavar='WEIGHTS',
-    help=f'{ANY_WEIGHTS} (default: %(default)s)',
-  )
+  add(parser, 'weights', 'general', ANY_WEIGHTS)
 
 
 def add_steps(parser: Parser) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mixdtp_jax.runtime.spelling import did_you_mean
+from mixdtp_jax.runtime.options import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):

@@ -22,13 +22,8 @@ def add_arguments(parser: Parser) -> None:
     'as v5e:4x4 or v5p:4x4x4 (needs libtpu), or GPUs, such as h100:8 (needs '
     "JAX's CUDA plugin) (default: this machine)",
   )
-  parser.add_argument(
-    '--utilisation',
-    type=float,
-    default=0.3,
-    help='part of the peak rate that matrix products reach (default: '
-    '%(default)s)',
-  )
+  text = 'part of the peak rate that matrix products reach'
+  options.add(parser, 'utilisation', 0.3, text)
   parser.add_argument(
     '--search',
     nargs='*',

@@ -50,14 +50,11 @@ def add_arguments(parser: Parser) -> None:
     help='write the copy also if there is one, such as after a change of the '
     'original files; the old copy is replaced when the new one is complete',
   )
-  parser.add_argument(
-    '--memory_mb',
-    type=int,
-    default=4_096,
-    metavar='N',
-    help='most MiB for images that are decoded at the same time (default: '
-    '%(default)s); the whole command takes about 1,000 more',
+  text = (
+    'most MiB for images that are decoded at the same time; the whole command '
+    'takes about 1,000 more'
   )
+  options.add(parser, 'memory_mb', 4_096, text, metavar='N')
 
 
 def run(args: argparse.Namespace) -> None:

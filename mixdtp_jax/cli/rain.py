@@ -8,6 +8,7 @@ This is the rain that networks are trained on where there are only clean images.
 import argparse
 import pathlib
 
+from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
 
 
@@ -20,12 +21,7 @@ def add_arguments(parser: Parser) -> None:
     metavar='TARGET',
     help='PNG file to write: a panel for each preset, with its name',
   )
-  parser.add_argument(
-    '--seed',
-    type=int,
-    default=0,
-    help='number that the rain is drawn from (default: %(default)s)',
-  )
+  options.add(parser, 'seed', 0, 'number that the rain is drawn from')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -16,25 +16,14 @@ from mixdtp_jax.cli.parser import Parser
 
 def add_arguments(parser: Parser) -> None:
   """Adds the options of the command."""
-  parser.add_argument(
-    '--host',
-    default='127.0.0.1',
-    help='address to serve at; 0.0.0.0 is all of this machine, and then '
-    'everyone on the network can send pictures (default: %(default)s)',
+  text = (
+    'address to serve at; 0.0.0.0 is all of this machine, and then everyone on '
+    'the network can send pictures'
   )
-  parser.add_argument(
-    '--port',
-    type=int,
-    default=8080,
-    help='port to serve at; 0 takes a free one (default: %(default)s)',
-  )
-  parser.add_argument(
-    '--max-megapixels',
-    type=options.at_least_one,
-    default=64,
-    metavar='N',
-    help='refuse larger pictures (default: %(default)s)',
-  )
+  options.add(parser, 'host', '127.0.0.1', text)
+  options.add(parser, 'port', 8080, 'port to serve at; 0 takes a free one')
+  text, number = 'refuse larger pictures', options.at_least_one
+  options.add(parser, 'max-megapixels', 64, text, type=number, metavar='N')
   options.add_network(parser)
 
 

@@ -19,7 +19,7 @@ from mixdtp_jax.runtime.mesh import batch_sharding, place, replicated
 from mixdtp_jax.training.step import make_train_step
 
 Batch = dict[str, np.ndarray]  # 'rainy' and 'clean': (B, H, W, 3) in [0, 1]
-# A program, and the seconds of tracing and lowering it and of compiling it.
+# A program, the seconds of tracing and lowering it, and those of compiling it.
 _Compiled = tuple[jax.stages.Compiled, float, float]
 
 
@@ -52,11 +52,11 @@ def make_inference(
   params = place(params, replicated(mesh))
   images = place(rainy, batch_sharding(mesh))
   compiled = _compile(jax.jit(final_image(cfg)), params, images)
-  return _first_run(
-    lambda: jax.block_until_ready(compiled[0](params, images)),
-    len(rainy),
-    compiled,
-  )
+
+  def run() -> None:
+    jax.block_until_ready(compiled[0](params, images))
+
+  return _first_run(run, len(rainy), compiled)
 
 
 def initial_state(config: Recipe, params: dict) -> TrainState:
@@ -96,10 +96,8 @@ def make_training(
 ) -> Timed:
   """Prepares updates on one batch; see `Trainer`."""
   trainer = Trainer(config, params, mesh, batch)
-  placed = trainer.place(batch)
-  return _first_run(
-    lambda: trainer.step(placed), len(batch['rainy']), trainer.compiled
-  )
+  placed, size = trainer.place(batch), len(batch['rainy'])
+  return _first_run(lambda: trainer.step(placed), size, trainer.compiled)
 
 
 def _compile(jitted: Any, *arguments: Any) -> _Compiled:

@@ -135,8 +135,9 @@ def finish(device: torch.device) -> None:
     torch.cuda.synchronize(device)
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe() -> dict[str, Any]:
   """Returns version, device and number of threads."""
+  device = first_device()
   name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
   return {
     'version': torch.__version__,

@@ -2,8 +2,12 @@
 
 import pytest
 
-from mixdtp_jax.tools.plan.search import largest_batch, next_to_try
-from mixdtp_jax.tools.plan.step import Memory, StepPlan
+from mixdtp_jax.tools.plan.step import (
+  Memory,
+  StepPlan,
+  largest_batch,
+  next_to_try,
+)
 
 _UNIT = 4
 _STATE = 50

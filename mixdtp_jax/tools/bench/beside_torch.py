@@ -282,7 +282,7 @@ def _pytorch(
     torch.set_num_threads(cores())
     if exact:
       stack.enter_context(inference.full_precision())
-    yield pytorch, inference.describe(inference.first_device())
+    yield pytorch, inference.describe()
 
 
 def _shared_mesh(

@@ -7,9 +7,10 @@ module of the network whose name XLA kept with it.
 
 import collections
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+import flax.traverse_util
 import jax
 import numpy as np
 
@@ -92,7 +93,8 @@ def bench_profile(
   params = draw_params(cfg, recipe.seed)
   images = draw_batch(count, crop, crop, recipe.seed)
   mesh = make_mesh(jax.devices()[:1])
-  scopes = {*_SCOPES, *_modules(params)}
+  paths = flax.traverse_util.flatten_dict(params)
+  scopes = {*_SCOPES, *(name for path in paths for name in path[:-1])}
   state = timed.initial_state(recipe, params)
   rainy = images['rainy']
   found = {
@@ -118,14 +120,6 @@ def bench_profile(
     'roofline': roofline._asdict(),
     'programs': {name: _content(program) for name, program in found.items()},
   }
-
-
-def _modules(params: Mapping[str, Any]) -> Iterator[str]:
-  """Yields the names of all modules that have parameters."""
-  for name, value in params.items():
-    if isinstance(value, dict):
-      yield name
-      yield from _modules(value)
 
 
 def profile(

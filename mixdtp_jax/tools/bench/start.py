@@ -88,27 +88,21 @@ def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
   Raises:
     ChildProcessError: the run ends before its first update.
   """
-  start = time.perf_counter()
-  process = subprocess.Popen(
+  own = {'JAX_LOG_COMPILES': '1', 'XDG_CACHE_HOME': str(cache)}
+  lines, start = [], time.perf_counter()
+  with subprocess.Popen(
     command,
-    env=subprocesses.environment()
-    | {'JAX_LOG_COMPILES': '1', 'XDG_CACHE_HOME': str(cache)},
+    env=subprocesses.environment() | own,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
     errors='replace',
-  )
-  lines = []
-  assert process.stdout is not None
-  try:
-    for line in process.stdout:
+  ) as process:
+    for line in process.stdout or ():
       lines.append((time.perf_counter() - start, line))
       if line.startswith('update 1 of '):
+        process.kill()
         return _phases(lines)
-  finally:
-    process.kill()
-    process.wait()
-    process.stdout.close()
   last = next((text for _, text in reversed(lines) if text.strip()), '')
   raise ChildProcessError(f'mixdtp train ended early: {last.strip()}')
 

@@ -66,25 +66,16 @@ def compare_frameworks(
   recipe = _load_recipe(config, weights, overrides)
   with open_pairs(**data) as pairs:
     images = centre_crops(pairs, count=num_images, size=size)
-  batches = networks.crop_batches(
-    images,
-    steps=train_steps,
-    batch_size=batch_size,
-    crop=crop,
-    seed=recipe.seed,
-  )
-  if weights is not None:
-    cfg, params = load_weights(weights, steps=steps)
-  else:
-    cfg, params = recipe.model, _draw(recipe, random or 0)
+  sizes = {'steps': train_steps, 'batch_size': batch_size, 'crop': crop}
+  batches = networks.crop_batches(images, **sizes, seed=recipe.seed)
+  cfg, params = _load_network(recipe, weights, steps, random or 0)
   if crop % cfg.multiple:
     raise ValueError(
       f'--crop {crop}: the network needs a multiple of {cfg.multiple}'
     )
-  data_options = dataclasses.replace(recipe.data, crop=crop)
-  recipe = dataclasses.replace(
-    recipe, model=cfg, data=data_options, batch_size=batch_size
-  )
+  crops = dataclasses.replace(recipe.data, crop=crop)
+  changes = {'model': cfg, 'data': crops, 'batch_size': batch_size}
+  recipe = dataclasses.replace(recipe, **changes)
   found, restored = _study(cfg, params, recipe, images, batches)
   show(tables.summary(found), *tables.tables(found))
   paths = [pathlib.Path(out, f'compare.{kind}') for kind in ('json', 'html')]
@@ -127,7 +118,7 @@ def _study(
   return {
     'environment': {
       'jax': {'version': jax.__version__, 'device': device},
-      'torch': inference.describe(inference.device_of(both.torch)),
+      'torch': inference.describe(),
       'cores': os.cpu_count(),  # XLA uses all of them
       'precision': 'float32, without TF32',
     },
@@ -148,9 +139,14 @@ def _load_recipe(
   return config_file.load_recipe(config or 'default', overrides)
 
 
-def _draw(recipe: Recipe, seed: int) -> dict:
+def _load_network(
+  recipe: Recipe, weights: str | None, steps: int | None, seed: int
+) -> tuple[AnyConfig, dict]:
+  if weights is not None:
+    return load_weights(weights, steps=steps)
   network, optimizer = make_network(recipe.model), make_optimizer(recipe)
-  return jax.jit(lambda: init_state(seed, network, optimizer).params)()
+  draw = jax.jit(lambda: init_state(seed, network, optimizer).params)
+  return recipe.model, draw()
 
 
 @contextlib.contextmanager

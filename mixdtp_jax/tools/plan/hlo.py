@@ -4,10 +4,10 @@ It is the program of one device. Each computation comes before those that call
 it.
 """
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 _HEADER = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{$')
 # Types have no word before a bracket, so the first one is the operation.
@@ -24,8 +24,7 @@ _BRANCHES = re.compile(r'(?:branch|called)_computations=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
-@dataclasses.dataclass(frozen=True)
-class Array:
+class Array(NamedTuple):
   """An array in the program."""
 
   dtype: str  # as XLA names it, such as bf16
@@ -57,8 +56,7 @@ class Array:
     return 'S(' not in self.layout
 
 
-@dataclasses.dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
   """One line of the program."""
 
   name: str  # unique in its computation

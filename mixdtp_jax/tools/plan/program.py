@@ -7,28 +7,16 @@ from collections.abc import Iterator
 
 from mixdtp_jax.tools.plan import hlo
 
-_COLLECTIVES = (
-  'all-reduce',
-  'all-gather',
-  'all-to-all',
-  'ragged-all-to-all',
-  'reduce-scatter',
-  'collective-permute',
-  'collective-broadcast',
-)
-_LOOPS_AND_CALLS = ('while', 'conditional', 'call')
+_COLLECTIVES = {
+  'all-reduce', 'all-gather', 'all-to-all', 'ragged-all-to-all',
+  'reduce-scatter', 'collective-permute', 'collective-broadcast',
+}  # fmt: skip
+_LOOPS_AND_CALLS = {'while', 'conditional', 'call'}
 # Instructions that name something, or end what began before.
-_FREE = (
-  'parameter',
-  'constant',
-  'tuple',
-  'get-tuple-element',
-  'bitcast',
-  'after-all',
-  'partition-id',
-  'replica-id',
-  *_LOOPS_AND_CALLS,
-)
+_FREE = _LOOPS_AND_CALLS | {
+  'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
+  'after-all', 'partition-id', 'replica-id',
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,26 +36,17 @@ class Collective:
     factor = {
       'all-reduce': 2 * others / self.devices,
       'all-gather': others,
-      'all-to-all': others / self.devices,
-      'ragged-all-to-all': others / self.devices,
-      'reduce-scatter': others / self.devices,
-    }.get(self.kind, 1)
+      'collective-permute': 1,
+      'collective-broadcast': 1,
+    }.get(self.kind, others / self.devices)
     return factor * self.bytes * self.times
 
 
 class Program:
-  """A compiled program.
-
-  Attributes:
-    unknown_loops: number of loops of unknown length, which count once.
-  """
+  """A compiled program; `unknown_loops` of unknown length count once."""
 
   def __init__(self, text: str, devices: int):
-    """Reads `compiled.as_text()`, a program of so many devices.
-
-    Raises:
-      ValueError: it is not such a text.
-    """
+    """Reads `compiled.as_text()`; ValueError if it is not such a text."""
     self._devices = devices
     self._computations, entry = hlo.read(text)
     self._times = dict.fromkeys(self._computations, 0)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from mixdtp_jax.recipe.crop_schedule import Stage
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.tables import Table
-from mixdtp_jax.tools.plan.search import Search
-from mixdtp_jax.tools.plan.step import StepPlan, times
+from mixdtp_jax.tools.plan.step import Search, StepPlan, times
 from mixdtp_jax.tools.plan.targets import Target
 
 _GIB = 2**30

@@ -11,8 +11,13 @@ from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 from mixdtp_jax.tools.plan import report
-from mixdtp_jax.tools.plan.search import Search, largest_batch
-from mixdtp_jax.tools.plan.step import StepPlan, plan_step, times
+from mixdtp_jax.tools.plan.step import (
+  Search,
+  StepPlan,
+  largest_batch,
+  plan_step,
+  times,
+)
 from mixdtp_jax.tools.plan.targets import Target, find_target
 
 

@@ -40,28 +40,20 @@ class Refused(Exception):
 
 @dataclasses.dataclass(eq=False)
 class Upload:
-  """A picture that was sent, and what became of it.
+  """A picture that was sent, and what became of it."""
 
-  Attributes:
-    name: of the file, for people.
-    folder: holds the file `picture` and, when it is done, `restored`, and both
-      as a small JPEG, `before` and `after`. Nobody can guess its name.
-    choice: weights and memory, as `Restorer` takes them.
-    state: sending, waiting, working, done or failed.
-    progress: part that is restored, up to 1.
-    facts: of the result, or its error.
-    asked: when its visitor last asked for it, by the monotonic clock.
-    dropped: whether it is to be deleted.
-  """
-
-  name: str
+  name: str  # of the file, for people
+  # Holds the file `picture` and, when it is done, `restored`, and both as a
+  # small JPEG, `before` and `after`. Nobody can guess its name.
   folder: Path
-  choice: tuple[str, int | None]
-  state: str = 'sending'
-  progress: float = 0
+  choice: tuple[str, int | None]  # weights and memory, as `Restorer` takes them
+  state: str = 'sending'  # then waiting, working, done or failed
+  progress: float = 0  # part that is restored, up to 1
+  # Of the result, or its error.
   facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+  # When its visitor last asked for it.
   asked: float = dataclasses.field(default_factory=time.monotonic)
-  dropped: bool = False
+  dropped: bool = False  # whether it is to be deleted
 
   @property
   def is_gone(self) -> bool:
@@ -107,14 +99,10 @@ class Queue:
     max_megapixels: int,
     **options: Any,
   ):
-    """Loads the first weights.
+    """Loads the first weights; `folder` is an empty one, for the pictures.
 
-    Args:
-      folder: an empty one, for the pictures.
-      weights: of the class.
-      memories: of the class.
-      max_megapixels: size above which a picture is refused.
-      **options: further ones of `Restorer`.
+    Larger pictures than `max_megapixels` are refused. `options` are further
+    ones of `Restorer`.
 
     Raises:
       FileNotFoundError: there are no such weights.

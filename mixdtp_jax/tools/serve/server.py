@@ -14,7 +14,6 @@ import tempfile
 import time
 import urllib.parse
 from http import HTTPStatus
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -241,9 +240,8 @@ def serve(
         'whoever reaches this machine can send pictures: there is no password'
       )
     shown, port = f'[{host}]' if ':' in host else host, server.server_address[1]
-    print(
-      f'http://{shown}:{port}/ waits for pictures (Ctrl-C ends it)', flush=True
-    )
+    address = f'http://{shown}:{port}/'
+    print(f'{address} waits for pictures (Ctrl-C ends it)', flush=True)
     try:
       server.serve_forever()
     finally:
@@ -260,7 +258,7 @@ def _memories(most: int | None) -> dict[str, int | None]:
 
 def _files() -> dict[str, Answer]:
   """Reads the files of the page, by their addresses."""
-  root = Path(str(resources.files(__package__))) / 'page'
+  root = Path(__file__).with_name('page')
   types = mimetypes.MimeTypes()  # whatever this system thinks of endings
   files = {
     f'/{path.relative_to(root).as_posix()}': Answer(
