@@ -186,10 +186,11 @@ def _say(args: argparse.Namespace, job: Any, result: Any) -> None:
 
 
 def tell(
-  args: argparse.Namespace, source: Path, status: str, line='', **facts: Any
+  args: argparse.Namespace, source: Path | bytes, status: str, line='', **facts
 ) -> None:
   """Prints a line about an input, or if that is wanted a line of JSON."""
   if args.json:
-    line = json.dumps({'input': str(source), 'status': status} | facts)
+    name = '-' if isinstance(source, bytes) else str(source)
+    line = json.dumps({'input': name, 'status': status} | facts)
   if line:
     print(line, flush=True)

@@ -233,7 +233,6 @@ def _say(args: argparse.Namespace, work) -> None:
 
   console.show('')
   source, picture = work.job.source, work.picture
-  source = '-' if isinstance(source, bytes) else source
   if work.error:
     logging.error('%s', work.error)
     clips.tell(args, source, 'failed', error=work.error)
@@ -242,7 +241,8 @@ def _say(args: argparse.Namespace, work) -> None:
     logging.warning('%s: written without %s', picture.name, work.lost)
   if work.job.target is None:
     return
-  names = (str(path) for path in (source, work.job.target))
+  name = '-' if isinstance(source, bytes) else source
+  names = (str(path) for path in (name, work.job.target))
   shown = ' -> '.join(n if n.isprintable() else ascii(n) for n in names)
   clips.tell(
     args,

@@ -73,9 +73,10 @@ def compare_frameworks(
     raise ValueError(
       f'--crop {crop}: the network needs a multiple of {cfg.multiple}'
     )
-  crops = dataclasses.replace(recipe.data, crop=crop)
-  changes = {'model': cfg, 'data': crops, 'batch_size': batch_size}
-  recipe = dataclasses.replace(recipe, **changes)
+  data_options = dataclasses.replace(recipe.data, crop=crop)
+  recipe = dataclasses.replace(
+    recipe, model=cfg, data=data_options, batch_size=batch_size
+  )
   found, restored = _study(cfg, params, recipe, images, batches)
   show(tables.summary(found), *tables.tables(found))
   paths = [pathlib.Path(out, f'compare.{kind}') for kind in ('json', 'html')]

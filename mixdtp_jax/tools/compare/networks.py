@@ -68,14 +68,10 @@ def stage_differences(
   differences = []
   for name, rows in found.items():
     largest, mean, scale = np.transpose(rows)
-    difference = {
-      'stage': name,
-      'largest': float(largest.max()),
-      'mean': float(mean.mean()),
-      'scale': float(scale.max()),
-    }
-    relative = difference['largest'] / (difference['scale'] or 1)
-    differences.append(difference | {'relative': relative})
+    top, size = float(largest.max()), float(scale.max())
+    difference = {'largest': top, 'mean': float(mean.mean()), 'scale': size}
+    relative = top / (size or 1)
+    differences.append({'stage': name, **difference, 'relative': relative})
   return differences
 
 
