@@ -73,8 +73,7 @@ def _kernels(plane: Any) -> Iterator[Span]:
 def _cpu_operations(events: Iterable[Any]) -> Iterator[Span]:
   """Yields the operations that XLA's threads ran.
 
-  A thread may hand an operation over and go on. An event with the same number
-  tells when the operation ended.
+  A thread may hand an operation over; an event of its number tells the end.
   """
   ends: dict[Any, float] = {}
   started = []

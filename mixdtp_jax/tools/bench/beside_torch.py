@@ -264,9 +264,9 @@ def _parse_variants(text: str) -> tuple[str, ...]:
 def _pytorch(
   names: Sequence[str], cfg: AnyConfig
 ) -> Iterator[tuple[Any, dict[str, Any] | None]]:
-  """Yields the module that makes variants, and PyTorch's version and device.
+  """Yields the module that makes variants, and a description; None without any.
 
-  Both are None without variants. In float32, neither side uses TF32.
+  In float32, neither side uses TF32.
   """
   with contextlib.ExitStack() as stack:
     if exact := cfg.dtype == 'float32':
@@ -288,12 +288,7 @@ def _pytorch(
 def _shared_mesh(
   devices: int, batch: int, variants: Sequence[str]
 ) -> jax.sharding.Mesh:
-  """Returns a mesh of the first devices, which share a batch.
-
-  Raises:
-    ValueError: there are fewer devices, they do not divide the batch, or
-      variants in PyTorch, which use one device, are compared with several.
-  """
+  """Returns a mesh of devices; ValueError if they cannot share the batch."""
   found = jax.devices()
   if devices > len(found):
     raise ValueError(f'--devices {devices}: there are {len(found)}')

@@ -102,10 +102,7 @@ def _plan(
 
 
 def slope(points: Iterable[tuple[float, float]]) -> float:
-  """Returns the power with which y grows with x; NaN for less than two points.
-
-  It is the slope of the line through (log x, log y).
-  """
+  """Returns the slope of the line through (log x, log y): the power of x."""
   logarithms = np.log([*points])
   if len(logarithms) < 2:
     return math.nan

@@ -30,12 +30,7 @@ def plan(
   out: str | None,
   overrides: Sequence[str],
 ) -> bool:
-  """Plans the training of a recipe; nothing is trained.
-
-  The arguments are the options of the command.
-
-  Returns:
-    Whether every stage fits.
+  """Plans a training by the options of the command; returns whether all fits.
 
   Raises:
     FileNotFoundError, ImportError, ValueError: an option does not fit.

@@ -101,10 +101,7 @@ def _read(path: pathlib.Path) -> list[_Logged]:
 
 
 def _records(path: pathlib.Path) -> Iterator[bytes]:
-  """Yields the records of a TFRecord file whose checksums are right.
-
-  An incomplete last record is still being written, or its process was killed.
-  """
+  """Yields the records of a TFRecord file, except an incomplete last one."""
   reader = PyRecordReader_New(str(path))
   while True:
     try:

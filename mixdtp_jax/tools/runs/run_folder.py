@@ -108,9 +108,9 @@ def read_run(workdir: str | os.PathLike, name: str) -> Run:
 def _final(
   workdir: str | os.PathLike, updates: int
 ) -> tuple[int, list[Scores]] | None:
-  """Reads the number of images and the mean scores of results.json.
+  """Reads results.json: the number of images and their mean scores.
 
-  Returns None if there is no such file, or if it is older than the last update.
+  None if there is no such file, or if it is older than the last update.
   """
   path = pathlib.Path(workdir, 'results', 'results.json')
   if not path.is_file():

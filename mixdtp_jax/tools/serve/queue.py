@@ -135,11 +135,9 @@ class Queue:
   ) -> Upload:
     """Reads `size` bytes of a picture that a visitor sends, and queues it.
 
-    `name` is anything, `weights` one of `self.weights`, `memory` a key of
-    `self.memories`.
-
     Raises:
-      Refused: the picture cannot be restored, or there is no room for it.
+      Refused: the picture cannot be restored, there is no room for it, or there
+        are no such weights or memory.
       OSError: the visitor is gone or too slow, or the disk is full.
     """
     if weights not in self.weights or memory not in self.memories:
