@@ -33,7 +33,11 @@ from mixdtp_jax.tools.compare.networks import crop_batches, train_both
 from mixdtp_jax.torch_reference.network import make_torch_network
 from mixdtp_jax.weights.state_dict import from_torch
 
-pytestmark = pytest.mark.usefixtures('quick_compiler')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.torch,
+  pytest.mark.usefixtures('quick_compiler'),
+]
 
 torch.set_num_threads(1)
 
@@ -288,7 +292,7 @@ def test_the_command(workdir, folder, environment, tmp_path):
   assert found['config']['optimizer']['eps'] == 1e-3
   assert found['config']['batch_size'] == 2
   assert found['config']['data']['crop'] == 16
-  assert found['environment']['jax']['version'] == jax.__version__
+  assert found['environment']['versions']['jax'] == jax.__version__
   assert found['environment']['torch']['threads'] == 1
   assert all(stage['relative'] < 1e-5 for stage in found['stages'])
   assert [score['name'] for score in found['scores']] == ['0', '1']

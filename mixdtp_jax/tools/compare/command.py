@@ -16,6 +16,7 @@ from mixdtp_jax.data.matching import open_folder
 from mixdtp_jax.data.pairs import Pairs, centre_crops
 from mixdtp_jax.evaluation.results import scores_as_dict
 from mixdtp_jax.evaluation.score import mean_row
+from mixdtp_jax.measure import machine
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.recipe import config_file
@@ -94,6 +95,7 @@ def _study(
   batches: Sequence[networks.Batch],
 ) -> tuple[dict[str, Any], list[networks.Restored]]:
   """Returns all numbers, as compare.json has them, and the images."""
+  environment = machine.describe() | {'precision': 'float32, without TF32'}
   with (
     # By default, a GPU may multiply float32 numbers with fewer bits.
     jax.default_matmul_precision('highest'),
@@ -115,14 +117,8 @@ def _study(
       'torch': scores_as_dict(other.restored),
     }
 
-  device = f'{both.device} ({both.device.device_kind})'
   return {
-    'environment': {
-      'jax': {'version': jax.__version__, 'device': device},
-      'torch': inference.describe(),
-      'cores': os.cpu_count(),  # XLA uses all of them
-      'precision': 'float32, without TF32',
-    },
+    'environment': environment | {'torch': inference.describe()},
     'stages': stages,
     'scores': [scores(*rows) for rows in zip(ours, theirs, strict=True)],
     'mean': scores(mean_row(ours), mean_row(theirs)),

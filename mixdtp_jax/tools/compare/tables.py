@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mixdtp_jax.measure import machine
 from mixdtp_jax.runtime.tables import Table
 from mixdtp_jax.tools.compare.networks import Restored
 from mixdtp_jax.tools.pages.chart import Chart
@@ -17,12 +18,8 @@ Found = Mapping[str, Any]  # see command._study
 def summary(found: Found) -> str:
   """Returns versions and devices in one line."""
   environment = found['environment']
-  ours, theirs = environment['jax'], environment['torch']
-  return (
-    f'JAX {ours["version"]} on {ours["device"]}, PyTorch {theirs["version"]} '
-    f'on {theirs["device"]} with {theirs["threads"]} threads; '
-    f'{environment["cores"]} cores; {environment["precision"]}'
-  )
+  line = machine.one_line(environment, environment['torch'])
+  return f'{line}; {environment["precision"]}'
 
 
 def tables(found: Found) -> list[Table]:
