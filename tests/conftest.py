@@ -27,6 +27,23 @@ pytest_plugins = (
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if 'real_data' in item.fixturenames:
+      item.add_marker('real_data')
+
+
+def pytest_runtest_setup(item):
+  """Skips a test that needs a package or a program that is not there."""
+  if item.get_closest_marker('torch'):
+    pytest.importorskip('torch', reason='PyTorch is not installed')
+  if item.get_closest_marker('compiler'):
+    from mixdtp_jax.ops.cpu import native
+
+    if not native.registered():
+      pytest.skip('there is no C++ compiler')
+
+
 @pytest.fixture(scope='session')
 def real_data() -> pathlib.Path:
   """The folder with rain100l/ and others; skips where it is absent."""
@@ -37,7 +54,9 @@ def real_data() -> pathlib.Path:
   return folder
 
 
-@pytest.fixture(params=['shifted', 'native'])
+@pytest.fixture(
+  params=['shifted', pytest.param('native', marks=pytest.mark.compiler)]
+)
 def cpu_form(request):
   """A test of each form that a CPU's depthwise convolutions have.
 
@@ -45,9 +64,6 @@ def cpu_form(request):
   code of a single one does it too.
   """
   from mixdtp_jax.ops import choice
-  from mixdtp_jax.ops.cpu import native
 
-  if request.param == 'native' and not native.registered():
-    pytest.skip('there is no C++ compiler')
   with choice.kernels('cpu' if request.param == 'native' else 'xla'):
     yield request.param

@@ -182,4 +182,7 @@ def test_ci_finds_the_tests_command_in_readme():
     check=True,
   ).stdout
   assert found.startswith('python3 -m venv .venv')
-  assert found.rstrip().endswith('.venv/bin/python -m pytest -n 2')
+  assert found.rstrip().endswith(
+    '.venv/bin/python -m pytest -n 2 -m "not slow"'
+  )
+  assert '.venv/bin/python -m pytest -n 2 -m slow\n' in ci  # all the others

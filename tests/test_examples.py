@@ -13,6 +13,8 @@ import mixdtp_jax
 from tests.conftest import REPOSITORY
 from tests.helpers import hostile
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = REPOSITORY / 'examples'
 
 

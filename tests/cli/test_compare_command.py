@@ -17,6 +17,8 @@ from mixdtp_jax.data.datasets import photographs
 from mixdtp_jax.data.matching import open_folder
 from mixdtp_jax.tools.compare import command
 
+pytestmark = pytest.mark.torch
+
 _REPOSITORY = pathlib.Path(__file__).parents[2]
 _TINY = str(_REPOSITORY / 'tests' / 'helpers' / 'tiny.py')
 _SETTINGS = {

@@ -58,10 +58,11 @@ def pairs(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_scores_and_saves_a_folder_of_pairs(
   tiny_run, environment, pairs, tmp_path
 ):
-  pytest.importorskip('torch', reason='PyTorch is not installed')
   cfg, params = load_weights(tiny_run.workdir)
   write_pth(to_torch(params, cfg), tmp_path / 'small.pth')
   out = tmp_path / 'out'

@@ -64,6 +64,7 @@ def _check_messages(lines, start):
   assert 'Saving checkpoint 20' in others
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_as_if_it_had_not_been(
   tiny_run, environment, tmp_path
 ):
@@ -104,6 +105,7 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
     assert (workdir / 'results' / name).read_bytes() == straight
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_is_a_good_end(tiny_run, environment, tmp_path):
   workdir = tmp_path / 'run'
   with open(tmp_path / 'output.txt', 'w+') as output:

@@ -11,6 +11,8 @@ import pytest
 from mixdtp_jax.cli import main
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip('setuptools', reason='nothing builds a wheel')
 
 # The smallest network, of a recipe that is found by its name.

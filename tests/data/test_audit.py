@@ -81,6 +81,7 @@ COPIES = {
 }
 
 
+@pytest.mark.slow
 def test_finds_20_of_20_leaks_and_no_other_among_200_photographs():
   crops = [crop for name in PHOTOGRAPHS for crop in cut(photograph(name))]
   crops = crops[:200]
@@ -97,6 +98,7 @@ def test_finds_20_of_20_leaks_and_no_other_among_200_photographs():
   }
 
 
+@pytest.mark.slow
 def test_real_photographs(real_data):
   splits = registry.DATASETS['rain100l'].find_pairs(
     real_data / 'rain100l', False

@@ -285,6 +285,7 @@ def test_light_rain_is_as_strong_as_that_of_rain100l(real_data):
   assert np.abs(difference).max() < 5
 
 
+@pytest.mark.slow
 def test_the_command_shows_every_preset(tmp_path):
   pixels = np.round(photograph() * 255).astype(np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'clean.png')

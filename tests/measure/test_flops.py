@@ -10,7 +10,6 @@ from mixdtp_jax.measure.flops import count_flops
 from mixdtp_jax.models.config import MixDTPConfig, PReNetConfig
 from mixdtp_jax.models.factory import abstract_params, final_image
 from mixdtp_jax.ops import choice, dense
-from mixdtp_jax.ops.cpu import native
 from mixdtp_jax.ops.depthwise import depthwise_conv3x3
 from mixdtp_jax.ops.feed_forward import feed_forward
 from mixdtp_jax.runtime.mesh import make_mesh
@@ -118,9 +117,8 @@ def test_all_devices_count_together():
   assert count_flops(jnp.matmul, x, x) == 2 * 16 * 4**3
 
 
+@pytest.mark.compiler
 def test_native_code_counts_as_what_it_stands_for():
-  if not native.registered():
-    pytest.skip('there is no C++ compiler')
   arguments = _image((2, 8, 6, 12)), *map(_image, _FEED_FORWARD)
 
   def gradients(*arguments):

@@ -9,6 +9,8 @@ import pytest
 from mixdtp_jax.models.config import PReNetConfig, RestormerConfig
 from mixdtp_jax.models.factory import abstract_params, make_network
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 RESTORMER = RestormerConfig(
   width=4,
   encoder_blocks=(1, 2, 1, 1),
@@ -38,9 +40,11 @@ def outputs_of(cfg, images=IMAGES):
     return jax.tree.map(np.asarray, compiled(variables, images))
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize('cfg', [RESTORMER, PRENET], ids=lambda c: c.name)
 def test_the_same_numbers_as_in_pytorch_by_the_published_names(cfg):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  import torch
+
   from mixdtp_jax.torch_reference.network import make_torch_network
   from mixdtp_jax.weights.names import infer_config
   from mixdtp_jax.weights.state_dict import from_torch, to_torch

@@ -19,6 +19,8 @@ from mixdtp_jax.models.mixdtp import MixDTP
 from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 PUBLISHED = {
   MixDTPConfig: (MixDTP, 45_246_322),
   RestormerConfig: (Restormer, 26_126_644),

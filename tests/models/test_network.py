@@ -16,6 +16,8 @@ from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
 from mixdtp_jax.models.transformer import TransformerStage
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 BASE = MixDTPConfig(
   width=4,
   encoder_blocks=(2, 1, 1, 1),
@@ -126,6 +128,7 @@ def stage_gradients(**changes):
   return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
 
 
+@pytest.mark.slow
 def test_unrolling_changes_neither_parameters_nor_results():
   assert shapes_of(dataclasses.replace(BASE, scan_unroll=2)) == shapes_of(BASE)
   looped, unrolled = stage_gradients(), stage_gradients(scan_unroll=2)
@@ -148,6 +151,7 @@ def _kept(function, *args):
   return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'change',
   [{'remat': 'blocks'}, {'remat': 'full'}, {'fused_feed_forward': True}],
@@ -163,6 +167,7 @@ def test_rematerialising_changes_no_gradient(change):
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * np.abs(y).max())
 
 
+@pytest.mark.slow
 def test_rematerialising_more_keeps_less():
   x = jnp.zeros((1, 16, 16, 4))
 
@@ -177,6 +182,7 @@ def test_rematerialising_more_keeps_less():
   assert blocks - full >= x.size
 
 
+@pytest.mark.slow
 def test_rematerialised_recurrent_steps_keep_less_for_the_same_gradient():
   def gradients(remat):
     cfg = PReNetConfig(recurrent_width=4, steps=2, remat=remat)
@@ -226,6 +232,7 @@ def test_bfloat16_is_close_to_float32(kind):
     assert 50 < _psnr(x, y) < 100  # alive: rounding shows
 
 
+@pytest.mark.slow
 def test_gradients_in_bfloat16_are_float32_and_close():
   narrow = stage_gradients(dtype='bfloat16')
   for found, want in zip(
@@ -259,8 +266,10 @@ def test_without_detail_dilation_the_embedding_is_a_plain_convolution():
   assert np.isfinite(outputs_of(cfg).final).all()
 
 
+@pytest.mark.torch
 def test_weights_start_as_in_pytorch():
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  import torch
+
   torch.manual_seed(0)
   for layer, inputs, theirs in (
     (layers.Conv3x3(64), 3, torch.nn.Conv2d(3, 64, 3, bias=False)),

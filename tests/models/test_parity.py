@@ -113,6 +113,7 @@ def test_every_stage_and_recurrent_step():
   assert_close_to_largest(outputs.final, data['final'], 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_outputs_losses_and_metrics(case):
   data = reference(case)
@@ -150,6 +151,7 @@ def assert_gradients_close(case, gradients, names, tolerance):
       ), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_gradient_of_every_parameter_in_float32(case):
   names = set(golden_values.SHAPES)
@@ -161,6 +163,7 @@ def test_gradient_of_every_parameter_in_float32(case):
   assert_gradients_close(case, first_step(case)[1], names, 1e-3)
 
 
+@pytest.mark.slow
 def test_gradient_of_every_parameter_in_float64():
   case = 'reference_48x80_batch2_iter6'
   with jax.enable_x64(True):
@@ -174,6 +177,7 @@ def test_gradient_of_every_parameter_in_float64():
   assert_gradients_close(case, gradients, set(golden_values.SHAPES), 1e-3)
 
 
+@pytest.mark.slow
 def test_three_adam_steps():
   data = reference('reference_64x64')
   step = step32('reference_64x64')

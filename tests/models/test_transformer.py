@@ -11,6 +11,8 @@ from mixdtp_jax.tools.plan.program import Program
 from tests.helpers.h100 import compiled_text, needs_cuda_plugin
 from tests.helpers.same import assert_same_with_gradients, lax_depthwise, random
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 
 def params_of(attention, x):
   params = jax.jit(attention.init)(jax.random.key(0), x)['params']

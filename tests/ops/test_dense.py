@@ -11,6 +11,8 @@ from jax import lax
 from mixdtp_jax.ops import dense, depthwise
 from tests.helpers.same import SHAPES, assert_same_with_gradients, random
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 
 def lax_conv3x3(x, kernel):
   return lax.conv_general_dilated(

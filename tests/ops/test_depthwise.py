@@ -13,6 +13,8 @@ from tests.helpers.same import (
   random,
 )
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 
 @pytest.mark.parametrize('shape', SHAPES)
 def test_depthwise_is_jax_own_in_value_and_gradient(cpu_form, shape):

@@ -11,6 +11,8 @@ from mixdtp_jax.tools.plan.program import Program
 from tests.helpers.h100 import compiled_text, needs_cuda_plugin
 from tests.helpers.same import assert_same_with_gradients, lax_depthwise, random
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 
 def feed_forward_kernels(channels, hidden):
   return (
@@ -52,6 +54,7 @@ def test_feed_forward_in_strips_is_the_plain_one(cpu_form, small_cache, shape):
   np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize('shape', [(2, 6, 9, 10), (1, 1, 1, 2), (1, 5, 8, 34)])
 def test_gradients_of_the_gate_on_a_gpu_are_the_plain_ones(shape, dtype):

@@ -15,9 +15,7 @@ from mixdtp_jax.ops import choice, dense, depthwise
 from mixdtp_jax.ops.cpu import build, native
 from tests.helpers.same import random
 
-needs_compiler = pytest.mark.skipif(
-  not native.registered(), reason='there is no C++ compiler'
-)
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 # (batch, height, width): one task of rows and several, rows of fewer pixels
 # than are computed at once, and of one.
@@ -36,7 +34,7 @@ def assert_close(actual, expected):
   )
 
 
-@needs_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('channels', [2, 6, 40, 34])
 def test_depthwise_and_its_gradients(shape, channels):
@@ -47,7 +45,7 @@ def test_depthwise_and_its_gradients(shape, channels):
   assert_close(native.depthwise_gradients(x, kernel, g), gradients(g))
 
 
-@needs_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('channels', [2, 6, 40, 34])
 def test_the_gate_and_its_gradients(shape, channels):
@@ -64,7 +62,7 @@ def test_the_gate_and_its_gradients(shape, channels):
   assert_close(actual, (*gradients(g), value))
 
 
-@needs_compiler
+@pytest.mark.compiler
 def test_the_gate_of_large_values():
   x = jnp.array([-60.0, -9, -4, -1e-3, 0, 1e-3, 4, 9, 60], jnp.float32)
   image = jnp.stack([x, jnp.ones_like(x)], -1)[None, None]
@@ -78,7 +76,7 @@ def test_the_gate_of_large_values():
   np.testing.assert_allclose(grad[0, 0, :, 0], slope, rtol=1e-5, atol=1e-6)
 
 
-@needs_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize('shape', [(2, 9, 7), (1, 3, 3), (1, 19, 12)])
 def test_inside_leaves_out_the_border(shape):
   x, kernel = random(0, *shape, 6), random(2, 3, 3, 1, 6)
@@ -88,7 +86,7 @@ def test_inside_leaves_out_the_border(shape):
     np.testing.assert_allclose(inside, whole[:, 1:-1, 1:-1], atol=1e-5)
 
 
-@needs_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize('shape', [*SHAPES, (2, 3, 33)])
 @pytest.mark.parametrize(
   ('inputs', 'outputs'), [(3, 16), (16, 3), (1, 1), (5, 7), (17, 35), (64, 32)]
@@ -99,7 +97,7 @@ def test_dense_convolution(shape, inputs, outputs):
   assert_close([native.conv3x3(x, kernel)], [expected])
 
 
-@needs_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize(('inputs', 'outputs'), CHANNELS)
 def test_products_summed_over_pixels(shape, inputs, outputs):
@@ -113,7 +111,7 @@ def test_products_summed_over_pixels(shape, inputs, outputs):
   assert_close([native.gram(x, g)], [dense._xla_gram(x, g)])
 
 
-@needs_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('channels', [5, 16, 45])  # 2 cancel each other
 def test_layer_norm_and_its_gradients(shape, channels):
@@ -157,7 +155,7 @@ def results(tmp_path_factory):
   return _results(tmp_path_factory.mktemp('native') / 'results.npz')
 
 
-@needs_compiler
+@pytest.mark.compiler
 def test_the_same_bits_on_one_thread_and_on_two(results, tmp_path):
   alone = _results(tmp_path / 'alone.npz', ['taskset', '-c', '0'])
   assert len(alone) == len(results) == 13
@@ -165,7 +163,8 @@ def test_the_same_bits_on_one_thread_and_on_two(results, tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
-@needs_compiler
+@pytest.mark.slow
+@pytest.mark.compiler
 @pytest.mark.skipif(
   platform.machine() != 'x86_64', reason='these are vectors of x86'
 )
@@ -253,7 +252,7 @@ def test_a_library_that_does_not_load_is_made_again_once(
   assert 'Install' not in said
 
 
-@needs_compiler
+@pytest.mark.compiler
 def test_a_truncated_library_of_the_cache_is_not_loaded(tmp_path):
   """It ended the process with SIGBUS."""
   path = build.compiled_library(build.cache_folder())
@@ -304,7 +303,7 @@ def test_a_folder_of_the_user_is_made_private(monkeypatch, tmp_path):
 EMPTY = [(0, 4, 5), (2, 0, 5), (2, 4, 0)]
 
 
-@needs_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize('shape', EMPTY)
 def test_empty_images_are_as_with_xla(shape):
   x, g, half = (jnp.zeros((*shape, n)) for n in (6, 6, 3))

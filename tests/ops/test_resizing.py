@@ -8,7 +8,8 @@ from tests.helpers.same import random
 
 
 def to_torch(x):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  import torch
+
   return torch.from_numpy(np.array(x).transpose(0, 3, 1, 2))
 
 
@@ -16,8 +17,10 @@ def from_torch(x):
   return x.numpy().transpose(0, 2, 3, 1)
 
 
+@pytest.mark.torch
 def test_pixel_shuffles_have_pytorch_channel_order():
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  import torch
+
   x = random(0, 2, 4, 6, 8)
   down = from_torch(torch.pixel_unshuffle(to_torch(x), 2))
   np.testing.assert_array_equal(resizing.pixel_unshuffle(x), down)
@@ -28,12 +31,14 @@ def test_pixel_shuffles_have_pytorch_channel_order():
   )
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
   ('function', 'factor'),
   [(resizing.bilinear_half, 0.5), (resizing.bilinear_double, 2)],
 )
 def test_bilinear_is_pytorch_interpolate(function, factor):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  import torch
+
   for shape in ((2, 8, 6, 3), (1, 2, 4, 5)):
     x = random(0, *shape)
     expected = torch.nn.functional.interpolate(

@@ -22,6 +22,9 @@ from mixdtp_jax.runtime.mesh import (
   traced_for,
 )
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
 
 def arguments_of(shape, hidden, dtype='float32'):
   c = shape[-1]
@@ -56,10 +59,10 @@ def value_and_gradients(function, arguments, g):
 @pytest.mark.parametrize(
   ('shape', 'hidden', 'dtype', 'tolerance'),
   [
-    ((2, 8, 16, 16), 20, 'float32', 2e-6),
-    ((2, 12, 12, 16), 150, 'float32', 2e-6),  # two groups, rows of no tiles
     ((1, 4, 4, 8), 9, 'float32', 2e-6),
-    ((2, 16, 24, 16), 40, 'bfloat16', 0.02),
+    slow((2, 8, 16, 16), 20, 'float32', 2e-6),
+    slow((2, 12, 12, 16), 150, 'float32', 2e-6),  # two groups, rows of no tiles
+    slow((2, 16, 24, 16), 40, 'bfloat16', 0.02),
   ],
 )
 def test_the_kernels_are_the_plain_form(shape, hidden, dtype, tolerance):
@@ -108,6 +111,7 @@ def test_on_a_tpu_it_is_two_kernels(platform, kernels):
   assert text.count('@tpu_custom_call') == kernels
 
 
+@pytest.mark.slow
 def test_each_device_computes_its_own_images(monkeypatch):
   # As on TPUs, but interpreted.
   lax = types.SimpleNamespace(

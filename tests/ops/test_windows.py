@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.ops import choice, dense, windows
-from mixdtp_jax.ops.cpu import native
+
+pytestmark = [pytest.mark.compiler, pytest.mark.usefixtures('quick_compiler')]
 
 
 def random(seed, *shape):
@@ -15,8 +16,6 @@ def random(seed, *shape):
 
 def both(function, *arguments):
   """What XLA and the native code compute."""
-  if not native.registered():
-    pytest.skip('there is no C++ compiler')
   found = []
   for usable in (False, True):
     with pytest.MonkeyPatch.context() as patch:

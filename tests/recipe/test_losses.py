@@ -8,6 +8,8 @@ from mixdtp_jax.models.mixdtp import Outputs
 from mixdtp_jax.recipe.knobs import Loss
 from mixdtp_jax.recipe.losses import LOSSES, make_loss
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 _SHAPE = (2, 13, 17, 3)
 
 

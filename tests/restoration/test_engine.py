@@ -16,7 +16,17 @@ SMALL = (37, 51)
 
 
 @pytest.mark.usefixtures('small_pieces')
-@pytest.mark.parametrize('name', engines.NETWORKS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'mixdtp',
+    'prenet',
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ('coarse', 'plain', 'restormer')
+    ),
+  ],
+)
 def test_pieces_are_the_whole(name):
   image = engines.picture(*SMALL)
   restored = engines.engine(name)(image)
@@ -26,6 +36,7 @@ def test_pieces_are_the_whole(name):
   np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('small_pieces')
 @pytest.mark.parametrize('size', [(1, 1), (2, 90), (64, 17)])
 def test_any_size(size):
@@ -35,6 +46,7 @@ def test_any_size(size):
   np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pieces_as_they_are():
   image = engines.picture(100, 147)
   restored = engines.engine('mixdtp')(image)
@@ -42,6 +54,7 @@ def test_pieces_as_they_are():
   np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mixdtp', 'prenet'])
 def test_two_sizes_of_pieces_agree(name, monkeypatch):
   image = engines.picture(3, 300)
@@ -52,6 +65,7 @@ def test_two_sizes_of_pieces_agree(name, monkeypatch):
   np.testing.assert_allclose(*results, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('small_pieces')
 def test_devices_share_an_image():
   image = engines.picture(*SMALL)
@@ -63,6 +77,7 @@ def test_devices_share_an_image():
   np.testing.assert_allclose(all_, one, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('small_pieces')
 @pytest.mark.parametrize('name', ['mixdtp', 'restormer', 'prenet'])
 def test_bfloat16_is_close(name):
@@ -73,6 +88,7 @@ def test_bfloat16_is_close(name):
   assert 0 < difference.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_weights_as_a_training_starts():
   cfg = MixDTPConfig(width=8, heads=(1, 1, 2, 2), recurrent_width=4, steps=1)
   params = engines.weights_at_start(cfg)

@@ -14,7 +14,7 @@ import pytest
 import mixdtp_jax
 from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.restoration import clip_files, clips
-from mixdtp_jax.restoration.flicker import warping_error
+from mixdtp_jax.restoration.video import warping_error
 from tests.conftest import REPOSITORY
 from tests.helpers import hostile, video_clips
 from tests.helpers.video_clips import frames, make, packets
@@ -423,6 +423,7 @@ def test_damaged_clips_are_one_line_and_no_file(derain):
   assert files() == before
 
 
+@pytest.mark.slow
 def test_mutated_clips(derain):
   names = [
     path.name for path in video_clips.damaged(pathlib.Path(), 20, seed=0)

@@ -72,6 +72,8 @@ def _last_state(workdir, config):
   return jax.tree.map(np.asarray, state)
 
 
+@pytest.mark.slow
+@pytest.mark.multiprocess
 @pytest.mark.parametrize('count', [2, 4])
 def test_several_processes_train_what_one_does(
   children, tiny_pairs, tmp_path, count
@@ -103,6 +105,8 @@ def test_several_processes_train_what_one_does(
         assert float(x) == pytest.approx(float(y), rel=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.multiprocess
 def test_eval_on_two_hosts(children, tiny_pairs, environment, tmp_path):
   """eval.py as a user starts it, by flags, on the weights of a run."""
   workdir, out = tmp_path / 'run', tmp_path / 'out'
@@ -143,6 +147,8 @@ def test_eval_on_two_hosts(children, tiny_pairs, environment, tmp_path):
   assert two['y']['psnr'] == pytest.approx(one['y']['psnr'], abs=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.multiprocess
 @pytest.mark.parametrize('signalled', [0, 1])
 def test_sigterm_to_one_stops_all(children, tiny_pairs, tmp_path, signalled):
   workdir = tmp_path / 'run'
@@ -180,6 +186,8 @@ def _slow_evaluation_with_a_signal():
   network.evaluate = evaluate
 
 
+@pytest.mark.slow
+@pytest.mark.multiprocess
 @pytest.mark.parametrize(('every', 'stopped_after'), [(2, 2), (0, 6)])
 def test_sigterm_in_an_evaluation_stops_all(
   children, tiny_pairs, tmp_path, every, stopped_after
@@ -197,6 +205,8 @@ def test_sigterm_in_an_evaluation_stops_all(
   assert not (workdir / 'results' / 'results.json').exists()
 
 
+@pytest.mark.slow
+@pytest.mark.multiprocess
 @pytest.mark.parametrize(
   ('case', 'message'),
   [

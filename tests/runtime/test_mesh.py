@@ -111,6 +111,7 @@ def test_devices_that_cannot_be_split_are_refused(space):
     make_mesh(space=space)
 
 
+@pytest.mark.slow
 def test_one_device_makes_the_updates_of_eight(on_eight):
   on_one = _train(jax.devices()[:1])
   for (state, scalars), (other, others) in zip(
@@ -165,6 +166,7 @@ def _loss_and_gradients(network, devices, space):
   return jax.tree.map(np.asarray, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('network', 'splits'),
   [
@@ -188,11 +190,13 @@ def test_any_split_has_the_loss_and_gradients_of_one_device(network, splits):
       _assert_close(found, want, 1e-9)
 
 
+@pytest.mark.slow
 def test_data_parallelism_needs_sums_over_devices_alone(on_eight):
   exchanges = Program(on_eight.program, 8).collectives()
   assert {exchange.kind for exchange in exchanges} == {'all-reduce'}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:.*pmap.*:DeprecationWarning')
 def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
   config = tiny.get_config()
@@ -223,6 +227,7 @@ def test_pmap_with_the_mean_of_gradients_makes_the_same_updates(on_eight):
     _assert_close(state.opt_state, other.opt_state)
 
 
+@pytest.mark.slow
 def test_the_updates_are_no_trifle(on_eight):
   states = [state for state, _ in on_eight.history]
   # The first rate is 0; after it every tensor moves by far more than rounding.
@@ -233,6 +238,7 @@ def test_the_updates_are_no_trifle(on_eight):
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
+@pytest.mark.slow
 def test_scalars_are_of_the_batch(on_eight):
   """The loss is the weighted terms; psnr and grad_norm are what they say."""
   config = tiny.get_config()

@@ -10,6 +10,8 @@ from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.tools.bench import case
 from tests.helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 _HELPERS = pathlib.Path(tiny.__file__).parent
 
 

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.tools.bench import device
+
+pytestmark = pytest.mark.slow
 
 
 def test_without_time_all_commands_are_out_of_time(tmp_path, capfd):

@@ -15,6 +15,7 @@ _SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_point_is_measured(environment, monkeypatch, tmp_path, capsys):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)

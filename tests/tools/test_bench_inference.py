@@ -35,6 +35,7 @@ def one_thread():
   torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_without_a_compiler_the_other_variants_stay(environment, tmp_path):
   out = tmp_path / 'inference.json'
@@ -76,6 +77,7 @@ def test_without_a_compiler_the_other_variants_stay(environment, tmp_path):
   assert 'no/compiler' in failure or 'compiler' in failure.lower()
 
 
+@pytest.mark.slow
 def test_other_sizes_are_filled_up(tmp_path, capsys):
   out = tmp_path / 'inference.json'
   case.run(
@@ -90,6 +92,7 @@ def test_other_sizes_are_filled_up(tmp_path, capsys):
   assert found['config']['model']['dtype'] == 'bfloat16'
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_an_update_beside_pytorch(one_thread, tmp_path, capsys):
   out = tmp_path / 'training.json'
@@ -104,6 +107,7 @@ def test_an_update_beside_pytorch(one_thread, tmp_path, capsys):
     assert found['opponents'][name]['time_ratio'] > 0
 
 
+@pytest.mark.slow
 def test_each_has_its_own_best_batch(
   one_thread, environment, monkeypatch, tmp_path, capsys
 ):
@@ -124,6 +128,7 @@ def test_each_has_its_own_best_batch(
     assert f'{name}: best batch {best}' in text
 
 
+@pytest.mark.slow
 def test_devices_share_a_batch(tmp_path):
   out = tmp_path / 'training.json'
   case.run('training', **_TRAINING | {'devices': 2, 'out': str(out)})

@@ -76,6 +76,7 @@ def test_gradients_are_told_from_values():
   assert {True, False} == set(products)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compiler')
 def test_the_command_profiles_inference_and_an_update(tmp_path, capsys):
   out = tmp_path / 'profile.json'

@@ -8,6 +8,7 @@ from mixdtp_jax.tools.bench import case, restoring
 from tests.helpers import tiny_prenet
 
 
+@pytest.mark.slow
 def test_measures_both_forms(tmp_path, capsys, environment, monkeypatch):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)

@@ -6,6 +6,8 @@ import pytest
 
 from mixdtp_jax.tools.bench import case, start
 
+pytestmark = pytest.mark.slow
+
 _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 
 

@@ -35,7 +35,7 @@ from tests.helpers import chromium
 onnx = pytest.importorskip('onnx', reason='ONNX is not installed')
 pytest.importorskip('onnxruntime', reason='ONNX Runtime is not installed')
 pytest.importorskip('torch', reason='PyTorch is not installed')
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
 
 _UNET = {
   'width': 4,

@@ -22,6 +22,8 @@ from tests.helpers import tiny
 from tests.helpers.h100 import needs_cuda_plugin
 from tests.tools.test_plan_targets import needs_libtpu
 
+pytestmark = pytest.mark.slow
+
 _TESTS = pathlib.Path(__file__).parents[1] / 'helpers'
 _CONFIG = """
 import ml_collections

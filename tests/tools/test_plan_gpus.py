@@ -7,6 +7,8 @@ import pytest
 from mixdtp_jax.tools.plan import targets
 from tests.helpers.h100 import needs_cuda_plugin
 
+pytestmark = pytest.mark.slow
+
 
 @needs_cuda_plugin
 @pytest.mark.parametrize('number', [1, 8])

@@ -26,6 +26,7 @@ def _sharded(shape, *axes):
   return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
 
 
+@pytest.mark.slow
 def test_a_step_of_eight_devices_sums_every_gradient_once():
   config = tiny.get_config()
   # Two blocks: their gradients are in a loop, or stacked by one.

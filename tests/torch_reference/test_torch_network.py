@@ -20,6 +20,8 @@ from mixdtp_jax.models.mixdtp import MixDTP
 from mixdtp_jax.torch_reference.network import TorchMixDTP
 from mixdtp_jax.weights.state_dict import to_torch
 
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures('quick_compiler')]
+
 # PyTorch's threads wait for one another in a busy loop: two of them on cores
 # that other processes use too take 30 times as long as one.
 torch.set_num_threads(1)
@@ -136,6 +138,7 @@ def test_a_new_network_starts_from_plain_norms_and_temperatures():
       assert value.abs().max() <= fan_in**-0.5, name
 
 
+@pytest.mark.slow
 def test_stages_outputs_and_gradients_in_float32():
   case = 'reference_64x64'
   data, captured = reference(case), {}
@@ -162,6 +165,7 @@ def test_stages_outputs_and_gradients_in_float32():
   assert_gradients_close(case, gradients)
 
 
+@pytest.mark.slow
 def test_six_steps_of_a_batch_in_float32():
   case = 'reference_48x80_batch2_iter6'
   network = golden_network(case, np.float32)
@@ -170,6 +174,7 @@ def test_six_steps_of_a_batch_in_float32():
   assert_outputs_close(case, outputs)
 
 
+@pytest.mark.slow
 def test_six_steps_of_a_batch_and_their_gradients_in_float64():
   case = 'reference_48x80_batch2_iter6'
   network = golden_network(case, np.float64)
@@ -178,6 +183,7 @@ def test_six_steps_of_a_batch_and_their_gradients_in_float64():
   assert_gradients_close(case, gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'change',
   [

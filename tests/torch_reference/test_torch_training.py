@@ -16,6 +16,8 @@ from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.torch_reference import training
 from mixdtp_jax.torch_reference.inference import to_nchw, to_nhwc
 
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures('quick_compiler')]
+
 torch.set_num_threads(1)
 
 _CPU = torch.device('cpu')
@@ -115,6 +117,7 @@ def _config(recipe):
   return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('recipe', _RECIPES)
 def test_updates_are_those_of_jax(recipe):
   batches = [_images(2, seed) for seed in range(4)]

@@ -14,6 +14,12 @@ from mixdtp_jax.tools.bench import case
 from mixdtp_jax.torch_reference import inference, timed, training
 from mixdtp_jax.torch_reference.inference import VARIANTS
 
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.torch,
+  pytest.mark.usefixtures('quick_compiler'),
+]
+
 torch.set_num_threads(1)
 
 

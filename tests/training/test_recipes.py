@@ -67,6 +67,7 @@ def test_a_growing_run_resumes_across_its_stages(make_config, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_evaluated(make_config, tmp_path, monkeypatch):
   shown = []
 
@@ -90,6 +91,7 @@ def test_devices_that_mesh_space_does_not_divide_are_refused(
     train_and_evaluate(make_recipe(config), str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('option', ['', 'elsewhere'])
 def test_a_restart_finds_its_programs(make_config, tmp_path, option):
   usual = jax.config.jax_compilation_cache_dir
@@ -118,6 +120,7 @@ _FAR_TOO_FAST = {
 }
 
 
+@pytest.mark.slow
 def test_a_collapse_stops_the_run(make_config, tmp_path):
   config = make_config(**_FAR_TOO_FAST)
   with pytest.raises(CollapseError, match='SSIM of the restored images'):
@@ -125,6 +128,7 @@ def test_a_collapse_stops_the_run(make_config, tmp_path):
   assert not (tmp_path / 'results').exists()
 
 
+@pytest.mark.slow
 def test_the_robust_recipe_learns_where_that_one_collapses(
   make_config, tmp_path
 ):

@@ -18,7 +18,7 @@ from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from mixdtp_jax.training.start import start_state
 from tests.helpers.child_runs import UPDATES, get_config
 
-pytestmark = pytest.mark.usefixtures('quick_compiler')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quick_compiler')]
 
 _KILLS = 20
 

@@ -155,6 +155,7 @@ def run_with_best(tiny_pairs, quick_compiler, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_the_best_by_a_validation_split_is_kept(run_with_best, tmp_path):
   best = json.loads((run_with_best / 'best.json').read_text())
   assert best['split'] == 'val'
@@ -179,6 +180,7 @@ def test_the_best_by_a_validation_split_is_kept(run_with_best, tmp_path):
   np.testing.assert_allclose(np.mean(shown), best['y_psnr'], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_copied_run_uses_the_data_beside_it(run_with_best, tmp_path):
   copy = shutil.copytree(run_with_best, tmp_path / 'copy')
   assert load_run_config(copy)['data']['data_dir'] == str(copy / 'data')
@@ -192,6 +194,7 @@ def _sleeps():
   loop.compile_ahead = lambda *args: time.sleep(100)
 
 
+@pytest.mark.slow
 def test_sigterm_acts_while_compiling(children, tiny_pairs, tmp_path):
   output = tmp_path / 'output.txt'
   config = get_config(tiny_pairs, tmp_path / 'data')

@@ -85,10 +85,12 @@ def test_cosine_goes_from_the_first_update_to_the_last(warmup):
   assert want[-1] == pytest.approx(0.01)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize('name', ['adam', 'adamw'])
 @pytest.mark.parametrize('clip', [0.0, 0.5])
 def test_is_pytorchs(name, clip):
-  torch = pytest.importorskip('torch')
+  import torch
+
   config = _config(
     optimizer__name=name,
     optimizer__weight_decay=0.1 if name == 'adamw' else 0.0,

@@ -79,6 +79,7 @@ def _assert_close(tree, other):
   )
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_make_the_update_of_the_whole():
   mesh = make_mesh(jax.devices()[:1])
   whole, state, batch = _compiled(_config(), mesh)
@@ -96,12 +97,14 @@ def test_parts_of_a_batch_make_the_update_of_the_whole():
     assert memory < 0.8 * most
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_stay_on_their_devices():
   step, *_ = _compiled(_config(accumulate_steps=2), make_mesh())
   exchanges = Program(step.as_text(), 8).collectives()
   assert {exchange.kind for exchange in exchanges} == {'all-reduce'}
 
 
+@pytest.mark.slow
 def test_the_average_follows_the_weights():
   mesh = make_mesh(jax.devices()[:1])
   step, state, batch = _compiled(_config(ema_decay=0.75), mesh)
@@ -152,6 +155,7 @@ def test_gray_levels_train_as_floats_do():
   jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.slow
 def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
   caplog.set_level('INFO', 'absl')
   mesh = make_mesh(jax.devices()[:2], space=1)

@@ -20,6 +20,8 @@ from mixdtp_jax.weights.state_dict import from_torch, to_torch
 from tests.campaigns import weight_files
 from tests.helpers import golden_values
 
+pytestmark = pytest.mark.torch
+
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
 SMALL = MixDTPConfig(
@@ -249,6 +251,7 @@ def run(*arguments, **environment):
   )
 
 
+@pytest.mark.slow
 def test_the_convert_command_there_and_back(tmp_path):
   state_dict = to_torch(random_params(SMALL), SMALL)
   original, folder = tmp_path / 'original.pth', tmp_path / 'deep' / 'weights'

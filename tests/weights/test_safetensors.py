@@ -141,8 +141,9 @@ def test_a_file_of_pytorch_is_read_by_its_names_and_shapes(tmp_path, dtype):
   load_params(path, dataclasses.replace(MIXDTP, coupling=True))
 
 
+@pytest.mark.torch
 def test_pytorch_loads_the_file(path):
-  torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+  import torch
   from safetensors.torch import load_file as load_tensors
 
   from mixdtp_jax.torch_reference.network import make_torch_network

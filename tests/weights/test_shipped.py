@@ -43,7 +43,6 @@ def test_the_shipped_picture(general):
   assert (before, after) == pytest.approx((25.11, 37.96), abs=0.02)
 
 
-@pytest.mark.real_data
 def test_ten_images_of_rain100l(general, real_data):
   folder = real_data / 'rain100l' / 'test'
   for number, expected in RAIN100L.items():

@@ -85,8 +85,8 @@ def test_a_workdir(tmp_path):
   assert tuple(boundaries) == config.schedule.boundaries
 
 
+@pytest.mark.torch
 def test_a_pth(tmp_path):
-  pytest.importorskip('torch')
   write_pth(to_torch(_params(_CFG), _CFG), tmp_path / 'weights.pth')
   # Its shapes do not tell the steps: 3 is what was published.
   published = dataclasses.replace(_CFG, steps=3)
@@ -318,10 +318,16 @@ def test_shipped_weights_load_and_are_small(name):
   assert shipped.locate(name).stat().st_size <= 4_000_000
 
 
-@pytest.mark.parametrize('ending', ['.safetensors', '.pth', '.pt', ''])
+@pytest.mark.parametrize(
+  'ending',
+  [
+    '.safetensors',
+    pytest.param('.pth', marks=pytest.mark.torch),
+    pytest.param('.pt', marks=pytest.mark.torch),
+    '',
+  ],
+)
 def test_every_form_converts_to_every_form(folder, tmp_path, ending):
-  if ending.startswith('.p'):
-    pytest.importorskip('torch')
   target = tmp_path / f'a{ending}'
   assert f'parameters of {_CFG.name}' in convert(folder, target)
   assert target.is_file() == bool(ending)
