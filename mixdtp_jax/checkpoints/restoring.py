@@ -1,8 +1,4 @@
-"""Restoring of checkpoints.
-
-If the newest checkpoint cannot be read, or has other values than were saved,
-the previous one is used.
-"""
+"""Restoring of checkpoints: of the newest that is what was saved."""
 
 import functools
 import itertools
@@ -25,7 +21,7 @@ from mixdtp_jax.models.config import EXECUTION
 from mixdtp_jax.recipe.config_file import flat_config
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
-from mixdtp_jax.runtime.formats import NewerFormatError, check_format
+from mixdtp_jax.runtime.files import NewerFormatError, check_format
 from mixdtp_jax.runtime.mesh import place
 
 T = TypeVar('T')
@@ -43,13 +39,9 @@ def restore_or_init(
 ) -> TrainState:
   """Returns the newest readable state, or a fresh one if there is none.
 
-  Damaged checkpoints are moved to WORKDIR/damaged_checkpoints.
-
-  Args:
-    manager: the result of `make_manager`.
-    config: the configuration of the run that continues.
-    init: makes the fresh state; jittable.
-    sharding: the layout of each array of the state.
+  Damaged checkpoints are moved to WORKDIR/damaged_checkpoints. `config` is that
+  of the run that continues; `init`, which is jittable, makes the fresh state.
+  Each array gets the layout `sharding`.
 
   Raises:
     OtherNetworkError: the checkpoint is of another model or optimizer; the
@@ -89,12 +81,10 @@ def newest_readable(
   *,
   only: int | None = None,
 ) -> tuple[T, list[int]]:
-  """Reads the newest checkpoint that is not damaged.
+  """Reads the newest checkpoint, or the `only` one, that is not damaged.
 
-  Args:
-    manager: has at least one checkpoint.
-    read: a function of an update, which reads from that checkpoint.
-    only: the one checkpoint to read; None for all.
+  `read` is a function of an update, which reads from that checkpoint; there is
+  at least one.
 
   Returns:
     The result of `read`, and the newer checkpoints, which are damaged. They
@@ -155,9 +145,8 @@ def _has_ema(saved: dict) -> bool:
 def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
   """Reads the configuration that a checkpoint was saved with.
 
-  Raises:
-    NewerFormatError: a newer version of this package saved it.
-    DamagedError: it is not what was saved.
+  NewerFormatError if a newer version of this package saved it; DamagedError if
+  it is not what was saved.
   """
   return _described(manager, step)[0]
 
@@ -208,10 +197,8 @@ def restore_params(
 ) -> dict:
   """Reads a checkpoint's parameters, averaged ones if it has them.
 
-  They are placed on this host's first device.
-
-  Raises:
-    DamagedError: they are not what was saved.
+  They are placed on this host's first device. DamagedError if they are not what
+  was saved.
   """
   saved, digests = _described(manager, step)
   item = EMA if _has_ema(saved) else 'params'

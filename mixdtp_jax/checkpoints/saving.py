@@ -35,10 +35,8 @@ class Manager(ocp.CheckpointManager):
   """Checkpoints that are verified before they count, and old ones deleted.
 
   Orbax deletes old checkpoints only after a save has succeeded, and `_verify`
-  is a part of that save.
-
-  Attributes:
-    best: the record of the best checkpoint, which is kept; see `read_best`.
+  is a part of that save. `best` is the record of the best checkpoint, which is
+  kept; see `read_best`.
   """
 
   def __init__(self, workdir: str | os.PathLike, keep: int | None):
@@ -67,8 +65,7 @@ class Manager(ocp.CheckpointManager):
   def reached_preemption(self, step: int) -> bool:
     """Returns False: training/preemption.py watches for preemption.
 
-    Orbax would ask JAX from a thread, after saving, with a step that is in the
-    past by then.
+    Orbax would ask JAX from a thread, with a step that is in the past by then.
     """
     del step
     return False
@@ -82,10 +79,6 @@ class Manager(ocp.CheckpointManager):
     """Reads back what was written, and adds its digests.
 
     Orbax calls it in a thread of the first host, before it renames the folder.
-
-    Raises:
-      NotFiniteError: the state is not finite.
-      OSError: what is read back has other values.
     """
     assert self._saving is not None  # `expect` comes before a save
     (update, trees, facts), self._saving = self._saving, None
@@ -105,13 +98,9 @@ class Manager(ocp.CheckpointManager):
 def check_readable(
   folder: os.PathLike, facts: Any, name: str, tree: Any
 ) -> None:
-  """Checks that arrays can be read as they were saved.
+  """Checks that the arrays `name` in a folder can be read as they were saved.
 
-  Args:
-    folder: where they lie, with their digests.
-    facts: see `write_digests`.
-    name: of the arrays in the folder.
-    tree: the arrays, or abstract ones.
+  `facts` are those of `write_digests`; `tree` are the arrays, or abstract ones.
 
   Raises:
     DamagedError, or what orbax raises: they cannot.
@@ -129,8 +118,7 @@ def check_readable(
 def read_best(workdir: str | os.PathLike) -> dict[str, Any] | None:
   """Reads {'update', 'split', 'images', 'y_psnr'}; None if there is no record.
 
-  Raises:
-    ValueError: the file is damaged.
+  ValueError if the file is damaged.
   """
   path = pathlib.Path(workdir, BEST)
   try:
@@ -155,15 +143,8 @@ def make_manager(
   """Opens (and creates) the checkpoints of a run for saving.
 
   Half-saved checkpoints of a killed run are removed, so only one run may do
-  this at a time: see training/run_lock.py.
-
-  Args:
-    workdir: the run's folder.
-    keep: number of newest checkpoints to keep beside the best one; None or 0
-      keeps all.
-
-  Raises:
-    ValueError: see `check_path`.
+  this at a time: see training/run_lock.py. The newest `keep` checkpoints stay
+  beside the best one; None or 0 keeps all. ValueError: see `check_path`.
   """
   check_path(workdir)
   return Manager(workdir, keep)
@@ -180,11 +161,7 @@ def _folder(workdir):
 
 
 def check_path(path: str | os.PathLike) -> None:
-  """Checks that orbax can save into a folder: it takes paths for patterns.
-
-  Raises:
-    ValueError: the path contains a character that orbax cannot save under.
-  """
+  """Raises ValueError for a path that orbax would take for a pattern."""
   text = os.path.abspath(path)
   try:
     text.encode()
@@ -200,11 +177,8 @@ def check_path(path: str | os.PathLike) -> None:
 def save(manager: Manager, state: TrainState, config: Recipe) -> None:
   """Starts to save a state under its update; training continues meanwhile.
 
-  An update that is saved already is left alone.
-
-  Raises:
-    NotFiniteError, OSError: the previous state could not be saved; see `wait`.
-    OSError: this one cannot be saved.
+  An update that is saved already is left alone. OSError if this state cannot be
+  saved; if the previous one could not, see `wait`.
   """
   update = int(state.step)
   if update == manager.latest_step():

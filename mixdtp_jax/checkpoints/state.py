@@ -7,20 +7,14 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that training carries from one update to the next.
+  """Everything that training carries from one update to the next."""
 
-  Attributes:
-    step: updates applied, int32 scalar; also the index of the next batch and
-      the name of the checkpoint.
-    params: the network's parameters, float32.
-    opt_state: the optimizer's state.
-    ema_params: the exponential moving average of params, or None.
-  """
-
+  # Updates applied, int32 scalar; also the index of the next batch and the name
+  # of the checkpoint.
   step: jax.Array
-  params: dict
+  params: dict  # of the network, float32
   opt_state: optax.OptState
-  ema_params: dict | None = None
+  ema_params: dict | None = None  # exponential moving average of params
 
   @property
   def eval_params(self) -> dict:

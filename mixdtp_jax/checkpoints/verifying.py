@@ -56,12 +56,10 @@ def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
 def write_digests(
   folder: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Any
 ) -> None:
-  """Writes the digests of arrays into the folder that they were saved in.
+  """Writes the digests of arrays (see `named`) into their folder.
 
-  Args:
-    folder: the folder.
-    arrays: see `named`.
-    facts: what else was saved, and must be read with the same values: JSON.
+  `facts` are JSON that was saved with them, and must be read with the same
+  values.
   """
   content = {
     'arrays': {name: _of_array(x) for name, x in arrays.items()},
@@ -73,12 +71,9 @@ def write_digests(
 def read_digests(folder: pathlib.Path, facts: Any) -> dict[str, str] | None:
   """Reads the digests of a folder's arrays, by name; None if it has none.
 
-  Args:
-    folder: the folder.
-    facts: what else was read from it; see `write_digests`.
-
   Raises:
-    DamagedError: the digests are damaged, or `facts` are not what was saved.
+    DamagedError: the digests are damaged, or `facts`, which were read from the
+      folder, are not what was saved.
   """
   path = folder / FILE
   try:
@@ -100,12 +95,9 @@ def check(
   digests: Mapping[str, str] | None,
   trees: Mapping[str, Any],
 ) -> None:
-  """Checks arrays that were read from a folder.
+  """Checks the trees of arrays that were read from a folder, by their names.
 
-  Args:
-    folder: the folder, for messages.
-    digests: see `read_digests`; with None, a line says that nothing is checked.
-    trees: what was read, by its name in the folder.
+  With None for the digests, a line says that nothing is checked.
 
   Raises:
     DamagedError: an array is not what was saved.

@@ -15,8 +15,7 @@ _SHOWN = 3  # images of a comparison
 def image_path(folder: str | os.PathLike, name: str) -> pathlib.Path:
   """Returns FOLDER/NAME.png; a name such as 'a/b' keeps its folders.
 
-  Raises:
-    ValueError: the name is empty or leads out of the folder.
+  ValueError if the name is empty or leads out of the folder.
   """
   parts = pathlib.PurePosixPath(name).parts
   if not parts or '..' in parts or parts[0] == '/':
@@ -29,7 +28,7 @@ def image_path(folder: str | os.PathLike, name: str) -> pathlib.Path:
 class FirstImages:
   """Rainy, restored and clean of the first images, side by side.
 
-  `add` is meant as `save` of `evaluate`. It also writes each restored image to
+  `add` is the `save` of `evaluate`. It also writes each restored image to
   FOLDER/images, if there is a folder.
   """
 
@@ -54,8 +53,7 @@ class FirstImages:
   def image(self) -> np.ndarray:
     """The first images added, one below the other: (H, W, 3) uint8.
 
-    Raises:
-      ValueError: none of the first images was added.
+    ValueError if there are none.
     """
     if not self._pictures:
       raise ValueError('none of the first images was restored')

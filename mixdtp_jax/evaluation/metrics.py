@@ -46,19 +46,16 @@ class Score(NamedTuple):
 Protocol = Callable[[jax.Array, jax.Array], Score]
 
 
-def _psnr(x: jax.Array, y: jax.Array, peak: float) -> jax.Array:
-  """Computes the PSNR in dB, (B,), of images (B, H, W, C)."""
+def _psnr(x: jax.Array, y: jax.Array, peak: float) -> jax.Array:  # (B,)
   check_shapes(x, y)
   return -10 * jnp.log10(jnp.square((x - y) / peak).mean((1, 2, 3)))
 
 
 def _round_to_uint8(images: jax.Array) -> jax.Array:
-  """Rounds floats in [0, 1] to int32 values 0 to 255."""
   return jnp.round(255 * jnp.clip(images, 0, 1)).astype(jnp.int32)
 
 
 def _truncate_to_uint8(images: jax.Array) -> jax.Array:
-  """Truncates floats in [0, 1] to int32 values 0 to 255."""
   # In float32, 255 * (k / 255) can be just below k, so an image from a uint8
   # file would lose a gray level. 1e-4 is above that error (at most 3e-5), and
   # changes one in 10,000 other values.

@@ -26,10 +26,7 @@ from mixdtp_jax.runtime.tables import show
 def check_sizes(
   pairs: Pairs, protocols: Sequence[str] = tuple(PROTOCOLS), limit: int = 0
 ) -> None:
-  """Raises ValueError if one of the images is too small to be scored.
-
-  See `score_network` for the arguments.
-  """
+  """Raises ValueError if one of the images is too small to be scored."""
   if set(protocols) <= {'rgb'}:  # whose SSIM has a border of zeros
     return
   for index in range(min(limit or len(pairs), len(pairs))):
@@ -104,7 +101,7 @@ def report(
   crop_multiple: int,
   context: Mapping[str, Any],
 ) -> list[pathlib.Path]:
-  """Writes scores, and prints them among published ones.
+  """Writes scores, prints them among published ones, and returns the paths.
 
   Args:
     rows: of `score_network`.
@@ -114,9 +111,6 @@ def report(
     dataset: whose whole test split was scored; '' for other images.
     crop_multiple: of the images' sides.
     context: what was evaluated, for results.json.
-
-  Returns:
-    The paths of the files.
   """
   name = published.run_name(crop_multiple)
   ranks = published.rank(dataset, mean_row(rows).restored, name)

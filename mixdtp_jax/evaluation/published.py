@@ -40,18 +40,16 @@ class Figure:
 def read() -> tuple[Figure, ...]:
   """Returns all published figures, in the file's order."""
   file = resources.files('mixdtp_jax') / 'evaluation' / 'published.csv'
-  lines = csv.DictReader(file.read_text(encoding='utf-8').splitlines())
-  return tuple(map(_parse, lines))
-
-
-def _parse(line: Mapping[str, str]) -> Figure:
-  params = line['params_millions']
-  numbers: dict[str, Any] = {
-    'psnr': float(line['psnr']),
-    'ssim': float(line['ssim']),
-    'params_millions': float(params) if params else None,
-  }
-  return Figure(**{**line, **numbers})
+  found = []
+  for line in csv.DictReader(file.read_text(encoding='utf-8').splitlines()):
+    params = line['params_millions']
+    numbers: dict[str, Any] = {
+      'psnr': float(line['psnr']),
+      'ssim': float(line['ssim']),
+      'params_millions': float(params) if params else None,
+    }
+    found.append(Figure(**{**line, **numbers}))
+  return tuple(found)
 
 
 def figures(dataset: str) -> list[Figure]:
@@ -62,11 +60,9 @@ def figures(dataset: str) -> list[Figure]:
 def ranking(candidates: Sequence[Figure]) -> list[tuple[int, Figure]]:
   """Returns (rank, figure) from the highest PSNR to the lowest, from rank 1.
 
-  PSNR is compared to 0.01 dB, as papers print it. Equal figures share a rank
-  and keep their order; the next rank counts them all. NaN comes last.
-
-  Args:
-    candidates: figures of one data set under one protocol.
+  The figures are of one data set and protocol. PSNR is compared to 0.01 dB, as
+  papers print it. Equal figures share a rank and keep their order; the next
+  rank counts them all. NaN comes last.
   """
 
   def psnr(figure: Figure) -> float:
@@ -88,18 +84,13 @@ def run_name(crop_multiple: int) -> str:
 def rank(
   dataset: str, scores: Mapping[str, Score], name: str = 'this run'
 ) -> dict[str, Any]:
-  """Ranks a result among the published figures.
+  """Ranks the mean scores of a data set's whole test split, by protocol.
 
-  Args:
-    dataset: data set whose whole test split was scored.
-    scores: means by protocol.
-    name: name of the result, used as its method.
-
-  Returns:
-    {'dataset', 'name', 'ranked': {protocol: [{'rank', ...}, ...]},
-    'not_ranked': [{...}, ...]} with the fields of `Figure` for `...`. 'ranked'
-    has the protocols that the result was scored and figures are published
-    under, 'not_ranked' all other figures. {} if nothing is published.
+  `name` is the result's method. The result is {} if nothing is published, or
+  {'dataset', 'name', 'ranked': {protocol: [{'rank', ...}, ...]}, 'not_ranked':
+  [{...}, ...]} with the fields of `Figure` for `...`. 'ranked' has the
+  protocols that the result was scored and figures are published under,
+  'not_ranked' all other figures.
   """
   if not (published := figures(dataset)):
     return {}

@@ -33,10 +33,9 @@ def score_table(rows: Sequence[Row]) -> Table:
 
 
 def write_csv(rows: Sequence[Row], path: str | os.PathLike) -> None:
-  """Writes a line for each image.
+  """Writes a line for each image, in full precision.
 
-  The columns are name and PROTOCOL_{input,restored}_{psnr,ssim}, in full
-  precision. The PSNR of identical images is inf.
+  The columns are name and PROTOCOL_{input,restored}_{psnr,ssim}.
   """
   lines = [
     {'name': row.name}
@@ -91,12 +90,8 @@ def write_results(
 ) -> list[pathlib.Path]:
   """Writes results.csv, results.json and comparison.png; returns their paths.
 
-  Args:
-    folder: is made if it is missing.
-    rows: scores of the images.
-    image: `FirstImages.image`.
-    context: what was evaluated; any JSON values.
-    published: `published.rank` of the means, if there is one.
+  `image` is `FirstImages.image`; `context` says what was evaluated, in JSON;
+  `published` is `published.rank` of the means, if there is one.
   """
   names = ('results.csv', 'results.json', 'comparison.png')
   paths = [pathlib.Path(folder, name) for name in names]

@@ -84,7 +84,6 @@ def evaluate(
 def _scores(
   images: jax.Array, clean: jax.Array, protocols: Sequence[str]
 ) -> list[Scores]:
-  """Returns the scores of each image of a batch (B, H, W, 3)."""
   found = jax.device_get(_score(tuple(protocols), images, clean))
   return [
     dict(zip(protocols, (Score(*s) for s in image.tolist()), strict=True))
@@ -104,10 +103,7 @@ def _score(
 def mean_row(rows: Sequence[Row]) -> Row:
   """Returns a row 'mean' with each score's mean over images, as in papers.
 
-  One pair of identical images makes the mean PSNR inf.
-
-  Raises:
-    ValueError: there are no rows.
+  One pair of identical images makes the mean PSNR inf. ValueError for no rows.
   """
   if not rows:
     raise ValueError('no rows to take the mean of')

@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping, make_recipe
-from mixdtp_jax.runtime.spelling import did_you_mean
+from mixdtp_jax.runtime.options import did_you_mean
 
 RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
 

@@ -29,23 +29,14 @@ _WRITERS = 2  # encoding a PNG may take longer than restoring the next picture
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How pictures are read and written.
+  """How pictures are read and written."""
 
-  Attributes:
-    quality: 1 to 100, for formats that have one; None for about that of the
-      source.
-    keep_metadata: whether EXIF, ICC profile and XMP are kept.
-    overwrite: whether an existing file is replaced.
-    ahead: number of pixels up to which a picture is read while another one is
-      restored. A larger one has the memory for itself.
-    check: (height, width, kept) -> None; ValueError if the memory is too small
-      for a picture of that size, and this number of pixels of other frames.
-  """
-
-  quality: int | None = None
-  keep_metadata: bool = True
+  quality: int | None = None  # 1 to 100; None for about that of the source
+  keep_metadata: bool = True  # EXIF, ICC profile and XMP
   overwrite: bool = False
-  ahead: int = 10_000_000
+  ahead: int = 10_000_000  # most pixels of a picture that is read in advance
+  # (height, width, kept) -> None; ValueError if the memory is too small for a
+  # picture of that size, and this number of pixels of other frames.
   check: Callable[[int, int, int], None] = lambda height, width, kept: None
 
 
@@ -72,32 +63,17 @@ def _step(method: Callable[..., None]) -> Callable[..., None]:
 
 @dataclasses.dataclass
 class Work:
-  """A picture on its way; after an error nothing more is done to it.
-
-  Attributes:
-    job: what to do.
-    settings: how.
-    error: one line that names the file; '' while there is none.
-    picture: the opened file; None before it is opened.
-    seconds: that restoring took, without reading and writing.
-    lost: what of the picture is not in the file that was written; '' for all
-      that it should have.
-  """
+  """A picture on its way; after an error nothing more is done to it."""
 
   job: Job
   settings: Settings
-  error: str = ''
-  picture: Picture | None = None
-  seconds: float = 0
-  lost: str = ''
+  error: str = ''  # one line that names the file
+  picture: Picture | None = None  # None before it is opened
+  seconds: float = 0  # that restoring took, without reading and writing
+  lost: str = ''  # what the written file should have and has not
   _frames: Sequence[Frame] | None = None  # None: read when they are restored
   _metadata: Metadata = Metadata()
   _before: np.ndarray | None = None  # of the sheet
-
-  @property
-  def is_large(self) -> bool:
-    """Whether it is read only when it is restored."""
-    return self._frames is None
 
   @_step
   def open(self) -> None:
@@ -179,13 +155,9 @@ def restore_files(
   """Restores pictures, and writes each as soon as it is done.
 
   A picture that cannot be read, restored or written has an error. Whatever ends
-  this early, each file is written whole or not at all.
-
-  Args:
-    jobs: the work, in order.
-    restore: restores the pixels of one frame.
-    settings: how pictures are read and written.
-    progress: is called with the part of all the work that is done, up to 1.
+  this early, each file is written whole or not at all. `restore` restores the
+  pixels of one frame; `progress` is called with the part of all the work that
+  is done, up to 1.
 
   Yields:
     Each picture, in order, when it is written or has failed.
@@ -193,7 +165,10 @@ def restore_files(
   total, done = sum(job.size for job in jobs) or 1, 0
   writing: collections.deque[tuple[Work, futures.Future]]
   writing = collections.deque()
-  with _threads(1) as reader, _threads(_WRITERS) as writer:
+  with contextlib.ExitStack() as ends:
+    reader, writer = map(futures.ThreadPoolExecutor, (1, _WRITERS))
+    for threads in (reader, writer):
+      ends.callback(threads.shutdown, cancel_futures=True)
 
     def begin(job: Job) -> tuple[Work, futures.Future]:
       work = Work(job, settings)
@@ -205,7 +180,7 @@ def restore_files(
       work, opening = following
       opening.result()
       following = next(begun, None)
-      if work.is_large:
+      if work._frames is None:  # it is large: memory is for it alone
         yield from _written(writing, 0)
 
       def part(fraction: float, done=done, size=work.job.size) -> None:
@@ -220,18 +195,8 @@ def restore_files(
 
 
 def _written(writing: collections.deque, most: int) -> Iterator[Work]:
-  """Yields what is written, and waits until at most so many are left."""
+  """Yields what is written, until at most this number is left."""
   while writing and (len(writing) > most or writing[0][1].done()):
     work, future = writing.popleft()
     future.result()
     yield work
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[futures.ThreadPoolExecutor]:
-  """Runs threads; at an error what they have not begun is dropped."""
-  pool = futures.ThreadPoolExecutor(count)
-  try:
-    yield pool
-  finally:
-    pool.shutdown(cancel_futures=True)

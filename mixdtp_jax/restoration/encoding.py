@@ -12,7 +12,6 @@ from mixdtp_jax.data.images import ImageError
 from mixdtp_jax.restoration import sixteen_bits
 from mixdtp_jax.restoration.metadata import Metadata, png_chunks, tiff_tags
 from mixdtp_jax.restoration.pictures import Frame, Picture
-from mixdtp_jax.restoration.tiff import encode_tiff
 
 # The format of each ending; the first ending of a format is its usual one.
 ENDINGS = {
@@ -71,9 +70,6 @@ def encode(
     quality: 1 to 100, for JPEG, WebP, AVIF and HEIC. None keeps the tables and
       the sampling of a JPEG, and lossless WebP lossless.
 
-  Returns:
-    The bytes of the file.
-
   Raises:
     ImageError: the format cannot hold the picture; the message names both.
   """
@@ -100,7 +96,7 @@ def _encode(picture, frames, metadata, format, quality) -> bytes:
   pixels = [frame.pixels for frame in frames]
   if format == 'TIFF':
     compressed = picture.stored.get('compression') != 'raw'
-    return encode_tiff(pixels, tiff_tags(metadata), compressed)
+    return sixteen_bits.encode_tiff(pixels, tiff_tags(metadata), compressed)
   if pixels[0].dtype == np.uint16:
     return _with_chunks(sixteen_bits.encode_png(pixels[0]), metadata)
   options = _options(picture, format, quality)
@@ -125,7 +121,6 @@ def _encode(picture, frames, metadata, format, quality) -> bytes:
 def _options(
   picture: Picture, format: str, quality: int | None
 ) -> dict[str, Any]:
-  """Returns the options of Pillow's writer for the pixels."""
   stored = picture.stored if format == picture.format else {}
   if format == 'PNG':
     return {'compress_level': 3}  # as `images.encode_png`

@@ -1,6 +1,8 @@
 """Restores whole images exactly, of any size, piece by piece."""
 
+import contextlib
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -12,8 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.restoration import memory_plan, pieces
-from mixdtp_jax.restoration.maps import Map
-from mixdtp_jax.restoration.programs import Programs
+from mixdtp_jax.restoration.programs import Kind, Programs
 from mixdtp_jax.restoration.shapes import Shapes
 from mixdtp_jax.restoration.steps import FINAL, RAINY, steps_of
 
@@ -26,8 +27,7 @@ Progress = Callable[[float], None]
 class Engine:
   """A network that restores images of any size within a budget of memory.
 
-  The result is that of the whole image. An engine may be called from several
-  threads, and computes one image after the other.
+  Several threads may call it; it computes one image after the other.
   """
 
   def __init__(
@@ -56,31 +56,23 @@ class Engine:
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
     self._multiple = cfg.multiple
-    self._steps = steps_of(cfg)
     self._programs = Programs(devices)
+    steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
+    self._kinds = [self._programs.kind(step) for step in steps]
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)
     cores = min(os.cpu_count() or 1, _MOST_AT_ONCE)
     # An accelerator computes one piece while the next one is on its way.
     self._at_once = cores + 1 if on_cpu and len(devices) == 1 else 2
     self._threads = futures.ThreadPoolExecutor(self._at_once)
-    self._weights = _weights(self._steps, params, self._programs.mesh)
-    self._mixing = [[w.of(params) for w in s.mixing] for s in self._steps]
-    each = zip(self._steps, self._weights, strict=True)
-    self._kinds = [self._programs.kind(*pair) for pair in each]
     self._lock = threading.Lock()
     self._held = memory_plan.held()
 
   def __call__(
     self, image: np.ndarray, progress: Progress | None = None
   ) -> np.ndarray:
-    """Restores an image.
+    """Restores an image (H, W, 3), float32 in [0, 1], to the same.
 
-    Args:
-      image: (H, W, 3) float32 in [0, 1].
-      progress: is called with the part that is done, up to 1.
-
-    Returns:
-      (H, W, 3) float32 in [0, 1].
+    `progress` is called with the part that is done, up to 1.
 
     Raises:
       ValueError: the image has another shape, or too little memory is allowed.
@@ -91,89 +83,74 @@ class Engine:
       raise ValueError(f'an image of shape {image.shape}: needs (H, W, 3)')
     with self._lock:
       padded = _padded(image, self._multiple)
-      grids, programs, room = self._prepared(padded.shape[:2])
+      plan, programs, room = self._prepared(padded.shape[:2])
       final = np.empty(image.shape, np.float32)
-      with memory_plan.MapRoom(room, self._scratch) as maps:
-        maps.add(RAINY, Map(padded))
-        maps.add(FINAL, Map(final))
+      with contextlib.closing(
+        memory_plan.MapRoom(padded.shape[:2], room, self._scratch)
+      ) as maps:
+        maps |= {RAINY: pieces.Map(padded), FINAL: pieces.Map(final)}
         del padded
-        self._take_steps(grids, programs, maps, progress or (lambda part: None))
+        self._take_steps(plan, programs, maps, progress or (lambda part: None))
       return np.clip(final, 0, 1, out=final)
 
   def check(self, height: int, width: int, others: int) -> None:
-    """Checks that there is enough memory for an image of H x W pixels.
+    """Raises ValueError if the memory is too small for H x W pixels.
 
-    Args:
-      height: H.
-      width: W.
-      others: bytes that hold the image and its result, beside the engine's.
-
-    Raises:
-      ValueError: too little is allowed; the message says how much is needed.
+    `others` are bytes that hold the image and its result, beside the engine's.
     """
     size = tuple(s + -s % self._multiple for s in (height, width))
-    self._room(size, self._grids(size), self._held + others)
+    self._room(size, self._plan(size), self._held + others)
 
   @property
   def programs(self) -> int:
     """How many programs were compiled, not counting those kept from before."""
     return self._programs.compiled
 
-  def _grids(self, size):
-    """Returns the pieces of each step."""
-    return [
-      self._shapes.choose(
-        step,
-        tuple(side >> step.level for side in size),
-        self._programs.cores(kind),
-      )
-      for step, kind in zip(self._steps, self._kinds, strict=True)
-    ]
+  def _plan(self, size) -> list[tuple[Kind, pieces.Grid]]:
+    """Returns each step's kind of program, and its pieces of an image."""
+    plan = []
+    for kind in self._kinds:
+      sides = tuple(side >> kind.step.level for side in size)
+      cores = self._programs.cores(kind)
+      plan.append((kind, self._shapes.choose(kind.step, sides, cores)))
+    return plan
 
-  def _room(self, size, grids, others):
+  def _room(self, size, plan, others):
     """Returns the bytes for maps, beside what `others` hold."""
-    kinds = zip(self._kinds, grids, strict=True)
     return memory_plan.room_for_maps(
-      self._steps,
-      grids,
+      [(kind.step, grid) for kind, grid in plan],
       size,
       at_once=self._at_once,
       memory=self._memory or memory_plan.half_of_free(),
-      compiled=all(g.core in self._programs.cores(kind) for kind, g in kinds),
+      compiled=all(g.core in self._programs.cores(kind) for kind, g in plan),
       others=others,
     )
 
   def _prepared(self, size):
-    """Returns pieces and program of each step, and the bytes for maps."""
-    grids = self._grids(size)
-    self._room(size, grids, memory_plan.held())  # before the work of compiling
-    for step, grid in zip(self._steps, grids, strict=True):
-      self._shapes.count(step, grid)
-    cores = [grid.core for grid in grids]
-    programs = self._programs.get(list(zip(self._kinds, cores, strict=True)))
+    """Returns the plan, the program of each step, and the bytes for maps."""
+    plan = self._plan(size)
+    self._room(size, plan, memory_plan.held())  # before the work of compiling
+    for kind, grid in plan:
+      self._shapes.count(kind.step, grid)
+    programs = self._programs.get([(kind, grid.core) for kind, grid in plan])
     memory_plan.give_back()
-    return grids, programs, self._room(size, grids, memory_plan.held())
+    return plan, programs, self._room(size, plan, memory_plan.held())
 
-  def _take_steps(self, grids, programs, maps, progress):
+  def _take_steps(self, plan, programs, maps, progress):
     """Takes all steps, and tells the progress after each piece."""
-    each = [
-      self._shapes.seconds(step, grid) / len(grid)
-      for step, grid in zip(self._steps, grids, strict=True)
-    ]
-    total = sum(s * len(grid) for s, grid in zip(each, grids, strict=True))
-    size = maps[RAINY].shape[:2]
-    done, mix = 0, ()
-    for number, (step, grid) in enumerate(zip(self._steps, grids, strict=True)):
-      run = _with(programs[number], [self._weights[number], *mix])
+    times = [self._shapes.seconds(kind.step, grid) for kind, grid in plan]
+    done, mix = 0, []
+    for program, (kind, grid), seconds in zip(
+      programs, plan, times, strict=True
+    ):
+      step = kind.step
       windows = [
         pieces.Windows(maps[spec], grid, halo) for spec, halo in step.sources
       ]
-      targets = [
-        pieces.Target(maps.get(spec, size), grid) for spec in step.targets
-      ]
+      targets = [pieces.Target(maps[spec], grid) for spec in step.targets]
       sums = 0
       for row, column, results in pieces.sweep(
-        run,
+        functools.partial(_run, program, [step.params, *mix]),
         windows,
         grid,
         devices=self._programs.mesh.size,
@@ -184,23 +161,24 @@ class Engine:
           sums = sums + results[0].astype(np.float64)
         for target, result in zip(targets, results, strict=False):
           target.put(row, column, result)
-        done += each[number]
-        progress(min(done / total, 1))
-      mix = [] if targets else [mixing_matrix(sums, *self._mixing[number])]
+        done += seconds / len(grid)
+        progress(min(done / sum(times), 1))
+      mix = [] if targets else [_mixing_matrix(sums, *step.mixing)]
       maps.drop(step.frees)
 
 
-def _weights(steps, params, mesh):
-  """Returns the weights of each step on all devices."""
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  placed = {}
-
-  def place(weight):
-    if weight not in placed:
-      placed[weight] = jax.device_put(weight.of(params), everywhere)
-    return placed[weight]
-
-  return [jax.tree.map(place, step.params) for step in steps]
+def _on_devices(steps, mesh):
+  """Returns steps whose parameters lie, once each, on all devices."""
+  leaves = {
+    id(leaf): leaf for step in steps for leaf in jax.tree.leaves(step.params)
+  }
+  placed = jax.device_put(leaves, NamedSharding(mesh, PartitionSpec()))
+  return [
+    dataclasses.replace(
+      step, params=jax.tree.map(lambda leaf: placed[id(leaf)], step.params)
+    )
+    for step in steps
+  ]
 
 
 def _padded(image, multiple):
@@ -211,27 +189,15 @@ def _padded(image, multiple):
   )
 
 
-def _with(program, common):
-  """Returns a function of pieces alone, which waits for the results."""
-
-  def run(*arrays):
-    return [np.asarray(found) for found in program(common, list(arrays))]
-
-  return run
+def _run(program, common, *arrays):
+  return [np.asarray(found) for found in program(common, list(arrays))]
 
 
-def mixing_matrix(
-  sums: np.ndarray, temperature: np.ndarray, projection: np.ndarray
-) -> np.ndarray:
+def _mixing_matrix(sums, temperature, projection) -> np.ndarray:
   """Makes attention and projection one matrix, as `ChannelAttention` does.
 
-  Args:
-    sums: as of `ops.windows.attention_sums`, of the whole image.
-    temperature: (heads,).
-    projection: (C, C).
-
-  Returns:
-    (C, C) float32.
+  `sums` are `ops.windows.attention_sums` of the whole image; temperature has
+  (heads,) and projection (C, C), as the float32 result.
   """
   channels, heads = len(projection), len(temperature)
   gram, *squares = np.split(sums, [channels**2, channels**2 + channels])

@@ -1,7 +1,6 @@
 """Which files are restored, and where the results go.
 
-All is decided before the first picture is read, from names alone: what is
-restored, what exists already, and what would collide.
+All is decided from names alone, before the first picture is read.
 """
 
 import dataclasses
@@ -9,6 +8,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mixdtp_jax.data.images import name_of
 from mixdtp_jax.restoration.encoding import ENDINGS, ending_of, format_of
@@ -19,40 +19,25 @@ _WILD = '*?['
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One picture to restore.
+  """One picture to restore."""
 
-  Attributes:
-    source: the file to read, or its bytes.
-    target: the file to write; None for standard output.
-    sheet: the before/after sheet to write; None for none.
-    format: the format to write; '' for that of the source.
-    size: of the source, in bytes, as a measure of the work.
-  """
-
-  source: Path | bytes
-  target: Path | None
-  sheet: Path | None
-  format: str
-  size: int
+  source: Path | bytes  # the file to read, or its bytes
+  target: Path | None  # the file to write; None for standard output
+  sheet: Path | None  # the before/after sheet to write
+  format: str  # to write; '' for that of the source
+  size: int  # of the source, in bytes, as a measure of the work
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What is to be done.
-
-  Attributes:
-    jobs: pictures to restore, in order.
-    done: sources whose results exist already.
-    results: number of inputs left out because they are results of this command.
-  """
+  """Pictures to restore, in order, and what is left out."""
 
   jobs: Sequence[Job]
-  done: Sequence[Path | bytes] = ()
-  results: int = 0
+  done: Sequence[Path | bytes] = ()  # sources whose results exist already
+  results: int = 0  # inputs that are results of this command
 
 
-@dataclasses.dataclass(frozen=True)
-class _Input:
+class _Input(NamedTuple):
   path: Path
   below: Path  # its place below the folder that was given
 
@@ -84,7 +69,12 @@ def make_plan(
   """
   file, folder = _places(inputs, output, format)
   found = list(dict.fromkeys(_find(inputs, folder)))
-  ours = _results(found) if output is None else set()
+  ours = {
+    (each.path.parent, each.path.stem + end)
+    for each in found
+    for end in (RESTORED, COMPARED)
+    if output is None
+  }
   kept = [i for i in found if (i.path.parent, i.path.stem) not in ours]
   jobs = [_job(each, file, folder, format, compare) for each in kept]
   jobs = list(dict.fromkeys(jobs))
@@ -169,7 +159,6 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
 
 
 def _matches(pattern: Path, output: Path | None) -> list[_Input]:
-  """Finds the pictures that match a pattern."""
   fixed = Path()
   for part in pattern.parts[:-1]:
     if any(sign in part for sign in _WILD):
@@ -201,7 +190,6 @@ def _pictures_below(folder: Path, output: Path | None) -> Iterator[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-  """Returns whether a name is a picture's; a folder is none."""
   hidden = path.name.startswith('.')
   return not hidden and bool(format_of(path.name)) and not path.is_dir()
 
@@ -212,15 +200,6 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 def _is_wild(text: str) -> bool:
   return any(sign in text for sign in _WILD) and not Path(text).exists()
-
-
-def _results(found: Sequence[_Input]) -> set[tuple[Path, str]]:
-  """Returns folders and stems of results of these inputs."""
-  return {
-    (each.path.parent, each.path.stem + end)
-    for each in found
-    for end in (RESTORED, COMPARED)
-  }
 
 
 def _check_collisions(jobs: Sequence[Job]) -> None:

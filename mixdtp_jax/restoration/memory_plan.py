@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import psutil
 
-from mixdtp_jax.restoration.maps import FileMap, Map
-from mixdtp_jax.restoration.pieces import Grid
+from mixdtp_jax.restoration.pieces import FileMap, Grid, Map
 from mixdtp_jax.restoration.steps import FINAL, MapSpec, Step
 
 _CGROUP = pathlib.Path('/sys/fs/cgroup')
@@ -56,8 +55,7 @@ def half_of_free() -> int:
 
 
 def room_for_maps(
-  steps: Sequence[Step],
-  grids: Sequence[Grid],
+  plan: Sequence[tuple[Step, Grid]],
   size: tuple[int, int],
   *,
   at_once: int,
@@ -68,8 +66,7 @@ def room_for_maps(
   """Returns the bytes that feature maps may take of the memory.
 
   Args:
-    steps: of the network.
-    grids: the pieces of each step.
+    plan: the steps of the network, and the pieces of each.
     size: rows and columns of the image, with its padding.
     at_once: pieces that are computed at the same time.
     memory: bytes that this process may hold in all.
@@ -79,16 +76,15 @@ def room_for_maps(
   Raises:
     ValueError: the memory is too small, even with all maps in files.
   """
-  pairs = list(zip(steps, grids, strict=True))
   always = others + 2 * bytes_of(FINAL, size)  # and the padded image
-  always += _KEPT + at_once * max(_piece(*pair) for pair in pairs)
+  always += _KEPT + at_once * max(_piece(*pair) for pair in plan)
   if not compiled:
     always = max(always + _COMPILED, others + _COMPILING)
-  most = _most_at_once(steps, size)
+  most = _most_at_once([step for step, _ in plan], size)
   if always + most <= memory:
     return most
   # Rows of maps in files are read and written for a row of pieces at a time.
-  always += max(_rows(*pair, size) for pair in pairs)
+  always += max(_rows(*pair, size) for pair in plan)
   if always > memory:
     raise ValueError(
       f'this image needs at least {_megabytes(always)} MB of memory and may '
@@ -136,68 +132,52 @@ def _most_at_once(steps: Sequence[Step], size: tuple[int, int]) -> int:
   return most
 
 
-class MapRoom:
-  """Feature maps: in memory while there is room, else in scratch files.
+class MapRoom(dict[MapSpec, Map]):
+  """Feature maps of an image: in memory while there is room, else in files.
 
-  It is a context manager, at whose end no map and no file is left.
+  What is missing is made, without values. That raises OSError if it needs a
+  scratch file, and the folder has no space for it. Maps that are put into it
+  take no room.
   """
 
-  def __init__(self, room: int, scratch: str | os.PathLike | None):
+  def __init__(
+    self, size: tuple[int, int], room: int, scratch: str | os.PathLike | None
+  ):
     """Takes the bytes for maps, and the folder of scratch files, if any."""
-    self._room = room
-    self._maps: dict[MapSpec, Map] = {}
+    super().__init__()
+    self._size, self._room = size, room
+    self._taken: dict[MapSpec, int] = {}
     self._folder = os.fspath(scratch or tempfile.gettempdir())
 
-  def __enter__(self) -> 'MapRoom':
-    """Returns itself."""
-    return self
-
-  def __exit__(self, *_) -> None:
-    """Drops all maps."""
-    self.drop(list(self._maps))
-
-  def __getitem__(self, spec: MapSpec) -> Map:
-    """Returns a map that is there."""
-    return self._maps[spec]
-
-  def add(self, spec: MapSpec, made: Map) -> None:
-    """Takes a map whose memory is not of this room."""
-    made.bytes_in_memory = 0
-    self._maps[spec] = made
-
-  def get(self, spec: MapSpec, size: tuple[int, int]) -> Map:
-    """Returns a map of an image; makes one without values if it is missing.
-
-    Raises:
-      OSError: it needs a scratch file, and the folder has no space for it.
-    """
-    if spec not in self._maps:
-      self._maps[spec] = self._made(spec, size)
-      self._room -= self._maps[spec].bytes_in_memory
-    return self._maps[spec]
+  def __missing__(self, spec: MapSpec) -> Map:
+    """Makes a map."""
+    shape = *(side >> spec.level for side in self._size), spec.channels
+    needed = bytes_of(spec, self._size)
+    if needed <= self._room:
+      self[spec] = Map(np.empty(shape, spec.dtype))
+      self._taken[spec] = needed
+      self._room -= needed
+      return self[spec]
+    free = shutil.disk_usage(self._folder).free
+    if needed > free:
+      raise OSError(
+        f'{self._folder}: a scratch file needs {_megabytes(needed)} MB and '
+        f'{free // 10**6} MB are free; name another folder with --scratch, or '
+        'allow more with --memory'
+      )
+    self[spec] = FileMap(shape, np.dtype(spec.dtype), self._folder)
+    return self[spec]
 
   def drop(self, specs: Iterable[MapSpec]) -> None:
     """Drops maps, if they are there, and gives their room back."""
     for spec in specs:
-      if dropped := self._maps.pop(spec, None):
-        self._room += dropped.bytes_in_memory
+      self._room += self._taken.pop(spec, 0)
+      if dropped := self.pop(spec, None):
         dropped.close()
 
-  def _made(self, spec, size) -> Map:
-    shape = *(side >> spec.level for side in size), spec.channels
-    if bytes_of(spec, size) <= self._room:
-      return Map(np.empty(shape, spec.dtype))
-    self._check_space(bytes_of(spec, size))
-    return FileMap(shape, spec.dtype, self._folder)
-
-  def _check_space(self, size: int) -> None:
-    free = shutil.disk_usage(self._folder).free
-    if size > free:
-      raise OSError(
-        f'{self._folder}: a scratch file needs {_megabytes(size)} MB and '
-        f'{free // 10**6} MB are free; name another folder with --scratch, or '
-        'allow more with --memory'
-      )
+  def close(self) -> None:
+    """Drops all maps."""
+    self.drop(list(self))
 
 
 def give_back() -> None:

@@ -28,23 +28,14 @@ _ABOUT = (270, 271, 272, 305, 306, 315, 33432)
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-  """What is kept of a picture, as of the upright picture.
+  """What is kept of a picture, as of the upright picture."""
 
-  Attributes:
-    exif: as in a file, without the 'Exif' before it; b'' if there is none.
-    icc: the ICC profile of the colours.
-    xmp: XML text.
-    dpi: pixels per inch to the right and down; None if unknown.
-    colours: chunks of a PNG without profile that define its colours.
-    damaged: whether EXIF was there but could not be read.
-  """
-
-  exif: bytes = b''
-  icc: bytes = b''
-  xmp: bytes = b''
-  dpi: tuple[float, float] | None = None
-  colours: bytes = b''
-  damaged: bool = False
+  exif: bytes = b''  # as in a file, without the 'Exif' before it
+  icc: bytes = b''  # the ICC profile of the colours
+  xmp: bytes = b''  # XML text
+  dpi: tuple[float, float] | None = None  # pixels per inch, right and down
+  colours: bytes = b''  # chunks that define the colours of a PNG, without icc
+  damaged: bool = False  # whether EXIF was there but could not be read
 
 
 def read_metadata(file: Image.Image, height: int, width: int) -> Metadata:
@@ -129,8 +120,7 @@ def _as_stored(value: Any) -> Any:
 def _upright(exif: bytes, height: int, width: int) -> bytes:
   """Returns EXIF with orientation 1, the true size, and no thumbnail.
 
-  Raises:
-    struct.error, KeyError: it is damaged.
+  Raises struct.error or KeyError if it is damaged.
   """
   data = bytearray(exif)
   order = {b'II*\0': '<', b'MM\0*': '>'}[bytes(data[:4])]
@@ -177,7 +167,6 @@ def _blank(data: bytearray, start: int, length: int) -> None:
 
 
 def _dpi(found: Any) -> tuple[float, float] | None:
-  """Returns a resolution if it makes sense."""
   try:
     right, down = map(float, found)
   except (TypeError, ValueError, ZeroDivisionError):
@@ -187,7 +176,6 @@ def _dpi(found: Any) -> tuple[float, float] | None:
 
 
 def _png_colours(info: dict) -> bytes:
-  """Returns the chunks of a PNG that define its colours without a profile."""
   chunks = b''
   if 'srgb' in info:
     chunks += png_chunk(b'sRGB', bytes([info['srgb']]))

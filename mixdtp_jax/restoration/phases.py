@@ -1,12 +1,9 @@
 """The parts of a network as functions of one piece of an image.
 
 A piece is a window (1, h, w, C) of a feature map: a core, and around it a halo
-that the convolutions need. Windows of every image have the same shape, so these
-functions are compiled for no image in particular. ops/windows.py says what
-`bounds` are. Arguments are always: parameters, bounds, what is alike for all
-pieces, windows.
-
-Results equal those of models/: tests/restoration/test_engine.py compares them.
+that the convolutions need. Arguments are always: parameters, bounds (see
+ops/windows.py), what is alike for all pieces, windows. Results equal those of
+models/: tests/restoration/test_engine.py compares them.
 """
 
 import jax
@@ -40,7 +37,6 @@ def embed(
   params: dict, bounds: jax.Array, image: jax.Array, *, dtype: str
 ) -> jax.Array:
   """Embeds an image: (1, h + 2, w + 2, 3) to (1, h, w, C)."""
-  del bounds
   return windows.conv3x3(image, params['kernel']).astype(dtype)
 
 
@@ -69,48 +65,44 @@ def _clamped(x, bounds):
 
 def down(params: dict, bounds: jax.Array, x: jax.Array) -> jax.Array:
   """Halves the size: (1, 2h + 4, 2w + 4, C) to (1, h, w, 2C)."""
-  del bounds
   x = windows.conv3x3(windows.middle(x, 1), params['kernel'])
   return resizing.pixel_unshuffle(x)
 
 
-def up(params: dict, bounds: jax.Array, x: jax.Array) -> jax.Array:
+def _up(params, x):
   """Doubles the size: (1, h + 2, w + 2, C) to (1, 2h, 2w, C/2)."""
-  del bounds
   return resizing.pixel_shuffle(windows.conv3x3(x, params['kernel']))
 
 
 def up_add(
   params: dict, bounds: jax.Array, x: jax.Array, coarse: jax.Array
 ) -> jax.Array:
-  """Adds `up` of `coarse` to (1, 2h, 2w, C/2)."""
-  return x + up(params, bounds, coarse)
+  """Adds `coarse`, doubled, to (1, 2h, 2w, C/2)."""
+  return x + _up(params, coarse)
 
 
 def up_join(
   params: dict, bounds: jax.Array, skip: jax.Array, coarse: jax.Array
 ) -> jax.Array:
-  """Joins `up` of `coarse` with the encoder's (1, 2h, 2w, C/2).
+  """Joins `coarse`, doubled, with the encoder's (1, 2h, 2w, C/2).
 
   The result has those channels, or all C if there is no kernel 'reduce'.
   """
-  x = jnp.concatenate([up(params['up'], bounds, coarse), skip], axis=-1)
+  x = jnp.concatenate([_up(params['up'], coarse), skip], axis=-1)
   if 'reduce' not in params:
     return x
   return dense.conv1x1(x, params['reduce']['kernel'])
 
 
-def to_image(params: dict, bounds: jax.Array, x: jax.Array) -> jax.Array:
-  """Predicts an image: (1, h + 2, w + 2, C) to (1, h, w, 3)."""
-  del bounds
-  return windows.conv3x3(dense.at_least_float32(x), params['kernel'])
-
-
-def to_residual(
-  params: dict, bounds: jax.Array, x: jax.Array, rainy: jax.Array
+def to_image(
+  params: dict, bounds: jax.Array, x: jax.Array, rainy: jax.Array | None = None
 ) -> jax.Array:
-  """Predicts what is added to the rainy image (1, h, w, 3)."""
-  return to_image(params, bounds, x) + rainy
+  """Predicts an image (1, h, w, 3), or what is added to the rainy one.
+
+  The features are (1, h + 2, w + 2, C).
+  """
+  image = windows.conv3x3(dense.at_least_float32(x), params['kernel'])
+  return image if rainy is None else image + rainy
 
 
 def refine(

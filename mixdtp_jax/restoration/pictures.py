@@ -19,53 +19,30 @@ from mixdtp_jax.restoration.sixteen_bits import read_wide
 
 
 class Frame(NamedTuple):
-  """One frame or page.
+  """One frame or page."""
 
-  Attributes:
-    pixels: (H, W, C) uint8 or uint16, upright: gray, gray and alpha, RGB or
-      RGBA.
-    duration: milliseconds that an animation shows it; 0 if it does not say.
-  """
-
+  # (H, W, C) uint8 or uint16, upright: gray, gray and alpha, RGB or RGBA.
   pixels: np.ndarray
-  duration: float = 0
+  duration: float = 0  # milliseconds in an animation; 0 if it does not say
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """An image file whose pixels are read when they are needed.
-
-  Attributes:
-    source: file or encoded bytes.
-    name: how messages call it.
-    format: Pillow's name of the format; an MPO is a JPEG.
-    height: of the first frame, upright, in pixels.
-    width: the same.
-    count: number of frames or pages.
-    largest: (H, W) of the largest of them.
-    pixels: of all of them together.
-    stored: how the file was stored, as `encode` keeps it, in the words of
-      Pillow's writers.
-    max_pixels: number of pixels above which a frame is refused.
-  """
+  """An image file whose pixels are read when they are needed."""
 
   source: Path | bytes = dataclasses.field(repr=False)
-  name: str
-  format: str
-  height: int
+  name: str  # how messages call it
+  format: str  # Pillow's name; an MPO is a JPEG
+  height: int  # of the first frame, upright, in pixels
   width: int
-  count: int
-  largest: tuple[int, int]
-  pixels: int
-  stored: dict[str, Any]
-  max_pixels: int = images.MAX_PIXELS
+  count: int  # number of frames or pages
+  largest: tuple[int, int]  # (H, W) of the largest of them
+  pixels: int  # of all of them together
+  stored: dict[str, Any]  # how, in the words of Pillow's writers
+  max_pixels: int = images.MAX_PIXELS  # of a frame; more are refused
 
   def read(self) -> tuple[list[Frame], Metadata]:
-    """Decodes a picture of one frame, with its metadata.
-
-    Raises:
-      ImageError: see `frames`.
-    """
+    """Decodes a picture of one frame, with its metadata; see `frames`."""
     with self._opened() as file:
       frame = self._decoded(file)
       return [frame], read_metadata(file, *frame.pixels.shape[:2])
@@ -109,15 +86,11 @@ class Picture:
 def open_picture(
   source: Path | bytes, name: str = '', max_pixels: int = images.MAX_PIXELS
 ) -> Picture:
-  """Reads the header of an image file of any format.
-
-  Args:
-    source: file or encoded bytes.
-    name: name of encoded bytes, for errors.
-    max_pixels: number of pixels above which the picture is refused.
+  """Reads the header of an image of any format.
 
   Raises:
-    ImageError: the file is not there, is no image, or has too many pixels.
+    ImageError: the file is not there, is no image, or has more than
+      `max_pixels`.
   """
   with images.opened(source, name, max_pixels) as file:
     height, width = largest = images.upright_size(file)

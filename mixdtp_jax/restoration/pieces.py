@@ -1,26 +1,89 @@
-"""Images in pieces of one shape: windows cut from maps, results put back."""
+"""Feature maps (H, W, C) in pieces: windows cut from them, results put back."""
 
 import collections
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
 import numpy as np
 
-from mixdtp_jax.restoration.maps import Map
-
 _ALIGNMENT = 64  # bytes
+
+
+class Map:
+  """A feature map in memory; `rows` and `blank` are views of it."""
+
+  def __init__(self, array: np.ndarray):
+    """Takes the array (H, W, C)."""
+    self.array = array
+    self.shape, self.dtype = array.shape, array.dtype
+
+  def rows(self, first: int, end: int) -> np.ndarray:
+    """Returns the rows first..end, as they are."""
+    return self.array[first:end]
+
+  def blank(self, first: int, end: int) -> np.ndarray:
+    """Returns an array to fill, which `store` makes those rows."""
+    return self.array[first:end]
+
+  def store(self, first: int, rows: np.ndarray) -> None:
+    """Makes an array of `blank` the rows from `first` on."""
+
+  def close(self) -> None:
+    """Gives the memory back."""
+    del self.array
+
+
+class FileMap(Map):
+  """A feature map in a file, of which only a few rows are in memory."""
+
+  def __init__(self, shape: tuple[int, ...], dtype: np.dtype, folder: str):
+    """Creates a file, for a map (H, W, C); OSError if that fails.
+
+    It has no name in the folder on most systems, and goes even if this process
+    is killed.
+    """
+    self.shape, self.dtype = shape, np.dtype(dtype)
+    self._row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
+    # Unbuffered: whole strips of rows are read and written.
+    self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+
+  def rows(self, first: int, end: int) -> np.ndarray:
+    """Reads the rows first..end."""
+    rows = self.blank(first, end)
+    self._file.seek(first * self._row_bytes)
+    left = rows.view(np.uint8).data.cast('B')
+    while left:
+      count = self._file.readinto(left)
+      if not count:
+        raise OSError(f'the scratch file ends before row {end}')
+      left = left[count:]
+    return rows
+
+  def blank(self, first: int, end: int) -> np.ndarray:
+    """Returns an array to fill, which `store` writes."""
+    return np.empty((end - first, *self.shape[1:]), self.dtype)
+
+  def store(self, first: int, rows: np.ndarray) -> None:
+    """Writes rows from `first` on; OSError if the disk is full."""
+    self._file.seek(first * self._row_bytes)
+    left = np.ascontiguousarray(rows).view(np.uint8).data.cast('B')
+    while left:
+      left = left[self._file.write(left) :]
+
+  def close(self) -> None:
+    """Deletes the file."""
+    self._file.close()
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
   """Pieces that cover an image; the last ones reach beyond it.
 
-  Attributes:
-    size: rows and columns of the image.
-    core: rows and columns of a piece.
+  Both are rows and columns: `size` of the image, `core` of a piece.
   """
 
   size: tuple[int, int]
@@ -33,7 +96,7 @@ class Grid:
 
 
 class Windows:
-  """The windows of a map: cores with a halo, of which the rest is zero.
+  """The windows of a map: cores with a halo, and zeros outside of the map.
 
   They have the values from before a sweep over the pieces, which may write to
   the same map.
@@ -48,23 +111,20 @@ class Windows:
     self.shape = (*(side + 2 * halo for side in self._core), channels)
     self.dtype = source.dtype
     self._first = -1
-    self._above: np.ndarray | None = None
-    self._below: np.ndarray | None = None
-    self._left: np.ndarray | None = None
+    self._below = np.zeros((halo, *source.shape[1:]), source.dtype)
 
   def go_to(self, row: int) -> None:
     """Goes on to the pieces that begin at this row of the grid."""
-    if self._first == row * self._scale:
+    first = row * self._scale
+    if self._first == first:
       return
-    self._first = row * self._scale
     rows, halo = self._core[0], self._halo
-    end = min(self._first + rows + halo, self._map.shape[0])
-    self._body = self._map.rows(self._first, end)
-    self._above, self._left = self._below, None
+    self._first, self._above = first, self._below
+    end = min(first + rows + halo, self._map.shape[0])
+    self._body = self._map.rows(first, end)
     kept = self._body[max(rows - halo, 0) : rows]
-    if rows < halo and self._above is not None:
-      kept = np.concatenate([self._above, kept])[-halo:]
-    self._below = kept.copy()
+    self._below = np.concatenate([self._above, kept])[len(kept) :]
+    self._left = np.zeros((len(self._body), halo, self.shape[2]), self.dtype)
 
   def bounds(self, column: int) -> np.ndarray:
     """Returns the first and the end of the rows and columns that exist."""
@@ -75,25 +135,22 @@ class Windows:
   def cut(self, column: int, window: np.ndarray) -> None:
     """Fills the window (h, w, C) whose core begins at a column of the grid."""
     halo, columns = self._halo, self._core[1]
+    last = halo + len(self._body)
     _, _, left, right = np.clip(self.bounds(column), 0, self.shape[1])
     begin = column * self._scale - halo + left
     inside, taken = slice(left, right), slice(begin, begin + right - left)
-    above = self._body[:0] if self._above is None else self._above
-    first, last = halo - len(above), halo + len(self._body)
-    window[first:halo, inside] = above[:, taken]
+    window[:halo, inside] = self._above[:, taken]
     window[halo:last, inside] = self._body[:, taken]
-    window[:first] = window[last:] = 0
-    window[:, :left] = window[:, right:] = 0
-    if halo and self._left is not None:
-      window[halo:last, :halo] = self._left
+    window[last:] = window[:, :left] = window[:, right:] = 0
+    window[halo:last, :halo] = self._left
     self._left = window[halo:last, columns : columns + halo].copy()
 
 
 class Target:
-  """Where the results of a sweep are put together to a map."""
+  """A map that results are put into, in the order of the pieces."""
 
   def __init__(self, target: Map, grid: Grid):
-    """Takes results in the order of the pieces."""
+    """Starts before the first piece."""
     self._map, self._grid = target, grid
     self._scale = -(-target.shape[0] // grid.size[0])
 
@@ -120,14 +177,9 @@ def sweep(
 ) -> Iterator[tuple[int, int, Any]]:
   """Runs a program on all pieces, in turn on as many as there are devices.
 
-  Args:
-    run: (bounds (N, 4), windows (N, h, w, C)...) -> a tuple of arrays (N, ...)
-      with N the number of devices.
-    sources: the maps that are read.
-    grid: the pieces.
-    devices: how many there are.
-    threads: `run` is called in them.
-    at_once: calls of `run` that may be under way.
+  `run` maps bounds (devices, 4) and windows (devices, h, w, C) of each source
+  to a tuple of arrays (devices, ...). It is called in `threads`, and `at_once`
+  calls may be under way.
 
   Yields:
     Row and column on the grid of each piece, in order, and its results.

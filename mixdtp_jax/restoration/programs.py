@@ -44,18 +44,11 @@ Core = tuple[int, int]
 
 
 class Kind(NamedTuple):
-  """Programs of a step, which differ in the size of their pieces alone.
+  """Programs of a step, which differ in the size of their pieces alone."""
 
-  Attributes:
-    name: a digest of all that they depend on.
-    step: of a network.
-    common: shapes of what is alike for all pieces: parameters, and the matrix
-      of a step that mixes.
-  """
-
-  name: str
+  name: str  # a digest of all that they depend on
   step: Step
-  common: list[Any]
+  common: list[Any]  # shapes of parameters, and of the matrix of a mixing step
 
 
 class Programs:
@@ -73,10 +66,8 @@ class Programs:
   ):
     """Compiles nothing yet.
 
-    Args:
-      devices: of one kind; each computes one of the pieces.
-      folder: where programs are kept; None for that of the user's cache.
-      limit: bytes that the folder may hold.
+    The devices are of one kind; each computes one of the pieces. Programs are
+    kept in `folder`, None for that of the user's cache, up to `limit` bytes.
     """
     self.mesh = Mesh(np.array(devices), 'piece', axis_types=(AxisType.Auto,))
     self._limit, self._folder = limit, _usable(folder)
@@ -85,16 +76,9 @@ class Programs:
     self._cores = _cores_on_disk(self._folder)
     self.compiled = 0  # programs that were not on disk
 
-  def kind(self, step: Step, params: Any) -> Kind:
-    """Returns what the programs of a step have in common.
-
-    Args:
-      step: of a network.
-      params: its parameters, of which shapes and dtypes count.
-    """
-    common = [
-      jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)
-    ]
+  def kind(self, step: Step) -> Kind:
+    """Returns what the programs of a step have in common."""
+    common = [jax.eval_shape(lambda: step.params)]
     if step.mixes:
       side = step.sources[0][0].channels
       common.append(jax.ShapeDtypeStruct((side, side), np.float32))
@@ -110,14 +94,13 @@ class Programs:
     return Kind(name, step, common)
 
   def cores(self, kind: Kind) -> Set[tuple[int, int]]:
-    """Returns the rows and columns of pieces that there are programs for."""
+    """Returns the rows and columns of pieces that have programs."""
     return frozenset(self._cores[kind.name])  # others may add to it
 
   def get(self, wanted: Sequence[tuple[Kind, Core]]) -> list[Program]:
     """Returns programs, each compiled now or before.
 
-    Args:
-      wanted: for each its kind, and rows and columns of the core of a piece.
+    Each is wanted by its kind, and rows and columns of the core of a piece.
     """
     different = {_file(kind, core): (kind, core) for kind, core in wanted}
     with futures.ThreadPoolExecutor(_COMPILERS) as compilers:
@@ -161,7 +144,6 @@ class Programs:
     return jax.jit(shared).lower(kind.common, pieces).compile()
 
   def _load(self, name) -> Program | None:
-    """Reads a program; None if it is not there, or not whole."""
     if self._folder is None:
       return None
     path = self._folder / name
@@ -203,7 +185,7 @@ class Programs:
 
 
 def _usable(folder: pathlib.Path | None) -> pathlib.Path | None:
-  """Returns a folder that only this user can write; None if there is none."""
+  """Returns a folder that only this user can write; None if impossible."""
   try:
     folder = folder or build.cache_folder() / 'programs'
     if own_folder(folder):
@@ -216,7 +198,7 @@ def _usable(folder: pathlib.Path | None) -> pathlib.Path | None:
 
 
 def _windows(step: Step, core: Core) -> list[tuple[tuple[int, ...], str]]:
-  """Returns shape and dtype of what a piece takes of each map."""
+  """Returns shape and dtype of the window of each map."""
   windows = []
   for spec, halo in step.sources:
     sides = ((side << step.level - spec.level) + 2 * halo for side in core)
@@ -229,7 +211,6 @@ def _file(kind: Kind, core: Core) -> str:
 
 
 def _cores_on_disk(folder: pathlib.Path | None) -> dict[str, set[Core]]:
-  """Returns the sizes of pieces by the name of their kind."""
   found = collections.defaultdict(set)
   with contextlib.suppress(OSError):
     for path in folder.iterdir() if folder else ():

@@ -28,8 +28,8 @@ _SHAPES = '(H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3)'
 class Restorer:
   """A network that takes the rain out of images of any size.
 
-  An image is restored as a whole, whatever its size: the result does not
-  depend on `memory`. One restorer may be used by several threads.
+  An image is restored as a whole, whatever `memory` is. Several threads may use
+  one restorer.
 
     restorer = mixdtp_jax.load()
     restored = restorer(image)
@@ -81,15 +81,10 @@ class Restorer:
     )
 
   def check(self, height: int, width: int, kept: int = 0) -> None:
-    """Checks that the memory suffices for a picture, before it is read.
+    """Raises ValueError if the memory is too small for a picture of this size.
 
-    Args:
-      height: of the picture, in pixels.
-      width: the same.
-      kept: pixels of other pictures that the caller holds meanwhile.
-
-    Raises:
-      ValueError: more must be allowed; the message says how much.
+    `kept` are pixels of other pictures that the caller holds meanwhile. The
+    message says how much memory must be allowed.
     """
     others = _PER_PIXEL * height * width + _PER_KEPT_PIXEL * kept
     self._engine.check(height, width, others)
@@ -99,15 +94,12 @@ class Restorer:
     pixels: np.ndarray,
     progress: Callable[[float], None] | None = None,
   ) -> np.ndarray:
-    """Restores the pixels of one picture.
+    """Restores the pixels of one picture; the result has their shape and dtype.
 
     Args:
       pixels: (H, W, C) uint8, uint16 or float in [0, 1]: gray, gray and alpha,
         RGB, or RGB and alpha.
       progress: is called with the part that is done, up to 1.
-
-    Returns:
-      Pixels of that shape and dtype.
 
     Raises:
       ValueError: the pixels have another shape, dtype or range; or the network
@@ -169,11 +161,7 @@ class Restorer:
 
 
 def _to_float(pixels: np.ndarray) -> np.ndarray:
-  """Returns float32 in [0, 1].
-
-  Raises:
-    ValueError: the dtype is not known, or floats lie outside [0, 1].
-  """
+  """Returns float32 in [0, 1]; ValueError for other values or dtypes."""
   if largest := _LARGEST.get(pixels.dtype.name):
     return pixels / np.float32(largest)
   if not jax.numpy.issubdtype(pixels.dtype, np.floating):

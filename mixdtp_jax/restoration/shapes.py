@@ -45,10 +45,8 @@ class Shapes:
   ) -> Grid:
     """Returns the pieces in which a step computes an image.
 
-    Args:
-      step: of the network.
-      size: rows and columns of the image at the step's level.
-      compiled: cores that there are programs for.
+    `size` is the image's at the step's level; `compiled` are the cores that
+    have programs.
     """
     best = self._best(step, size)
     if not compiled or best.core in compiled:

@@ -13,10 +13,9 @@ _LONGEST = 1600  # side of a panel before/after, in pixels
 
 
 def side_by_side(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-  """Labelled images in one row, (H', W', 3) uint8 on white.
+  """Draws labelled images in one row, (H', W', 3) uint8 on white.
 
-  Args:
-    images: (label, image) pairs, each as for `write_png`; heights may differ.
+  Heights may differ; the images are as for `write_png`.
 
   Raises:
     ValueError: there are no images, or one is not (H, W, 3).
@@ -46,9 +45,8 @@ def side_by_side(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
 def small_rgb(pixels: np.ndarray) -> np.ndarray:
   """Returns a picture for a sheet: (H', W', 3) uint8, shrunk if it is large.
 
-  Args:
-    pixels: (H, W, C) uint8 or uint16: gray, gray and alpha, RGB or RGBA.
-      Transparent parts become white.
+  `pixels` are (H, W, C) uint8 or uint16: gray, gray and alpha, RGB or RGBA.
+  Transparent parts become white.
   """
   if pixels.dtype == np.uint16:
     pixels = (pixels >> 8).astype(np.uint8)

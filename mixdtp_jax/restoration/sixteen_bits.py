@@ -1,15 +1,19 @@
-"""16 bits for each sample, which Pillow reads and writes as 8 but for gray.
+"""PNG and TIFF with 16 bits for each sample, which Pillow has for gray alone.
 
 Pillow unpacks the high byte of each sample. Told that the file has the other
 byte order, it unpacks the low byte: two passes give all 16 bits.
 """
 
+import io
 import struct
 import sys
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL.ImageFile import ImageFile as OpenFile
+from PIL.TiffImagePlugin import AppendingTiffWriter, ImageFileDirectory_v2
 
 from mixdtp_jax.data.images import ImageError, raw_mode
 
@@ -20,19 +24,14 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by channels
 
 
 def read_wide(first: OpenFile, second: OpenFile, name: str) -> np.ndarray:
-  """Decodes all bits of a PNG or TIFF of 16 bits.
+  """Decodes all bits of a PNG or TIFF of 16 bits: (H, W, C) uint16.
 
-  Args:
-    first: the opened file, not decoded yet.
-    second: the same file, opened once more.
-    name: of the file, for errors.
-
-  Returns:
-    (H, W, C) uint16: gray, gray and alpha, RGB or RGBA.
+  The result is gray, gray and alpha, RGB or RGBA. `first` and `second` are the
+  same file, opened twice and not decoded.
 
   Raises:
     ImageError: the samples are no 16-bit integers, or are stored in a way that
-      is not read.
+      is not read; the message names the file.
   """
   raw, transparent = raw_mode(first), first.info.get('transparency')
   tags = getattr(first, 'tag_v2', {})
@@ -95,3 +94,52 @@ def encode_png(pixels: np.ndarray) -> bytes:
       png_chunk(b'IEND', b''),
     ]
   )
+
+
+def encode_tiff(
+  pages: Sequence[np.ndarray], tags: dict[int, Any], compressed: bool
+) -> bytes:
+  """Encodes pages as a TIFF, with all EXIF.
+
+  Each page is (H, W, C) uint8 or uint16: gray, gray and alpha, RGB or RGBA.
+  `tags` are further ones of the first page, by number; a dict is a directory.
+  `compressed` deflates the pixels.
+  """
+  file = io.BytesIO()
+  with AppendingTiffWriter(file) as writer:
+    for number, page in enumerate(pages):
+      writer.write(_encode_page(page, {} if number else tags, compressed))
+      writer.newFrame()
+  return file.getvalue()
+
+
+def _encode_page(pixels, tags, compressed) -> bytes:
+  height, width, channels = pixels.shape
+  size = pixels.dtype.itemsize
+  if compressed:
+    # Each sample less the one to its left, which compresses better.
+    first = np.zeros_like(pixels[:, :1])
+    pixels = np.diff(pixels, axis=1, prepend=first)
+  data = pixels.astype(f'<u{size}').tobytes()
+  data = zlib.compress(data, 3) if compressed else data
+  directory = ImageFileDirectory_v2(prefix=b'II')
+  layout = {
+    256: width,
+    257: height,
+    258: (8 * size,) * channels,  # bits of each sample
+    259: 8 if compressed else 1,
+    262: 2 if channels > 2 else 1,  # RGB or gray
+    273: 0,  # where the pixels begin; moved to behind the directory
+    277: channels,
+    278: height,  # rows in the one strip
+    279: len(data),
+    284: 1,  # the channels of a pixel together
+    317: 2 if compressed else 1,  # differences
+  }
+  if channels in (2, 4):
+    layout[338] = 2  # the last sample is alpha, not premultiplied
+  for tag, value in (tags | layout).items():
+    directory[tag] = value
+  file = io.BytesIO()
+  directory.save(file)
+  return file.getvalue() + data

@@ -61,12 +61,11 @@ def make_restore(
       image; None takes all devices, with whole images for each.
 
   Returns:
-    restore: images (B, H, W, 3), float in [0, 1], to float32 images of that
-    shape in [0, 1]. All hosts of the mesh call it with the same images, and
-    each gets the whole result, on one of its devices. Images are reflected at
-    the bottom and right up to `multiple`, and cropped again. If the devices do
-    not divide a batch, its last image is repeated. ValueError for another shape
-    or an empty batch.
+    A function of images (B, H, W, 3), float in [0, 1], to float32 images of
+    that shape in [0, 1]; ValueError for another shape or an empty batch. All
+    hosts of the mesh call it with the same images, and each gets the whole
+    result, on one of its devices. If the devices do not divide a batch, its
+    last image is repeated.
   """
   mesh = make_mesh() if mesh is None else mesh
   params = place(params, replicated(mesh))
@@ -87,13 +86,10 @@ def make_restore(
 
 
 def pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
-  """Pads batch, height and width to multiples.
+  """Pads images (B, H, W, 3), no side empty.
 
-  Args:
-    images: (B, H, W, 3), no side empty.
-    multiple: H and W become multiples of it, by reflection at the bottom and
-      right.
-    num_devices: B becomes a multiple of it, by repeating the last image.
+  H and W become multiples of `multiple`, by reflection at the bottom and right;
+  B one of `num_devices`, by repeating the last image.
   """
   batch, height, width, _ = images.shape
   # NumPy reflects as often as necessary, and repeats a side of one pixel.

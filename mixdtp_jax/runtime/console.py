@@ -48,9 +48,7 @@ _LINES = _Lines()
 def set_up_logging(first: bool = True) -> None:
   """Shows this package's messages, and warnings of other libraries.
 
-  Args:
-    first: whether this is the first of the hosts. The others show only
-      warnings and errors.
+  Only the first of the hosts shows more than warnings and errors.
   """
   standard_logging.getLogger().addHandler(_LINES)
   logging.set_verbosity(logging.INFO if first else logging.WARNING)
@@ -99,13 +97,8 @@ def duration(seconds: float) -> str:
 def progress(what: str, total: int) -> Callable[[int], None]:
   """Returns a function that tells how far some work is.
 
-  Args:
-    what: begins the line.
-    total: number of parts of the work.
-
-  Returns:
-    A function to be called with the number of parts done. Without a terminal
-    it tells something every ten seconds.
+  It is called with the number of parts done, up to `total`; `what` begins the
+  line. Without a terminal it tells something every ten seconds.
   """
   start = last = time.monotonic()
 
@@ -130,9 +123,8 @@ def progress(what: str, total: int) -> Callable[[int], None]:
 def waiting(what: str, every: float = 30) -> Iterator[None]:
   """Tells again and again that work goes on while the body runs.
 
-  Args:
-    what: begins the line.
-    every: seconds between lines; a terminal's live line changes each second.
+  `what` begins the line, which comes after each `every` seconds; a terminal's
+  live line changes each second.
   """
   start, done = time.monotonic(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Atomic writing: files that are complete or absent."""
+"""Files: complete or absent, and of formats that this version reads."""
 
 import contextlib
 import json
@@ -35,12 +35,8 @@ def _json_safe(value: Any) -> Any:
 def own_folder(folder: pathlib.Path) -> bool:
   """Makes a folder for this user alone, for code that is loaded again.
 
-  Returns:
-    Whether nobody else could have written into it: it is the user's, and was
-    not open to others.
-
-  Raises:
-    OSError: it cannot be made.
+  Returns whether nobody else could have written into it: it is the user's, and
+  was not open to others. OSError if it cannot be made.
   """
   folder.mkdir(mode=0o700, parents=True, exist_ok=True)
   if not hasattr(os, 'getuid'):  # Windows, where it lies in the user's own
@@ -70,11 +66,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
 
 
 def local_path(path: str | os.PathLike) -> str:
-  """Returns a path with ~ expanded; '' stays ''.
-
-  Raises:
-    ValueError: it is a URL.
-  """
+  """Returns a path with ~ expanded; '' stays ''. ValueError for a URL."""
   text = os.path.expanduser(path)
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
     raise ValueError(
@@ -82,3 +74,25 @@ def local_path(path: str | os.PathLike) -> str:
       'bucket (as with gcsfuse) or copy the files, and give the path'
     )
   return text
+
+
+class NewerFormatError(ValueError):
+  """A file was written by a newer version of this package."""
+
+
+def check_format(path: Any, found: Any, newest: int) -> None:
+  """Checks the format number of a file; 0 if it has none, as the first ones.
+
+  Raises:
+    NewerFormatError: the number is above `newest`.
+    ValueError: it is not a number of a format.
+  """
+  if type(found) is not int or found < 0:
+    raise ValueError(
+      f'{path}: format {found!r} is not a format number: the file is damaged'
+    )
+  if found > newest:
+    raise NewerFormatError(
+      f'{path}: format {found} was made by a newer version (this one reads up '
+      f'to {newest}): update mixdtp_jax'
+    )

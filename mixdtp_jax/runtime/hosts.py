@@ -29,13 +29,9 @@ def initialize(
   """Joins the other processes. Call it before any other use of JAX.
 
   Without arguments, JAX asks the cluster: a TPU slice, Slurm (`srun`) or Open
-  MPI (`mpirun`). Slurm and Open MPI start one process for each GPU. Without a
-  cluster, or with one process, nothing happens.
-
-  Args:
-    coordinator: HOST:PORT of process 0, with a port that is free there.
-    num_processes: number of processes in all.
-    process_id: number of this process, from 0.
+  MPI (`mpirun`), which start one process for each GPU. Without a cluster, or
+  with one process, nothing happens. `coordinator` is HOST:PORT of process 0,
+  with a port that is free there; processes are numbered from 0.
 
   Raises:
     ValueError: some arguments are missing, the cluster does not say enough, or
@@ -124,11 +120,7 @@ def in_turn(work: Callable[[], T]) -> T:
 
 
 def check_same(what: str, text: str) -> None:
-  """Checks that a text is the same on all hosts.
-
-  Raises:
-    ValueError: on all hosts, if it differs on one.
-  """
+  """Raises ValueError, on all hosts, if a text differs on one."""
   number = np.int32(zlib.crc32(text.encode()) >> 1)
   numbers = np.ravel(multihost_utils.process_allgather(number))
   if others := np.flatnonzero(numbers != numbers[0]).tolist():
@@ -139,5 +131,4 @@ def check_same(what: str, text: str) -> None:
 
 
 def _from_first(number: int) -> int:
-  """Returns the first host's number, on every host."""
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

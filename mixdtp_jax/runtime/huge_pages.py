@@ -17,8 +17,7 @@ def use_huge_pages() -> None:
   """Restarts this program with huge pages, where it has to request them.
 
   The C library (glibc 2.35 or later) requests them if GLIBC_TUNABLES says so
-  when it is loaded. A user's own setting stays as it is. Must be called before
-  slow imports, which the restart repeats.
+  when it is loaded. A user's own setting stays. Call it before slow imports.
   """
   tunables = os.environ.get('GLIBC_TUNABLES', '')
   if _TUNABLE in tunables or not _granted_on_request():

@@ -22,15 +22,9 @@ def make_mesh(
 ) -> Mesh:
   """Makes a mesh with axes 'data' and 'space'.
 
-  The axes are Auto: JAX's default, Explicit, refuses the attention's reshapes.
-
-  Args:
-    devices: the devices in the order of the mesh, so that neighbours share an
-      image; None takes all devices of all hosts.
-    space: number of devices that share the rows of each image.
-
-  Raises:
-    ValueError: `space` does not divide the number of devices.
+  `space` neighbours among the devices (None takes those of all hosts) share the
+  rows of each image. The axes are Auto: JAX's default, Explicit, refuses the
+  attention's reshapes. ValueError if `space` does not divide the devices.
   """
   if devices is None:
     devices = jax.devices()
@@ -74,12 +68,7 @@ def traced_for(
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Places arrays on the devices of all hosts.
-
-  Args:
-    tree: arrays; every host has all of the same values.
-    sharding: the layout.
-  """
+  """Places arrays, the same on all hosts, on the devices of all hosts."""
 
   def to_global(x):
     if getattr(x, 'sharding', None) == sharding:

@@ -5,31 +5,28 @@ show it.
 """
 
 import dataclasses
+import difflib
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
-
-import numpy as np
-
-from mixdtp_jax.runtime.spelling import did_you_mean
 
 _WORDS = {int: 'whole number', float: 'number', str: 'text'}
 # Whole numbers have 31 bits, as sizes of arrays have; others are finite in
 # float32.
-_LIMITS = {int: 2**31 - 1, float: float(np.finfo(np.float32).max)}
+_LIMITS = {int: 2**31 - 1, float: (2 - 2**-23) * 2.0**127}
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """Which values an option takes, and what they mean; see `option`."""
+  """Which values an option takes, and what they mean."""
 
-  meaning: str
-  unit: str
-  least: float | None
-  most: float | None
-  multiple: int
-  choices: tuple[str, ...]
-  form: str
+  meaning: str  # what the option does, without a full stop
+  unit: str = ''  # of numbers, such as 'pixels'
+  least: float | None = None  # the smallest number, also of those in a tuple
+  most: float | None = None  # the largest number
+  multiple: int = 1  # a number that divides the option's
+  choices: tuple[str, ...] = ()  # all texts that are allowed; () allows any
+  form: str = ''  # what a tuple consists of, in words
 
   def needs(self, kind: Any) -> str:
     """Says in words which values of a type the option takes."""
@@ -50,10 +47,7 @@ class Rule:
     return text + (f', a multiple of {self.multiple}' * (self.multiple > 1))
 
   def takes(self, value: Any) -> bool:
-    """Returns whether a value of the right type is in the range.
-
-    The range is that of each number in a tuple.
-    """
+    """Returns whether a value of the right type is in the range."""
     if self.choices and value not in self.choices:
       return False
     return all(
@@ -65,39 +59,17 @@ class Rule:
     )
 
 
-def option(
-  default: Any,
-  meaning: str,
-  *,
-  unit: str = '',
-  least: float | None = None,
-  most: float | None = None,
-  multiple: int = 1,
-  choices: tuple[str, ...] = (),
-  form: str = '',
-) -> Any:
-  """Makes a field of a class of `Options`.
-
-  Args:
-    default: the value without a recipe's.
-    meaning: what the option does, without a full stop.
-    unit: of numbers, such as 'pixels'.
-    least: the smallest number.
-    most: the largest number.
-    multiple: a number that divides the option's.
-    choices: all texts that are allowed; () allows any.
-    form: what a tuple consists of, in words.
-  """
-  rule = Rule(meaning, unit, least, most, multiple, choices, form)
-  return dataclasses.field(default=default, metadata={'rule': rule})
+def option(default: Any, meaning: str, **rule: Any) -> Any:
+  """Makes a field of a class of `Options`; for `rule` see `Rule`."""
+  metadata = {'rule': Rule(meaning, **rule)}
+  return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
   """Base of frozen dataclasses whose fields are options or groups of them.
 
-  Attributes:
-    prefix: what stands before the names of the fields, such as 'data.'.
+  `prefix` stands before the names of the fields, such as 'data.'.
   """
 
   prefix: ClassVar[str] = ''
@@ -135,12 +107,9 @@ def build(
   values: Mapping[str, Any],
   required: Collection[str] = (),
 ) -> _Options:
-  """Builds options from a mapping, in which groups are mappings.
+  """Builds options of a class from a mapping, in which groups are mappings.
 
-  Args:
-    kind: the class.
-    values: by name; what is missing has its default.
-    required: names that must not be missing.
+  What is missing, and not `required`, has its default.
 
   Raises:
     ValueError: a name is unknown or missing, or see `Options`.
@@ -188,3 +157,9 @@ def _in_words(kind: Any) -> str:
     count = '' if parts[-1] is ... else f'{len(parts)} '
     return f'{count}{_WORDS[parts[0]]}s'
   return f'a {_WORDS[kind]}'
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+  """Returns '; did you mean NEAREST?', or '' if no name is near."""
+  near = difflib.get_close_matches(name, list(names), n=1)
+  return f'; did you mean {near[0]}?' if near else ''

@@ -1,15 +1,7 @@
 """Tables on the console, the same in every command.
 
-    scores = Table(
-      'Scores',
-      ('protocol', 'PSNR', 'SSIM'),
-      [('rgb', '37.48', '0.979'), ('y', '39.02', None)],
-      note='Mean over 100 images; PSNR in dB.',
-    )
-    show(scores, 'Written: out/results.json')
-
 On a terminal, `show` uses bold type, a rule under the head, and as many lines
-as a long cell needs. Into a pipe or a file it prints `str(scores)`, which
+as a long cell needs. Into a pipe or a file it prints `str(table)`, which
 programs can read: a line a row, columns two spaces or more apart, '-' for an
 empty cell, no colour and no limit to the width.
 
@@ -40,19 +32,12 @@ _Console = functools.partial(
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table whose rows begin with their names.
+  """A table whose rows begin with their names."""
 
-  Attributes:
-    title: line above the table; '' for none.
-    head: names of the columns; all '' for a table without a head.
-    rows: cells, one for each column; None and '' are printed as '-'.
-    note: text below the table; '' for none.
-  """
-
-  title: str
-  head: Sequence[str]
-  rows: Sequence[Sequence[str | None]]
-  note: str = ''
+  title: str  # line above the table; '' for none
+  head: Sequence[str]  # names of the columns; all '' for a table without a head
+  rows: Sequence[Sequence[str | None]]  # cells; None and '' are printed as '-'
+  note: str = ''  # text below the table
 
   @property
   def cells(self) -> list[list[str]]:
@@ -67,10 +52,8 @@ class Table:
     """Whether each column holds numbers, which are aligned right.
 
     The first column holds names. Cells such as '30.1 / 0.9' or '2 of 3', which
-    begin with a number, count as numbers.
-
-    Raises:
-      ValueError: a row is longer or shorter than the head.
+    begin with a number, count as numbers. ValueError if a row is longer or
+    shorter than the head.
     """
     columns = zip(self.head, *self.cells, strict=True)
     return [

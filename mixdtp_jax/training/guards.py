@@ -22,12 +22,7 @@ class Guards:
   """The guards of a run."""
 
   def __init__(self, config: Recipe, manager: ocp.CheckpointManager):
-    """Starts before the first update.
-
-    Args:
-      config: gives collapse_patience and loss.final.
-      manager: names the last good checkpoint in an error.
-    """
+    """Starts before the first update."""
     self._manager = manager
     # Other losses have a gradient where SSIM is 0.
     guarded = config.loss.final == 'negative_ssim'
@@ -38,23 +33,14 @@ class Guards:
     """Checks the scalars of an update.
 
     Raises:
-      FloatingPointError: one is not finite. No state after this update has
-        been saved.
-      CollapseError: the last collapse_patience updates all had an SSIM of 0.
+      FloatingPointError: one is not finite; no state after this update was
+      saved. CollapseError: the last collapse_patience updates all had an SSIM
+      of 0.
     """
-    self._check_finite(step, values)
-    if self._patience:
-      self._check_collapse(step, values)
-
-  def _check_finite(self, step: int, values: dict[str, float]) -> None:
-    bad = {k: v for k, v in values.items() if not math.isfinite(v)}
-    if bad:
+    if bad := [f'{k} = {v}' for k, v in values.items() if not math.isfinite(v)]:
       saving.wait(self._manager)
-      found = ', '.join(f'{name} = {value}' for name, value in bad.items())
-      raise saving.not_finite(self._manager, step, found)
-
-  def _check_collapse(self, step: int, values: dict[str, float]) -> None:
-    if abs(values['loss_final']) > _ZERO_SSIM:
+      raise saving.not_finite(self._manager, step, ', '.join(bad))
+    if not self._patience or abs(values['loss_final']) > _ZERO_SSIM:
       self._collapsed = None
       return
     if self._collapsed is None:

@@ -45,13 +45,10 @@ class TrainingLog:
     *,
     start_step: int,
   ):
-    """Starts a log.
+    """Starts a log after `start_step` updates.
 
-    Args:
-      config: the run's configuration.
-      writer: gets the scalars.
-      manager: names the last good checkpoint in an error.
-      start_step: updates made before this run.
+    `writer` gets the scalars; `manager` names the last good checkpoint in an
+    error.
     """
     self._config = config
     self._writer = writer
@@ -64,11 +61,7 @@ class TrainingLog:
     self._time: float | None = None
 
   def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
-    """Takes the scalars of update `step`, and reports the previous update.
-
-    Raises:
-      FloatingPointError, CollapseError: see `check`.
-    """
+    """Takes the scalars of an update, and reports the one before."""
     self.check()
     self._pending = step, scalars, self._wait
 

@@ -35,17 +35,12 @@ def train_and_evaluate(
 
   Writes metrics for TensorBoard, checkpoints, and after the last update the
   scores of the test images into `workdir`, and prints the scores. All hosts
-  call this in the same way; the first one writes. On SIGTERM it saves the
-  state and returns.
-
-  Args:
-    config: the run's recipe.
-    workdir: the run's folder, which all hosts share; created if missing.
-    check_only: stop before the first update, when all has been checked.
+  call this in the same way, with a folder that they share; the first one
+  writes. On SIGTERM it saves the state and returns.
 
   Returns:
     The state after config.num_train_steps updates, or after fewer on SIGTERM;
-    None with `check_only`.
+    None with `check_only`, which stops when all has been checked.
 
   Raises:
     ValueError: the configuration contradicts itself, the data, the weights to
@@ -88,9 +83,8 @@ def train_and_evaluate(
 def _prepare(config, folder, update, mesh):
   """Opens the data, and checks what can be known before the first update.
 
-  Returns:
-    The batches from an update on, the test images, and those that are scored
-    while training.
+  Returns batches from an update on, the test images, and those scored in
+  training.
   """
   if hosts.is_first():
     start.remove_leftovers(folder)
@@ -187,12 +181,10 @@ class _Run:
   ) -> list[Row]:
     """Scores a state on images, and writes the means and some images.
 
-    Args:
-      state: the state; its averaged parameters are scored if it has them.
-      pairs: the images; without `folder`, config.eval_images of them.
-      inputs: scores of rainy images that are known; others are added.
-      folder: gets the scores (CSV and JSON) and all restored images; the means
-        are printed, too.
+    Averaged parameters are scored if there are any. `inputs` gets the scores of
+    the rainy images. Without `folder`, config.eval_images are scored; with it,
+    all are, and the folder gets the scores (CSV and JSON) and the restored
+    images.
     """
     step, config = int(state.step), self.config
     kernels = choice.resolve(config.kernels, list(self.mesh.devices.flat))
@@ -257,10 +249,7 @@ def _closing(opened):
 
 
 def _make_writer(workdir):
-  """Returns a writer of TensorBoard's files and of metrics.jsonl.
-
-  The first host writes.
-  """
+  """Returns the writer of TensorBoard files and metrics.jsonl."""
   writers = []
   if hosts.is_first():
     writers = [metric_writers.SummaryWriter(workdir), JsonLines(workdir)]

@@ -26,10 +26,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
   """Reads the lines of a run; none if it has no such file.
 
   A last line without an end is still being written, or its process was killed:
-  it does not count.
-
-  Raises:
-    ValueError: the file is damaged.
+  it does not count. ValueError if the file is damaged.
   """
   path = pathlib.Path(workdir, _NAME)
   if not path.is_file():

@@ -49,10 +49,7 @@ class PreemptionWatch:
     """Ends the process at SIGTERM until `check` is called; meant for a thread.
 
     Python runs a signal's handler only between two instructions, and compiling
-    is one instruction that may take minutes.
-
-    Args:
-      signals: gives the number of each signal as a byte.
+    is one instruction that may take minutes. Each byte received is a signal.
     """
     with signals:
       while number := signals.recv(1):

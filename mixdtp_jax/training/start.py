@@ -25,11 +25,9 @@ from mixdtp_jax.weights.load import load_params
 
 
 def locate(config: Recipe, workdir: str) -> tuple[Recipe, pathlib.Path]:
-  """Returns a copy of a recipe with its folders named in full, and the workdir.
+  """Returns a recipe with its folders named in full, and the workdir.
 
-  Raises:
-    ValueError: a folder is a URL, or checkpoints cannot be saved in the
-      workdir.
+  ValueError if a folder is a URL, or orbax cannot save in the workdir.
   """
   folder = pathlib.Path(local_path(workdir)).absolute()
   saving.check_path(folder)
@@ -62,9 +60,7 @@ def remove_leftovers(workdir: pathlib.Path) -> None:
 def open_scored(config: Recipe, split: str) -> Pairs:
   """Opens the images of a split that are scored, and checks their sizes.
 
-  Raises:
-    FileNotFoundError, ValueError: see `open_split`.
-    ValueError: an image is too small to be cut, or to be scored.
+  Errors are those of `open_split`; ValueError, too, if an image is too small.
   """
   data = config.data
   whole = open_split(
@@ -76,11 +72,7 @@ def open_scored(config: Recipe, split: str) -> Pairs:
 
 
 def check_room(config: Recipe, workdir: pathlib.Path) -> None:
-  """Checks that a checkpoint of the run has room on its disk.
-
-  Raises:
-    OSError: it has none.
-  """
+  """Raises OSError if a checkpoint of the run has no room on its disk."""
   params = abstract_params(config.model)
   moments = jax.eval_shape(make_optimizer(config).init, params)
   parts = [params, moments] + [params] * (config.ema_decay > 0)
@@ -101,12 +93,7 @@ def start_state(
   """Returns the newest saved state, or a fresh one of update 0.
 
   The fresh state has the weights of config.init_from, or if that is '', weights
-  drawn from config.seed. Its optimizer is fresh in both cases.
-
-  Args:
-    manager: the run's checkpoints.
-    config: the run's configuration.
-    sharding: the layout of each array of the state.
+  drawn from config.seed. Each array has the layout `sharding`.
 
   Raises:
     FileNotFoundError, ValueError: the checkpoint or the weights are of another

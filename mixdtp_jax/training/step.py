@@ -54,19 +54,10 @@ def init_state(
 def loss_and_gradients(
   params: dict, batch: Batch, *, network: Network, loss: LossFn
 ) -> tuple[Scalars, dict]:
-  """Computes scalars and gradients of a batch.
+  """Computes scalars and gradients of a batch, as means over images.
 
-  All are means over images, so the mean over equal parts of a batch is that of
-  the whole batch.
-
-  Args:
-    params: the network's parameters.
-    batch: {'rainy', 'clean'}: (B, H, W, 3), uint8, or float32 in [0, 1].
-    network: the network.
-    loss: see `losses.make_loss`.
-
-  Returns:
-    Float32 scalars (loss, its terms, psnr) and the gradients of params.
+  The batch is {'rainy', 'clean'}: (B, H, W, 3), uint8, or float32 in [0, 1].
+  The float32 scalars are the loss, its terms, and psnr.
   """
   batch = jax.tree.map(as_float, batch)
 
@@ -102,12 +93,9 @@ def accumulate(
 ) -> Callable[[dict, Batch], Tree]:
   """Makes a function's mean over equal parts of a batch, in sequence.
 
-  For a function that is a mean over images, such as `loss_and_gradients`, that
-  is the value for the whole batch, with the memory of a part.
-
-  Args:
-    function: a function of parameters and a batch to any tree of arrays.
-    parts: number of parts; it divides each device's share of a batch.
+  For a function of (parameters, batch) that is a mean over images, that is the
+  value for the whole batch, with the memory of a part. `parts` divides each
+  device's share of a batch.
   """
   if parts == 1:
     return function
@@ -168,12 +156,9 @@ def train_step(
   """Makes one update: a pure function of state and batch.
 
   If the batch is split over a mesh, the compiler adds the exchange of
-  gradients between devices.
-
-  Returns:
-    The next state and float32 scalars: loss, its terms before weighting,
-    psnr (rgb, of the batch's final images), learning_rate, and grad_norm, the
-    global norm before clipping.
+  gradients between devices. The float32 scalars are loss, its terms before
+  weighting, psnr (rgb, of the batch's final images), learning_rate, and
+  grad_norm, the global norm before clipping.
   """
   of_part = functools.partial(loss_and_gradients, network=network, loss=loss)
   scalars, gradients = accumulate(of_part, accumulate_steps)(
@@ -210,15 +195,9 @@ def compile_ahead(
   config: Recipe,
   mesh: jax.sharding.Mesh,
 ) -> Step:
-  """Compiles the step for every shape of batch that the run still needs.
+  """Compiles the step for every shape of batch that is left to a run's state.
 
-  So no update waits for the compiler.
-
-  Args:
-    step: the result of `make_train_step`.
-    state: the state that the run starts from.
-    config: the run's configuration.
-    mesh: the devices that share each batch.
+  So no update waits for the compiler. The devices of `mesh` share each batch.
   """
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
@@ -242,13 +221,7 @@ def compile_ahead(
 def abstract_batch(
   batch_size: int, crop: int, mesh: jax.sharding.Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns the shapes and dtypes of a batch of crops, for the compiler.
-
-  Args:
-    batch_size: number of images.
-    crop: side of each crop in pixels.
-    mesh: the devices that share the batch.
-  """
+  """Returns shapes and dtypes of a batch of square crops, for the compiler."""
   images = jax.ShapeDtypeStruct(
     (batch_size, crop, crop, 3), jnp.uint8, sharding=batch_sharding(mesh)
   )

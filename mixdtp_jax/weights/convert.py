@@ -21,22 +21,16 @@ def convert(
   steps: int | None = None,
   dtype: str = 'float32',
 ) -> str:
-  """Writes weights in another form; its ending says which.
+  """Writes weights in another form, and returns a line that says what.
 
-  Args:
-    source: see `load_weights`.
-    target: a file .pth or .pt for PyTorch, a file .safetensors, or a weights
-      folder, which has neither ending; must not exist.
-    steps: see `load_weights`.
-    dtype: of the values in a .safetensors file, float32 or float16. The notes
-      of a .safetensors source go along.
-
-  Returns:
-    One line that says what was written.
+  The ending of `target`, which must not exist, names the form: .pth or .pt for
+  PyTorch, .safetensors, or none for a weights folder. `source` and `steps` are
+  those of `load_weights`, whose errors are raised. `dtype`, float32 or float16,
+  is that of the values in a .safetensors file, which keeps the notes of a
+  .safetensors source.
 
   Raises:
     FileExistsError: the target exists.
-    FileNotFoundError, ImportError, ValueError: see `load_weights`.
     ValueError: the target has another ending, or `dtype` is float16 and the
       target is no .safetensors file.
   """

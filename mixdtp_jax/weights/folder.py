@@ -1,7 +1,4 @@
-"""Weights folders: a network's configuration and its parameters, by orbax.
-
-Digests beside them are compared when they are read.
-"""
+"""Weights folders: a network's configuration and its parameters, by orbax."""
 
 import json
 import os
@@ -13,8 +10,7 @@ import orbax.checkpoint as ocp
 from mixdtp_jax.checkpoints import restoring, saving, verifying
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import abstract_params
-from mixdtp_jax.runtime.files import dump_json
-from mixdtp_jax.runtime.formats import check_format
+from mixdtp_jax.runtime.files import check_format, dump_json
 
 FORMAT = 1  # folders of version 0.1 have no number
 CONFIG = 'model.json'  # marks a weights folder
@@ -59,9 +55,8 @@ def save_weights(
 def read_folder(folder: pathlib.Path) -> tuple[AnyConfig, dict]:
   """Reads a weights folder.
 
-  Raises:
-    FileNotFoundError: its parameters are missing.
-    ValueError: it is damaged, or was made by a newer version.
+  FileNotFoundError if its parameters are missing; ValueError if it is damaged,
+  or was made by a newer version.
   """
   path = folder / CONFIG
   try:

@@ -1,7 +1,6 @@
 """Trained weights, wherever they are: the one place that reads them.
 
-The readers of runs and weights folders are imported only when one is read,
-because orbax takes long to import; PyTorch is imported only for a .pth.
+Readers are imported only when they are needed: orbax takes long to import.
 """
 
 import dataclasses
@@ -35,10 +34,10 @@ def load_weights(
 
   Args:
     source: the name of shipped weights, such as 'general'; a .safetensors or
-      .pth file; the workdir of a training run, of which the newest readable
-      checkpoint is taken (the averaged weights if it has ema_decay); or a
-      weights folder. 'general' is the shipped one even if the current folder
-      has an entry of that name; './general' is that entry.
+      .pth file; the workdir of a training run, of which the averaged weights
+      are taken if it has ema_decay; or a weights folder. A name of shipped
+      weights comes before a file: './general' is an entry of the current
+      folder.
     steps: iterations of the progressive refinement. None keeps the number
       that the weights were trained with; files of PyTorch do not say it, and
       get the published 3 (PReNet: 6).
@@ -53,8 +52,8 @@ def load_weights(
     FileNotFoundError: there are no weights at `source`.
     ImportError: a .pth file needs PyTorch.
     ValueError: the weights are damaged, of an unknown network, or made by a
-      newer version; or `steps` asks for a refinement that they do not have, or
-      `update` for a checkpoint.
+      newer version; or they have no refinement for `steps`, or the run no
+      checkpoint `update`.
   """
   path = shipped.locate(source)
   if update is not None and not (path / 'checkpoints').is_dir():
@@ -116,13 +115,7 @@ def _read_folder(
 def load_params(source: str | os.PathLike, cfg: AnyConfig) -> dict:
   """Loads weights to start the network of `cfg` from.
 
-  Args:
-    source: see `load_weights`.
-    cfg: the network. It may have another number of recurrent steps than the
-      weights.
-
-  Returns:
-    The parameters for `make_network(cfg).apply`.
+  They may have another number of recurrent steps than `cfg`.
 
   Raises:
     FileNotFoundError, ImportError, ValueError: see `load_weights`.

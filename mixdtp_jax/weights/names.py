@@ -1,7 +1,6 @@
-"""The published names of the PyTorch networks' parameters.
+"""The 550 published names of MixDTPNet's parameters, and those of the others.
 
-The 550 names of MixDTPNet, and those of PReNet and Restormer, with the place
-of each in our parameter trees.
+Each has its place in our parameter trees.
 """
 
 from collections.abc import Mapping
@@ -14,13 +13,12 @@ from mixdtp_jax.models.config import (
   MixDTPConfig,
   PReNetConfig,
   RestormerConfig,
-  UNetConfig,
 )
 from mixdtp_jax.models.shapes import RESIDUAL_BLOCKS
 
 
 class Slot(NamedTuple):
-  """Where a PyTorch parameter lives: `part` of the leaf at `path`."""
+  """The place of a PyTorch parameter: `part` of the leaf at `path`."""
 
   path: tuple[str, ...]
   part: Any  # an index into the leaf
@@ -64,75 +62,44 @@ _BLOCK = {
 
 def slots(cfg: AnyConfig) -> dict[str, Slot]:
   """Published name -> slot, for every parameter of a network."""
-  match cfg:
-    case PReNetConfig():
-      return _progressive_slots(cfg.recurrent_width)
-    case RestormerConfig():
-      return _restormer_slots(cfg)
-    case MixDTPConfig():
-      return _mixdtp_slots(cfg)
+  found = {} if isinstance(cfg, PReNetConfig) else _unet_slots(cfg)
+  if not isinstance(cfg, RestormerConfig) and cfg.steps:
+    found |= _progressive_slots(cfg.recurrent_width)
+  return found
 
 
-def _mixdtp_slots(cfg: MixDTPConfig) -> dict[str, Slot]:
-  whole: dict[str, tuple[str, ...]] = {'conv_final': ('mhs', 'to_image')}
-  if cfg.detail_dilation:
+def _unet_slots(cfg: MixDTPConfig | RestormerConfig) -> dict[str, Slot]:
+  ours = isinstance(cfg, MixDTPConfig)
+  decoder: tuple[str, ...] = ('mhs',) if ours else ()
+  whole = {'conv_final' if ours else 'output': (*decoder, 'to_image')}
+  if isinstance(cfg, MixDTPConfig) and cfg.detail_dilation:
     whole['patch_embed.transform1.0'] = ('detail_dilation', 'zoom')
     whole['patch_embed.transform2'] = ('detail_dilation', 'embed')
   else:
     whole['patch_embed.proj'] = ('embed',)
   for i in (1, 2, 3):
-    whole |= _resize_slots(i, ('mhs',))
-    whole[f'reduce_chan_level{i}'] = ('mhs', f'reduce{i}')
-  found = _kernels(whole) | _stage_slots(cfg, MIXDTP_STAGES)
-  if cfg.steps:
-    found |= _progressive_slots(cfg.recurrent_width)
+    down, up = f'down{i}_{i + 1}', f'up{i + 1}_{i}'
+    whole[f'{down}.body.0'] = ('mfe', down, 'conv')
+    whole[f'{up}.body.0'] = (*decoder, up, 'conv')
+    if ours or i > 1:
+      whole[f'reduce_chan_level{i}'] = (*decoder, f'reduce{i}')
+  found = {
+    f'{name}.weight': Slot((*path, 'kernel'), ...)
+    for name, path in whole.items()
+  }
+  stages = MIXDTP_STAGES if ours else RESTORMER_STAGES
+  counts = *cfg.encoder_blocks, *reversed(cfg.decoder_blocks)
+  for (module, stage), count in zip(
+    stages.items(), (*counts, cfg.refinement_blocks), strict=True
+  ):
+    for block in range(count):  # they have numbers there, and are stacked here
+      for suffix, path in _BLOCK.items():
+        slot = Slot((*stage, 'blocks', *path), block)
+        found[f'{module}.{block}.{suffix}'] = slot
   return found
 
 
-def _restormer_slots(cfg: RestormerConfig) -> dict[str, Slot]:
-  whole: dict[str, tuple[str, ...]] = {
-    'patch_embed.proj': ('embed',),
-    'output': ('to_image',),
-  }
-  for i in (1, 2, 3):
-    whole |= _resize_slots(i, ())
-    if i > 1:
-      whole[f'reduce_chan_level{i}'] = (f'reduce{i}',)
-  return _kernels(whole) | _stage_slots(cfg, RESTORMER_STAGES)
-
-
-def _resize_slots(i: int, decoder: tuple[str, ...]) -> dict:
-  down, up = f'down{i}_{i + 1}', f'up{i + 1}_{i}'
-  return {
-    f'{down}.body.0': ('mfe', down, 'conv'),
-    f'{up}.body.0': (*decoder, up, 'conv'),
-  }
-
-
-def _kernels(modules: dict[str, tuple[str, ...]]) -> dict[str, Slot]:
-  return {
-    f'{name}.weight': Slot((*path, 'kernel'), ...)
-    for name, path in modules.items()
-  }
-
-
-def _stage_slots(cfg: UNetConfig, stages: dict) -> dict[str, Slot]:
-  """Blocks have numbers there, and lie stacked along a first axis here."""
-  counts = (
-    *cfg.encoder_blocks,
-    *reversed(cfg.decoder_blocks),
-    cfg.refinement_blocks,
-  )
-  return {
-    f'{module}.{block}.{suffix}': Slot((*stage, 'blocks', *path), block)
-    for (module, stage), count in zip(stages.items(), counts, strict=True)
-    for block in range(count)
-    for suffix, path in _BLOCK.items()
-  }
-
-
 def _progressive_slots(width: int) -> dict[str, Slot]:
-  """PReNet's names; its four gates are parts of one convolution here."""
   convs: dict[str, tuple[str, Any]] = {
     'conv0.0': ('conv_in', ...),
     'conv.0': ('conv_out', ...),
@@ -140,7 +107,7 @@ def _progressive_slots(width: int) -> dict[str, Slot]:
   for block in range(1, RESIDUAL_BLOCKS + 1):
     convs[f'res_conv{block}.0'] = (f'residual{block}_1', ...)
     convs[f'res_conv{block}.2'] = (f'residual{block}_2', ...)
-  for number, gate in enumerate('ifgo'):
+  for number, gate in enumerate('ifgo'):  # parts of one convolution here
     part = (..., slice(number * width, (number + 1) * width))
     convs[f'conv_{gate}.0'] = ('gates', part)
   found = {}
@@ -162,8 +129,7 @@ def plain_names(
 ) -> tuple[dict[str, np.ndarray], str]:
   """Returns the tensors under a prefix such as 'module.', and this prefix.
 
-  The prefix is '' if the names are plain. Tensors that lie beside the network,
-  such as those of a loss, are left out.
+  Tensors that lie beside the network, such as those of a loss, are left out.
   """
   prefixes = [
     name.removesuffix(marker)
@@ -189,9 +155,6 @@ def infer_config(state_dict: Mapping[str, np.ndarray]) -> AnyConfig:
 
   No shape tells the iterations of the progressive refinement: they are the
   published ones, 3 of MixDTPNet and 6 of PReNet.
-
-  Args:
-    state_dict: published name -> array.
 
   Raises:
     ValueError: it is not a state dict of these networks.
@@ -251,7 +214,6 @@ def _unet_fields(shapes: dict, width: int, stages: dict) -> dict[str, Any]:
 
 
 def _expansion(width: int, hidden: list[int]) -> float:
-  """Returns a factor that gives every level its number of hidden channels."""
   widths = [width * 2**level for level in range(4)]
   published = MixDTPConfig().ffn_expansion
   factors = [published]

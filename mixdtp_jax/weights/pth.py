@@ -1,4 +1,4 @@
-"""PyTorch's .pth files. Reading and writing them needs PyTorch."""
+"""PyTorch files (.pth). Reading and writing them needs PyTorch."""
 
 import os
 import pathlib
@@ -18,13 +18,10 @@ _WRAPPERS = (
 
 
 def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads a PyTorch state dict; nothing in the file is executed.
+  """Reads a PyTorch state dict, name -> float32; nothing in it is executed.
 
   A state dict that lies under a key such as 'params' is taken out, and a line
   says so. Averaged weights come first, as BasicSR saves both.
-
-  Returns:
-    Name -> float32 array.
 
   Raises:
     ImportError: PyTorch is not installed.
@@ -66,7 +63,6 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _wrapper(loaded: Any) -> str | None:
-  """Returns the key that a state dict lies under; None if there is none."""
   found = loaded if isinstance(loaded, Mapping) else {}
   keys = (key for key in _WRAPPERS if isinstance(found.get(key), Mapping))
   return next(keys, None)
@@ -75,11 +71,7 @@ def _wrapper(loaded: Any) -> str | None:
 def write_pth(
   state_dict: Mapping[str, np.ndarray], path: str | os.PathLike
 ) -> None:
-  """Writes a state dict that PyTorch's load_state_dict takes.
-
-  Raises:
-    ImportError: PyTorch is not installed.
-  """
+  """Writes a state dict for PyTorch's load_state_dict; see `read_pth`."""
   torch = _import_torch()
   tensors = {
     name: torch.from_numpy(np.array(value))

@@ -34,14 +34,9 @@ def read_run(
 ) -> tuple[AnyConfig, dict]:
   """Reads a run's network and parameters, averaged ones if it has them.
 
-  Args:
-    workdir: the run's folder.
-    update: the checkpoint: its number, 'best', or None for the newest readable
-      one.
-
-  Raises:
-    FileNotFoundError, ValueError: see `load_run_config`.
-    ValueError: the run has no such checkpoint.
+  `update` is the checkpoint: its number, 'best', or None for the newest
+  readable one. Errors are those of `load_run_config`; ValueError, too, if the
+  run has no such checkpoint.
   """
   if update == 'best':
     record = saving.read_best(workdir)

@@ -1,15 +1,12 @@
 """Safetensors files: what weights are published and shipped as.
 
-The tensors have the PyTorch names (names.py) and layouts, not our own: such a
-file loads into the PyTorch networks as it is, and files that PyTorch users
-publish are read in the same way. Our own files also carry metadata, all of
-it text:
+The tensors have the PyTorch names (names.py) and layouts, so the PyTorch
+networks load such a file, and files that PyTorch users publish are read. Our
+own files also carry metadata, all of it text:
 
     mixdtp_jax_format   the format number, 1
     model               the network's configuration, as JSON
     recipe, data, results, licence   notes; each may be missing
-
-Reading one needs neither PyTorch nor TensorFlow nor orbax.
 """
 
 import json
@@ -22,8 +19,7 @@ import safetensors
 from safetensors.numpy import save
 
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
-from mixdtp_jax.runtime.files import replacing
-from mixdtp_jax.runtime.formats import check_format
+from mixdtp_jax.runtime.files import check_format, replacing
 from mixdtp_jax.weights.state_dict import to_torch
 
 FORMAT = 1
@@ -77,11 +73,10 @@ def write_safetensors(
 def read_safetensors(
   path: str | os.PathLike,
 ) -> tuple[dict[str, np.ndarray], AnyConfig | None]:
-  """Reads the tensors of a file, and the network that its metadata names.
+  """Reads the tensors of a file, and the network that its metadata name.
 
-  Returns:
-    Name -> float32 array, and the configuration; None in a file that is not
-    ours. Nothing of either is checked against the other.
+  The tensors are float32, by name; the configuration is None in a file that is
+  not ours. Nothing of either is checked against the other.
 
   Raises:
     OSError: the file cannot be opened.
@@ -115,11 +110,7 @@ def read_safetensors(
 
 
 def read_notes(path: str | os.PathLike) -> dict[str, str]:
-  """Reads the notes of a file; those that it lacks are left out.
-
-  Raises:
-    OSError, ValueError: see `read_safetensors`.
-  """
+  """Reads the notes of a file; errors are those of `read_safetensors`."""
   metadata = _metadata(path)
   return {name: metadata[name] for name in NOTES if name in metadata}
 

@@ -14,14 +14,11 @@ def names() -> list[str]:
 
 
 def locate(source: str | os.PathLike) -> pathlib.Path:
-  """Returns the absolute path of weights.
+  """Returns the absolute path of weights; ValueError for a URL.
 
-  A string without a path separator that is the name of shipped weights means
-  these, whatever lies in the current folder: `general` is shipped,
-  `./general` is a path, and so is a pathlib.Path.
-
-  Raises:
-    ValueError: it is a URL.
+  A string that is the name of shipped weights means these, whatever lies in the
+  current folder: `general` is shipped; `./general` and any pathlib.Path are
+  paths.
   """
   if isinstance(source, str) and source in names():
     return FOLDER / f'{source}.safetensors'
@@ -29,7 +26,7 @@ def locate(source: str | os.PathLike) -> pathlib.Path:
 
 
 def not_found(path: pathlib.Path) -> FileNotFoundError:
-  """Returns the error of a path without weights: what to give instead."""
+  """Returns the error of a path without weights."""
   shipped = f' ({", ".join(names())})' if names() else ' (none in this version)'
   return FileNotFoundError(
     f'{path}: no weights there. Give the name of shipped weights{shipped}, '

@@ -2,7 +2,6 @@
 
 The names are the published ones (see names.py). The values are the same
 numbers in another layout, so a conversion and its inverse change no bit.
-PyTorch itself is not needed.
 """
 
 from collections.abc import Mapping
@@ -17,14 +16,10 @@ from mixdtp_jax.weights.names import slots
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
-  """Converts a PyTorch state dict to parameters of `make_network(cfg)`.
+  """Converts a state dict, published name -> array, to a parameter tree.
 
-  Args:
-    state_dict: published name -> array.
-    cfg: the network.
-
-  Returns:
-    The parameter tree: NumPy arrays of the state dict's dtype.
+  The tree is that of `make_network(cfg)`: NumPy arrays of the state dict's
+  dtype.
 
   Raises:
     ValueError: a name is missing or unknown, or a shape is wrong; the message
@@ -54,15 +49,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
 def to_torch(params: dict, cfg: AnyConfig) -> dict[str, np.ndarray]:
   """Converts a parameter tree (or a tree of gradients) to a state dict.
 
-  Args:
-    params: as `make_network(cfg).init(...)['params']`.
-    cfg: the network.
-
-  Returns:
-    Published name -> contiguous array in PyTorch's layout.
-
-  Raises:
-    ValueError: the tree does not belong to `make_network(cfg)`.
+  It maps published names to contiguous arrays in PyTorch's layout. ValueError
+  if the tree does not belong to `make_network(cfg)`.
   """
   leaves, shapes = _flat(params), _flat(abstract_params(cfg))
   _check_names(
@@ -82,13 +70,11 @@ def to_torch(params: dict, cfg: AnyConfig) -> dict[str, np.ndarray]:
 
 
 def _flat(tree: dict) -> dict[tuple[str, ...], Any]:
-  """Returns the leaves of a tree by their paths, in the tree's order."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {tuple(key.key for key in path): leaf for path, leaf in leaves}
 
 
 def _from_layout(name: str, tensor: np.ndarray) -> np.ndarray:
-  """Returns a PyTorch tensor in the layout of its slot."""
   if name.endswith('temperature'):
     return tensor.reshape(-1)  # (heads, 1, 1)
   if tensor.ndim != 4:

@@ -17,7 +17,7 @@ from mixdtp_jax.configs.default import get_config
 from mixdtp_jax.models.config import EXECUTION
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
-from mixdtp_jax.runtime.formats import NewerFormatError
+from mixdtp_jax.runtime.files import NewerFormatError
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 import mixdtp_jax
 from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.data import images
-from mixdtp_jax.restoration import batch, restorer, tiff
+from mixdtp_jax.restoration import batch, restorer, sixteen_bits
 from mixdtp_jax.restoration.pictures import open_picture
 from tests.campaigns import images as campaign
 from tests.conftest import REPOSITORY
@@ -326,7 +326,7 @@ def test_what_does_not_fit_is_refused_with_the_least(
     65000, 65000, 1, 24, 0, 0, 0, 0, 0, 0))  # fmt: skip
   first, *others = (hostile.smooth(seed) for seed in range(6))
   first.save('c.gif', save_all=True, append_images=others)
-  put('d.tif', data=tiff.encode_tiff([pixels('a.png')] * 2, {}, True))
+  put('d.tif', data=sixteen_bits.encode_tiff([pixels('a.png')] * 2, {}, True))
   words = ('.', '-o', 'dry/', '--weights', str(tiny_weights), '--memory')
   status, _, err = derain(*words, '10MB')
   assert status == 1

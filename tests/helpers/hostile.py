@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageCms
 
-from mixdtp_jax.restoration import sixteen_bits, tiff
+from mixdtp_jax.restoration import sixteen_bits
 
 _XMP = b'<x:xmpmeta><a tiff:Orientation="6"/></x:xmpmeta>'
 
@@ -97,9 +97,9 @@ _WIDE = {
     f'png_16_{n}': lambda n=n: sixteen_bits.encode_png(wide(n))
     for n in (1, 2, 3, 4)
   },
-  'tiff_16': lambda: tiff.encode_tiff([wide(3)], {271: 'Maker'}, False),
-  'tiff_16_deflated': lambda: tiff.encode_tiff([wide(4)], {}, True),
-  'tiff_pages': lambda: tiff.encode_tiff([wide(3), wide(1)], {}, True),
+  'tiff_16': lambda: sixteen_bits.encode_tiff([wide(3)], {271: 'Maker'}, False),
+  'tiff_16_deflated': lambda: sixteen_bits.encode_tiff([wide(4)], {}, True),
+  'tiff_pages': lambda: sixteen_bits.encode_tiff([wide(3), wide(1)], {}, True),
 }
 NAMES = (*_STORED, *_WIDE)
 

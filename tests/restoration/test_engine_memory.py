@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from mixdtp_jax.restoration import maps, memory_plan
+from mixdtp_jax.restoration import memory_plan, pieces
 from tests.helpers import engines
 
 pytestmark = pytest.mark.usefixtures(
@@ -31,9 +31,9 @@ def no_room(monkeypatch):
 def files(monkeypatch):
   """The scratch files that are made, with what they are written."""
   made = []
-  store = maps.FileMap.store
+  store = pieces.FileMap.store
 
-  class Listening(maps.FileMap):
+  class Listening(pieces.FileMap):
     def store(self, first, rows):
       made.append((self.shape, len(rows)))
       store(self, first, rows)
@@ -106,7 +106,7 @@ _CHILD = """
 import os, sys, threading
 import numpy as np, psutil
 from tests.helpers import engines
-from mixdtp_jax.restoration import maps, memory_plan
+from mixdtp_jax.restoration import memory_plan
 
 peak, done, files = [0], threading.Event(), []
 def watch():
@@ -164,5 +164,4 @@ def test_a_killed_process_leaves_no_file(tmp_path):
 
 def test_scratch_lies_in_the_systems_folder(monkeypatch, tmp_path):
   monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-  with memory_plan.MapRoom(0, None) as room:
-    assert room._folder == str(tmp_path)
+  assert memory_plan.MapRoom((1, 1), 0, None)._folder == str(tmp_path)

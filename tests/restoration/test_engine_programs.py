@@ -79,7 +79,7 @@ def test_the_folder_has_a_limit(tmp_path):
     return x + 1
 
   step = Step(add, {}, ((MapSpec('x', 0, 3), 0),), (), 0)
-  kind = kept.kind(step, {})
+  kind = kept.kind(step)
   names = []
   for number in range(1, 31):
     kept.get([(kind, (number, 2))])
@@ -132,7 +132,7 @@ def test_jaxs_own_cache_is_left_alone(cache):
 
 def _first(function):
   """The first step of the tiny network with this function."""
-  steps = steps_of(engines.NETWORKS['mixdtp'])
+  steps = steps_of(engines.NETWORKS['mixdtp'], engines.weights('mixdtp'))
   return next(step for step in steps if step.function.__name__ == function)
 
 

@@ -22,7 +22,7 @@ from mixdtp_jax.data.datasets.writing import MEMORY_MB, VERSION, write
 from mixdtp_jax.data.tf import tfds
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.runtime.console import waiting
-from mixdtp_jax.runtime.spelling import did_you_mean
+from mixdtp_jax.runtime.options import did_you_mean
 
 try:
   import fcntl
