@@ -62,17 +62,7 @@ def prepare(
       is older than changes in its source.
     FileNotFoundError: `source` lacks files, or is '' without a prepared copy.
   """
-  if name not in DATASETS:
-    raise ValueError(
-      f'data set {name!r} is unknown{did_you_mean(name, DATASETS)}; choose '
-      f'from {", ".join(DATASETS)}'
-    )
-  path = Path(data_dir, name, VERSION)
-  if '\ufffd' in os.fsencode(path).decode(errors='replace'):
-    raise ValueError(
-      f'data_dir = {data_dir!a}: TensorFlow needs a name in UTF-8; choose '
-      'another folder'
-    )
+  path = _copy(name, data_dir)
   if again or not path.exists():
     if DATASETS[name].reads_source and not source:
       raise FileNotFoundError(
@@ -119,6 +109,22 @@ def open_split(
         'another data set'
       )
   return PreparedPairs(builder, split)
+
+
+def _copy(name: str, data_dir: str) -> Path:
+  """Returns the folder of a prepared copy."""
+  if name not in DATASETS:
+    raise ValueError(
+      f'data set {name!r} is unknown{did_you_mean(name, DATASETS)}; choose '
+      f'from {", ".join(DATASETS)}'
+    )
+  path = Path(data_dir, name, VERSION)
+  if '\ufffd' in os.fsencode(path).decode(errors='replace'):
+    raise ValueError(
+      f'data_dir = {data_dir!a}: TensorFlow needs a name in UTF-8; choose '
+      'another folder'
+    )
+  return path
 
 
 def _found(
