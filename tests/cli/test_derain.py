@@ -506,6 +506,7 @@ os.environ |= {'PATH': '', 'CXX': '/absent/c++'}
 """
 
 
+@pytest.mark.slow
 def test_it_runs_on_a_bare_machine(process, tmp_path, tiny_weights):
   (tmp_path / 'a.png').write_bytes(hostile.sound('png'))
   words = ('a.png', '--json', '--weights', str(tiny_weights))

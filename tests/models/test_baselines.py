@@ -92,6 +92,7 @@ def test_restormer_has_published_names():
   assert 'reduce_chan_level1.weight' not in names
 
 
+@pytest.mark.slow
 def test_restormer_adds_its_input():
   params = jax.tree.map(np.zeros_like, params_of(RESTORMER))
   with jax.enable_x64(True):

@@ -16,8 +16,6 @@ from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
 from mixdtp_jax.models.transformer import TransformerStage
 
-pytestmark = pytest.mark.usefixtures('quick_compiler')
-
 BASE = MixDTPConfig(
   width=4,
   encoder_blocks=(2, 1, 1, 1),
@@ -77,6 +75,7 @@ def test_a_option_changes_the_parameters(change):
   assert shapes_of(dataclasses.replace(BASE, **change)) != shapes_of(BASE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', [{'coupling': False}, {'steps': 2}], ids=str)
 def test_a_option_changes_results_but_no_parameter(change):
   cfg = dataclasses.replace(BASE, **change)

@@ -88,6 +88,7 @@ def test_what_fits():
   assert not fits((1, 11, 11, 512), 'float32', 1361)  # no rows fill whole tiles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(2, 8, 8, 8), (1, 5, 7, 8)])
 def test_off_a_tpu_it_is_the_plain_form(shape):
   arguments = arguments_of(shape, 12)

@@ -141,6 +141,7 @@ def _child(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_two_megapixels_in_a_fixed_budget(tmp_path):
   means, counts = set(), []
   for memory in (600 * MEGABYTE, 2000 * MEGABYTE):
@@ -153,6 +154,7 @@ def test_two_megapixels_in_a_fixed_budget(tmp_path):
   assert len(means) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == 'win32', reason='it ends processes so')
 def test_a_killed_process_leaves_no_file(tmp_path):
   child = _child(600 * MEGABYTE, tmp_path, 'wait')

@@ -119,6 +119,7 @@ def test_programs_of_others_are_not_loaded(cache, monkeypatch, fault):
   assert engine.programs > 0 and not reads
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compiler')
 def test_jaxs_own_cache_is_left_alone(cache):
   """Programs that JAX's cache gave cannot be kept once more."""
@@ -184,6 +185,7 @@ print(engines.engine('mixdtp').programs)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('compiler', ['c++', 'no-such-compiler'])
 def test_on_a_single_device(compiler, cache):
   """With native code and without; and where there is no /proc, no fcntl."""
