@@ -117,7 +117,6 @@ def _config(recipe):
   return config
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('recipe', _RECIPES)
 def test_updates_are_those_of_jax(recipe):
   batches = [_images(2, seed) for seed in range(4)]
