@@ -209,6 +209,7 @@ def _psnr(x, y):
   return -10 * np.log10(np.square(x - y).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [MixDTP, PReNet, Restormer])
 def test_bfloat16_is_close_to_float32(kind):
   cfg = {
