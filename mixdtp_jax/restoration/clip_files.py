@@ -53,25 +53,15 @@ HOLDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A clip to restore.
-
-  Attributes:
-    clip: what is read.
-    target: the file to write.
-    encoder: FFmpeg's name.
-    options: of the encoder.
-    format: FFmpeg's name of the pixel format that is written.
-    copied: indices of the streams that are copied.
-    tags: whether titles, dates and places are copied.
-  """
+  """A clip to restore."""
 
   clip: Clip
-  target: Path
-  encoder: str
-  options: Mapping[str, str]
-  format: str
-  copied: tuple[int, ...] = ()
-  tags: bool = True
+  target: Path  # the file to write
+  encoder: str  # FFmpeg's name
+  options: Mapping[str, str]  # of the encoder
+  format: str  # FFmpeg's name of the pixel format that is written
+  copied: tuple[int, ...] = ()  # indices of the streams that are copied
+  tags: bool = True  # whether titles, dates and places are copied
 
 
 class Segment(NamedTuple):
@@ -85,8 +75,7 @@ class Segment(NamedTuple):
 def choose_format(clip: Clip, codec: str) -> str:
   """Returns the pixel format to write: the nearest that loses no bits.
 
-  Raises:
-    ClipError: there is none.
+  ClipError if there is none.
   """
   formats = [
     each
@@ -171,12 +160,7 @@ def _leave_real_time() -> None:
 
 
 def encode(job: Job, frames: Iterable[np.ndarray]) -> Segment:
-  """Encodes frames so that they can be decoded without others.
-
-  Args:
-    job: how.
-    frames: (H, W, 3 or 4) uint8 or uint16.
-  """
+  """Encodes frames, (H, W, 3 or 4) uint8 or uint16, as one segment."""
   context: Any = av.CodecContext.create(job.encoder, 'w')
   _configure(context, job)
   if job.target.suffix.lower() not in _MPEG_TS:
@@ -288,11 +272,7 @@ def _copied_packets(
 
 
 def _verify(path: Path, clip: Clip) -> None:
-  """Checks that a file holds every frame at its time.
-
-  Raises:
-    ClipError: it does not.
-  """
+  """Checks that a file holds every frame at its time."""
   with clips.opened(path) as container:
     stream = container.streams.video[0]
     tick = max(stream.time_base, clip.time_base)

@@ -45,47 +45,27 @@ class ClipError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """What is known of a clip, or of a part of it, once it was decoded.
-
-  Attributes:
-    path: of the file.
-    stream: index of the video stream.
-    height: of the upright frames, in pixels.
-    width: the same.
-    orientation: how the stored frames lie, 1 to 8 as in EXIF.
-    format: FFmpeg's name of the frames' pixel format.
-    depth: bits for each sample.
-    alpha: whether frames are transparent in places.
-    tags: colour space, range, transfer and primaries, as FFmpeg numbers them.
-    aspect: width of an upright pixel divided by its height; None if unknown.
-    interlaced: whether a frame consists of two fields of different times.
-    rate: frames a second, on average.
-    time_base: the unit of times, in seconds.
-    skipped: number of frames before the part.
-    times: of the frames, increasing.
-    last: duration of the last frame.
-    start: time of the part's first frame if it is cut; None for a whole clip.
-    end: time of the cut in seconds; None for none.
-  """
+  """A clip, or a part of it, that was decoded."""
 
   path: Path
-  stream: int
-  height: int
+  stream: int  # index of the video stream
+  height: int  # of the upright frames, in pixels
   width: int
-  orientation: int
-  format: str
-  depth: int
-  alpha: bool
+  orientation: int  # how the stored frames lie, 1 to 8 as in EXIF
+  format: str  # FFmpeg's name of the frames' pixel format
+  depth: int  # bits for each sample
+  alpha: bool  # whether frames are transparent in places
+  # Colour space, range, transfer and primaries, as FFmpeg numbers them.
   tags: tuple[int, int, int, int]
-  aspect: Fraction | None
-  interlaced: bool
-  rate: Fraction
-  time_base: Fraction
-  skipped: int = 0
-  times: tuple[int, ...] = ()
-  last: int = 0
-  start: Fraction | None = None
-  end: Fraction | None = None
+  aspect: Fraction | None  # width of an upright pixel / its height, if known
+  interlaced: bool  # whether a frame has two fields of different times
+  rate: Fraction  # frames a second, on average
+  time_base: Fraction  # the unit of times, in seconds
+  skipped: int = 0  # number of frames before the part
+  times: tuple[int, ...] = ()  # of the frames, increasing
+  last: int = 0  # duration of the last frame
+  start: Fraction | None = None  # seconds, of the first frame of a part
+  end: Fraction | None = None  # seconds, of the cut; None for none
 
   @property
   def name(self) -> str:
@@ -118,32 +98,24 @@ def opened(path: Path) -> Any:
 def survey(
   path: Path, start: Fraction | None = None, end: Fraction | None = None
 ) -> Clip:
-  """Decodes a clip and tells what is in it.
+  """Decodes a clip, or the part between two times in seconds.
 
-  Args:
-    path: of the file.
-    start: seconds from the beginning, at which the part of interest begins.
-    end: the same, at which it ends; what follows is not read.
+  What follows `end` is not read.
 
   Raises:
     ClipError: the file cannot be decoded, is damaged or cut short, is HDR, or
       has no frames in that part.
   """
-  name = images.name_of(path)
-  if not path.is_file():
-    what = 'is a folder, pipe or device' if path.exists() else 'is not there'
-    raise ClipError(f'{name} {what}')
-  with _reading(name), opened(path) as container:
-    stream = _stream(container, name)
+  with _reading(path) as (container, stream):
     origin = Fraction(container.start_time or 0, 10**6)
     clip: Clip | None = None
     times, skipped, last = list[int](), 0, 0
-    for frame in _frames(container, stream, name, whole=end is None):
+    for frame in _frames(container, stream, whole=end is None):
       found = _describe(frame, stream, path)
       clip = clip or found
       if _kind(found) != _kind(clip):
         raise ClipError(
-          f'{name} changes from {_kind(clip)} to {_kind(found)} after '
+          f'changes from {_kind(clip)} to {_kind(found)} after '
           f'{skipped + len(times):,} frames: split it there'
         )
       step = max(1, round(1 / clip.rate / clip.time_base))
@@ -162,10 +134,10 @@ def survey(
     if end is None and times and stream.duration:
       stated = (stream.start_time or 0) + stream.duration - times[-1]
       last = stated if stated > 0 else last
-  if clip is None or not times:
-    raise ClipError(
-      f'{name} has no frames' + ' between --start and --end' * bool(clip)
-    )
+    if clip is None or not times:
+      raise ClipError(
+        'has no frames' + ' between --start and --end' * bool(clip)
+      )
   return dataclasses.replace(
     clip,
     skipped=skipped,
@@ -183,12 +155,10 @@ def read(clip: Clip, done: int = 0) -> Iterator[np.ndarray]:
   C is 3, or 4 with alpha.
   """
   first = clip.skipped + done
-  with _reading(clip.name), opened(clip.path) as container:
-    stream = _stream(container, clip.name)
-    frames = _frames(container, stream, clip.name, whole=False)
-    for frame in itertools.islice(
-      frames, first, clip.skipped + len(clip.times)
-    ):
+  end = clip.skipped + len(clip.times)
+  with _reading(clip.path) as (container, stream):
+    frames = _frames(container, stream, whole=False)
+    for frame in itertools.islice(frames, first, end):
       if not frame.format.is_rgb:
         frame.colorspace = clip.matrix
       pixels = convert(frame, layout(clip)).to_ndarray()
@@ -212,11 +182,24 @@ def convert(frame: Any, format: str, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
+  """Opens a file and its video stream; errors become one line with its name."""
+  name = images.name_of(path)
   try:
-    yield
-  except (ClipError, MemoryError):
+    if not path.is_file():
+      there = 'is a folder, pipe or device' if path.exists() else 'is not there'
+      raise ClipError(there)
+    with opened(path) as container:
+      if not (streams := _moving(container)):
+        raise ClipError('has no video')
+      if streams[0].codec_context is None:
+        raise ClipError('is of a codec that PyAV does not read')
+      streams[0].codec_context.options = {'max_pixels': _MAX_PIXELS}
+      yield container, streams[0]
+  except MemoryError:
     raise
+  except ClipError as error:
+    raise ClipError(f'{name} {error}') from error.__cause__
   except av.PermissionError as error:
     raise ClipError(f'{name} cannot be read: {error.strerror}') from error
   # Damaged data can have any value, and PyAV refuses some with other errors.
@@ -233,29 +216,10 @@ def _moving(container: Any) -> list[Any]:
   return [s for s in container.streams.video if not s.disposition & cover]
 
 
-def _stream(container: Any, name: str) -> Any:
-  """Returns the stream to restore, whose decoder is ready."""
-  for stream in _moving(container):
-    if stream.codec_context is None:
-      raise ClipError(f'{name} is of a codec that PyAV does not read')
-    stream.codec_context.options = {'max_pixels': _MAX_PIXELS}
-    return stream
-  raise ClipError(f'{name} has no video')
+def _frames(container: Any, stream: Any, whole: bool) -> Iterator[Any]:
+  """Decodes the frames of a stream; with `whole`, all that the file states.
 
-
-def _frames(
-  container: Any, stream: Any, name: str, whole: bool
-) -> Iterator[Any]:
-  """Decodes the frames of a stream.
-
-  Args:
-    container: the opened file.
-    stream: of the frames.
-    name: of the file, for errors.
-    whole: whether the file must be as long as it says.
-
-  Raises:
-    ClipError: something is damaged or missing.
+  Raises ClipError if something is damaged or missing.
   """
   first = last = None
   for packet in container.demux():
@@ -268,8 +232,8 @@ def _frames(
     if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
       at = float((last or 0) - (first or 0))
       raise ClipError(
-        f'{name} is damaged or cut short at about {at:.1f} s: get it again, or '
-        'stop before that by --end'
+        f'is damaged or cut short at about {at:.1f} s: get it again, or stop '
+        'before that by --end'
       )
     yield from frames
   kind = container.format.name.partition(',')[0]
@@ -277,34 +241,29 @@ def _frames(
     missing = Fraction(container.duration, 10**6) - (last - first)
     if missing > max(Fraction(1, 4), 3 / (stream.average_rate or 12)):
       raise ClipError(
-        f'{name} is cut short: {float(missing):.1f} s of '
+        f'is cut short: {float(missing):.1f} s of '
         f'{container.duration / 1e6:.1f} s are missing; get it again, or '
         f'restore what is there by --end {float(last - first):.3f}'
       )
 
 
 def _describe(frame: Any, stream: Any, path: Path) -> Clip:
-  """Returns what a frame is like.
-
-  Raises:
-    ClipError: it is of a kind that is not restored.
-  """
-  name = images.name_of(path)
+  """Describes a frame; ClipError if its kind is not restored."""
   sides = {data.type.name: data for data in frame.side_data}
   hdr = _HDR.get(frame.color_trc)
   if 'DOVI_METADATA' in sides or 'DOVI_RPU_BUFFER' in sides:
     hdr = 'Dolby Vision'
   if hdr:
     raise ClipError(
-      f'{name} is HDR ({hdr}), and the networks know standard range alone: '
-      'convert it to SDR'
+      f'is HDR ({hdr}), and the networks know standard range alone: convert '
+      'it to SDR'
     )
   if frame.colorspace not in _MATRICES:
     raise ClipError(
-      f'{name} has colours of matrix {frame.colorspace} (ITU-T H.273), which '
-      'is not read: convert it to BT.709'
+      f'has colours of matrix {frame.colorspace} (ITU-T H.273), which is not '
+      'read: convert it to BT.709'
     )
-  how = _orientation(sides.get('DISPLAYMATRIX'), name)
+  how = _orientation(sides.get('DISPLAYMATRIX'))
   height, width = frame.height, frame.width
   aspect = stream.codec_context.sample_aspect_ratio
   if how >= 5:
@@ -340,13 +299,13 @@ def _kind(clip: Clip) -> str:
   return f'{clip.width}x{clip.height} pixels of {clip.format}{turned}'
 
 
-def _orientation(side: Any, name: str) -> int:
+def _orientation(side: Any) -> int:
   if side is None:
     return 1
   a, b, _, c, d, *_ = np.frombuffer(bytes(side), '<i4') / 65536
   turn = tuple(int(round(each)) for each in (a, b, c, d))
   if turn not in _TURNS:
     raise ClipError(
-      f'{name} is shown turned by no multiple of 90 degrees: turn it first'
+      'is shown turned by no multiple of 90 degrees: turn it first'
     )
   return _TURNS[turn]

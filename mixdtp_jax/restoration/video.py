@@ -1,8 +1,8 @@
 """Video clips: restored frame by frame, with everything else kept.
 
-Frames are encoded in segments, each a file of its own in a folder beside the
-result. So a run that was stopped goes on from the last whole segment. At the
-end the segments are joined with the sound and the subtitles of the source.
+Frames are encoded in segments, each a file in a folder beside the result, so a
+run that was stopped goes on from the last whole segment. At the end they are
+joined with the sound and the subtitles of the source.
 """
 
 import dataclasses
@@ -20,38 +20,33 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from absl import logging
+from skimage.registration import optical_flow_ilk
+from skimage.transform import warp
 
 from mixdtp_jax import __version__
 from mixdtp_jax.data import images
 from mixdtp_jax.restoration import clip_files, clips
 from mixdtp_jax.restoration.clips import Clip, ClipError
-from mixdtp_jax.restoration.flicker import warping_error
 from mixdtp_jax.runtime.files import replacing
 
 _SEGMENT = 24  # frames: what a kill can lose
+_SIDE = 256  # of the middle of a frame, in which flicker is measured
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 class Result(NamedTuple):
-  """What a run did.
+  """What a run did."""
 
-  Attributes:
-    frames: number restored, without those of an earlier run.
-    seconds: that it took.
-    flicker: [before, after], in [0, 1]; None if no frames were compared.
-  """
-
-  frames: int
+  frames: int  # number restored, without those of an earlier run
   seconds: float
-  flicker: list[float] | None
+  flicker: list[float] | None  # [before, after], in [0, 1]; None if unknown
 
 
 def choose_target(source: Path, output: str | None, codec: str) -> Path:
   """Returns the file to write: in the source's container if that holds it.
 
-  Args:
-    source: the clip.
-    output: a file, or a folder; None for NAME_derained.EXT beside the clip.
-    codec: a name of clip_files.CODECS.
+  `output` is a file, or a folder; None writes NAME_derained.EXT beside the
+  clip. `codec` is a name of clip_files.CODECS.
   """
   holds = codec in clip_files.HOLDS.get(source.suffix.lower(), ())
   ending = source.suffix if holds else '.mkv'
@@ -68,12 +63,9 @@ def prepare(
 ) -> clip_files.Job:
   """Decides how a clip is written, and tries that with two black frames.
 
-  Args:
-    clip: what is read.
-    target: the file to write; its ending names the container.
-    codec: a name of clip_files.CODECS.
-    crf: quality; None for the codec's usual one.
-    tags: whether titles, dates and places are copied.
+  The ending of `target` names the container; `codec` is a name of
+  clip_files.CODECS; `crf` is its quality, None for the usual one; `tags` says
+  whether titles, dates and places are copied.
 
   Raises:
     ClipError: the codec loses bits or transparency, or the container does not
@@ -131,17 +123,11 @@ def restore(
 ) -> Result:
   """Restores a clip, and goes on with what an earlier run left.
 
-  The file is written whole or not at all.
-
-  Args:
-    job: what to do.
-    network: restores the pixels of a frame.
-    key: what else the result depends on, such as the weights. Frames of an
-      earlier run are used if its job and its key have the same texts.
-    progress: is called with the number of frames done.
-
-  Raises:
-    ClipError: the clip cannot be read, or the file cannot be written.
+  The file is written whole or not at all. Frames of an earlier run are used if
+  the texts of its job and its `key` are the same: what else the result depends
+  on, such as the weights. `network` restores the pixels of a frame; `progress`
+  is called with the number of frames done. ClipError if the clip cannot be
+  read, or the file cannot be written.
   """
   clip, start = job.clip, time.perf_counter()
   folder = job.target.with_name(f'.{job.target.name}.parts')
@@ -236,3 +222,36 @@ def _say_changes(job: clip_files.Job) -> None:
       clip.name,
       job.format,
     )
+
+
+def warping_error(before: np.ndarray, frame: np.ndarray) -> float:
+  """Returns the mean difference of two frames along their optical flow.
+
+  This is the warping error of Lai et al. (Learning Blind Video Temporal
+  Consistency, ECCV 2018) with absolute differences, in the middle 256x256
+  pixels. Pixels that only one of the frames shows are left out. Frames are
+  (H, W, C) uint8 or uint16, C >= 3. The error is in [0, 1]; NaN if no pixel is
+  seen in both.
+  """
+  first, second = _middle(before), _middle(frame)
+  grays = first @ _LUMA, second @ _LUMA
+  # For a pixel of the second frame its place in the first, and back.
+  back = optical_flow_ilk(grays[1], grays[0], radius=5)
+  forth = optical_flow_ilk(grays[0], grays[1], radius=5)
+  places = np.mgrid[: grays[0].shape[0], : grays[0].shape[1]] + back
+  returned = np.stack([warp(f, places, mode='edge') for f in forth])
+  moved = np.stack([warp(first[..., c], places, mode='edge') for c in range(3)])
+  # Occlusion as Sundaram et al. find it (ECCV 2010): a way without return.
+  lengths = np.square(back).sum(0) + np.square(returned).sum(0)
+  seen = np.square(back + returned).sum(0) <= 0.01 * lengths + 0.5
+  sides = np.array(grays[0].shape).reshape(2, 1, 1)
+  seen &= ((places >= 0) & (places <= sides - 1)).all(0)
+  errors = np.abs(moved - np.moveaxis(second, -1, 0)).mean(0)
+  return float(errors[seen].mean()) if seen.any() else float('nan')
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+  """Returns RGB of the middle as float32 in [0, 1]."""
+  top, left = (max(0, (side - _SIDE) // 2) for side in pixels.shape[:2])
+  part = pixels[top : top + _SIDE, left : left + _SIDE, :3]
+  return part / np.float32(np.iinfo(pixels.dtype).max)
