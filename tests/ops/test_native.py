@@ -19,7 +19,13 @@ pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 # (batch, height, width): one task of rows and several, rows of fewer pixels
 # than are computed at once, and of one.
-SHAPES = [(2, 9, 7), (1, 1, 1), (1, 17, 12), (3, 8, 2)]
+SHAPES = [
+  (2, 9, 7),
+  *(
+    pytest.param(shape, marks=pytest.mark.slow)
+    for shape in ((1, 1, 1), (1, 17, 12), (3, 8, 2))
+  ),
+]
 # Channels of x and of g: whole vectors of all sizes, and what is left of them.
 CHANNELS = [(5, 37), (3, 2), (20, 50), (32, 32)]
 
@@ -155,6 +161,7 @@ def results(tmp_path_factory):
   return _results(tmp_path_factory.mktemp('native') / 'results.npz')
 
 
+@pytest.mark.slow
 @pytest.mark.compiler
 def test_the_same_bits_on_one_thread_and_on_two(results, tmp_path):
   alone = _results(tmp_path / 'alone.npz', ['taskset', '-c', '0'])
@@ -194,7 +201,7 @@ def _registered(caplog, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ('compiler', 'said'),
+  ('command', 'said'),
   [
     ('no-such-compiler', 'no C++ compiler no-such-compiler. Install one'),
     ("'", "no C++ compiler '"),
@@ -202,8 +209,8 @@ def _registered(caplog, folder, monkeypatch):
     ('c++ --no-such-flag', 'failed: c++: error: unrecognized command-line op'),
   ],
 )
-def test_does_without_a_compiler(compiler, said, monkeypatch, tmp_path, caplog):
-  monkeypatch.setenv('CXX', compiler)
+def test_does_without_a_compiler(command, said, monkeypatch, tmp_path, caplog):
+  monkeypatch.setenv('CXX', command)
   assert said in _registered(caplog, tmp_path, monkeypatch)
   assert list((tmp_path / 'mixdtp_jax').glob('*')) == []
 
@@ -252,6 +259,7 @@ def test_a_library_that_does_not_load_is_made_again_once(
   assert 'Install' not in said
 
 
+@pytest.mark.slow
 @pytest.mark.compiler
 def test_a_truncated_library_of_the_cache_is_not_loaded(tmp_path):
   """It ended the process with SIGBUS."""
