@@ -82,6 +82,7 @@ def test_any_size_stays_in_range(shape, name):
   assert rainy.max() <= 1
 
 
+@pytest.mark.slow
 def test_tf_data_draws_the_same_each_time_and_as_eagerly():
   image, ranges = photograph(), PRESETS['light']
   drawn = in_tf_data(image, 3, ranges)
@@ -124,6 +125,7 @@ def test_every_range_is_alive(field):
   assert np.abs(base - changed).max() > 0.05
 
 
+@pytest.mark.slow
 def test_values_are_drawn_from_the_whole_range():
   # With lines that add no light, the veil alone shows what was drawn.
   ranges = fixed(streaks=1, brightness=0, veil=(-1, 3))
@@ -156,6 +158,7 @@ def test_lines_add_the_light_of_their_number_and_shape(changes):
   assert np.mean(drawn) == pytest.approx(expected, rel=0.12)
 
 
+@pytest.mark.slow
 def test_small_crops_have_the_rain_of_large_images():
   values = {'streaks': 20, 'length': (10, 60), 'depth': (1, 3)}
   large = np.mean([draw(BLACK, (1, n), **values) for n in range(6)])
@@ -221,6 +224,7 @@ def test_the_veil_grows_with_the_rain():
     )
 
 
+@pytest.mark.slow
 def test_drops_cover_the_area_of_their_number_and_radius():
   # Beneath drops a board of 2x2 squares is blurred to gray.
   board = np.indices((300, 300)).sum(0) % 2
@@ -265,6 +269,7 @@ def test_jpeg_loses_what_pillow_loses_at_that_quality(loss):
   assert np.abs(rainy - expected).mean() < 0.6 * error
 
 
+@pytest.mark.slow
 def test_light_rain_is_as_strong_as_that_of_rain100l(real_data):
   real, drawn = [], []
   for number in range(1, 101, 8):

@@ -326,6 +326,7 @@ def take_drawn(clean_dir, count=1, start_step=0, rows=range(8), preset='light'):
   return seen(itertools.islice(batches, count))
 
 
+@pytest.mark.slow
 def test_rain_is_drawn_on_clean_photographs_by_the_counter(clean_dir):
   second = take_drawn(clean_dir, 2)[1]
   for row, (rainy, clean) in enumerate(
@@ -346,6 +347,7 @@ def test_rain_is_drawn_on_clean_photographs_by_the_counter(clean_dir):
   assert not np.array_equal(heavy['rainy'], second['rainy'])
 
 
+@pytest.mark.slow
 def test_rain_is_drawn_over_real_rain_on_a_share_of_the_crops(published_dir):
   plain = take(make_config(crop=32), published_dir, 20)
   for share, fewest, most in ((0.3, 0.2, 0.4), (1, 1, 1)):
