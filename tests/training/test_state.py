@@ -170,6 +170,7 @@ def test_every_option_changes_the_updates(option):
   )
 
 
+@pytest.mark.slow
 def test_fresh_weights_depend_on_the_seed_alone():
   network = make_network(PReNetConfig(recurrent_width=4, steps=1))
   optimizer = make_optimizer(make_recipe(_config()))
