@@ -11,7 +11,6 @@ colour profile; animations keep their timing. What exists already is skipped.
 """
 
 import argparse
-import dataclasses
 import os
 import pathlib
 import sys
@@ -22,7 +21,7 @@ from absl import logging
 
 from mixdtp_jax.cli import clips, options
 from mixdtp_jax.cli.parser import Parser
-from mixdtp_jax.runtime import console
+from mixdtp_jax.runtime import console, files
 
 _FORMATS = {
   'png': 'PNG',
@@ -131,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
 
   if args.scratch and not os.path.isdir(args.scratch):
     raise NotADirectoryError(f'--scratch {args.scratch}: not a folder')
+  if '' in (args.output, *args.inputs):
+    raise ValueError('an input or -o is empty: give a name')
   videos = clips.take(args)
   lost = clips.restore(args, videos) if videos else 0
   if not args.inputs:
@@ -176,28 +177,30 @@ def _piped_job(args: argparse.Namespace, format: str):
 
   if len(args.inputs) > 1:
     raise ValueError('- stands for one picture: give it alone')
+  if args.compare:
+    raise ValueError('--compare needs a file as input and as output')
   target = None
   if args.output in (None, '-'):
-    if args.json or args.compare:
+    if args.json:
       raise ValueError(
-        'the picture goes to standard output: leave out --json and --compare, '
-        'or give a file by -o'
+        'the picture goes to standard output: leave out --json, or give a file '
+        'by -o'
       )
-    if sys.stdout.isatty():
+    if not sys.stdout or sys.stdout.isatty():
       raise ValueError(
         'standard output is a terminal: redirect it, or give a file by -o'
       )
   else:
-    target = pathlib.Path(args.output).expanduser()
+    target = pathlib.Path(files.local_path(args.output))
     format = format or encoding.format_of(target.name)
     if not format or target.is_dir():
       raise ValueError(f'-o {target}: needs a file, such as dry.png')
     if target.exists() and not args.overwrite:
       raise FileExistsError(f'{target} exists: --overwrite replaces it')
   if args.inputs != ['-']:
-    (job,) = folders.make_plan(args.inputs, overwrite=True).jobs
-    return dataclasses.replace(job, target=target, format=format)
-  if sys.stdin.isatty():
+    source = pathlib.Path(os.path.expanduser(args.inputs[0]))
+    return folders.Job(source, target, None, format, 1)
+  if not sys.stdin or sys.stdin.isatty():
     raise ValueError('standard input is a terminal: redirect a picture to it')
   data = sys.stdin.buffer.read()
   return folders.Job(data, target, None, format, len(data))

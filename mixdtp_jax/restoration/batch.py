@@ -140,7 +140,7 @@ class Work:
     # Names that differ only in case are one file on some systems.
     if path.exists() and not self.settings.overwrite:
       raise ImageError(
-        f'{name_of(path)} was not there before: it is not overwritten'
+        f'{name_of(path)} exists by now: --overwrite replaces it'
       )
     with replacing(path) as temporary:
       Path(temporary).write_bytes(data)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mixdtp_jax.data.images import name_of
 from mixdtp_jax.restoration.encoding import ENDINGS, ending_of, format_of
+from mixdtp_jax.runtime.files import local_path
 
 RESTORED, COMPARED = '_derained', '_compare'  # ends of names
 _WILD = '*?['
@@ -96,12 +97,12 @@ def _places(inputs, output, format) -> tuple[Path | None, Path | None]:
   """Returns the file, or the folder, that results go to."""
   if output is None:
     return None, None
-  path = Path(output).expanduser()
+  path = Path(local_path(output))
   as_folder = path.is_dir() or output.endswith(('/', os.sep))
   if as_folder or (not path.suffix and not path.exists()):
     return None, path
   first, *others = inputs
-  if others or _is_wild(first) or Path(first).expanduser().is_dir():
+  if others or _is_wild(first) or os.path.isdir(os.path.expanduser(first)):
     raise ValueError(
       f'-o {output}: several pictures need a folder, such as -o '
       f'{path.with_suffix("")}{os.sep}'
@@ -139,7 +140,7 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
   for text in inputs:
     path = Path(text)
     if not path.exists():
-      path = path.expanduser()
+      path = Path(os.path.expanduser(text))
     if path.is_dir():
       found = list(_pictures_below(path, output))
       if not found:
@@ -212,6 +213,10 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
         raise ValueError(
           f'{name_of(sources[same])} would be overwritten by a result: give '
           'another folder by -o'
+        )
+      if file.is_dir():
+        raise ValueError(
+          f'{name_of(file)} is a folder, where a result would be: rename it'
         )
       other = writers.setdefault(same, job.source)
       if other != job.source:

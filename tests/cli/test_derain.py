@@ -247,6 +247,11 @@ def test_words_that_do_not_fit_are_refused_in_one_line(derain, words, message):
     (['a.png', '-o', 'a.png', '--overwrite'], 'a.png would be overwritten'),
     (['-', 'a.png'], '- stands for one picture'),
     (['a.png', '-o', '-', '--json'], 'leave out --json'),
+    (['-', '-o', 'c.png', '--compare'], '--compare needs a file as input'),
+    ([''], 'an input or -o is empty'),
+    (['a.png', '-o', ''], 'an input or -o is empty'),
+    (['a.png', '-o', 'gs://bucket/dry'], 'gs://bucket/dry is a URL'),
+    (['~nobody-here/a.png'], '~nobody-here/a.png: no such file'),
     (['a.png', '--scratch', 'b/a.png'], '--scratch b/a.png: not a folder'),
   ],
 )
@@ -287,6 +292,13 @@ def test_pipes_and_files_go_together(derain, monkeypatch):
     patch.setattr(sys, 'stdout', out)
     assert derain('a.png', '-o', '-', '--format', 'bmp')[0] == 0
   assert Image.open(io.BytesIO(out.buffer.getvalue())).format == 'BMP'
+  with monkeypatch.context() as patch:
+    patch.setattr(sys, 'stdout', Piped())
+    status, _, err = derain('.', '-o', '-')
+  assert (status, err.partition('\n')[0]) == (
+    1,
+    'error: . is not a file but a folder, pipe or device',
+  )
   for data, message in (
     (b'', 'error: standard input cannot be decoded'),
     (hostile.sound('png')[:200], 'error: standard input cannot be decoded'),
@@ -353,7 +365,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(derain, monkeypatch):
   monkeypatch.setattr(Negative, 'restore', late)
   status, _, err = derain('a.png')
   assert status == 1
-  assert 'a_derained.png was not there before: it is not overwritten' in err
+  assert 'a_derained.png exists by now: --overwrite replaces it' in err
   assert pathlib.Path('a_derained.png').read_text() == 'of someone else'
 
 

@@ -133,10 +133,12 @@ def test_sheets_get_names_of_their_own(here):
     (['x/*.png'], 'all.png', {}, 'several pictures need a folder'),
     (['x/a.png'], 'a.xyz', {}, r'\.xyz is no format .* folder that ends in /'),
     (['x/a.png'], 'a.jpg', {'format': 'PNG'}, 'ends like JPEG.*drop one'),
+    (['x/a.png'], 'z', {}, r'z/a\.png is a folder'),
   ],
 )
 def test_what_would_collide_is_refused(here, inputs, output, options, message):
   here('x/a.png', 'x/a.jpg', 'y/a.png')
+  os.makedirs('z/a.png')
   with pytest.raises(ValueError, match=message):
     make_plan(inputs, output, **options)
 
