@@ -273,7 +273,9 @@ def _copied_packets(
 
 def _verify(path: Path, clip: Clip) -> None:
   """Checks that a file holds every frame at its time."""
-  with clips.opened(path) as container:
+  # FFmpeg does not recognise an MPEG-TS of few packets.
+  format = 'mpegts' if path.suffix.lower() in _MPEG_TS else None
+  with clips.opened(path, format) as container:
     stream = container.streams.video[0]
     tick = max(stream.time_base, clip.time_base)
     size = stream.codec_context.width, stream.codec_context.height

@@ -89,10 +89,12 @@ def is_video(path: Path) -> bool:
   return False
 
 
-def opened(path: Path) -> Any:
-  """Opens a video file, which may not refer to other files or addresses."""
+def opened(path: Path, format: str | None = None) -> Any:
+  """Opens a video file, which may not refer to addresses."""
   options = {'protocol_whitelist': 'file', 'max_pixels': _MAX_PIXELS}
-  return av.open(f'file:{path}', options=options, metadata_errors='replace')
+  return av.open(
+    f'file:{path}', format=format, options=options, metadata_errors='replace'
+  )
 
 
 def survey(
@@ -190,6 +192,8 @@ def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
       there = 'is a folder, pipe or device' if path.exists() else 'is not there'
       raise ClipError(there)
     with opened(path) as container:
+      if container.format.name in ('concat', 'dash', 'hls'):
+        raise ClipError('is no video but a list of files: name these')
       if not (streams := _moving(container)):
         raise ClipError('has no video')
       if streams[0].codec_context is None:
@@ -238,7 +242,8 @@ def _frames(container: Any, stream: Any, whole: bool) -> Iterator[Any]:
     yield from frames
   kind = container.format.name.partition(',')[0]
   if whole and kind in _STATES_DURATION and container.duration and last:
-    missing = Fraction(container.duration, 10**6) - (last - first)
+    # Matroska counts from 0, also if the first frame is later.
+    missing = Fraction(container.duration, 10**6) - max(last, last - first)
     if missing > max(Fraction(1, 4), 3 / (stream.average_rate or 12)):
       raise ClipError(
         f'is cut short: {float(missing):.1f} s of '

@@ -27,7 +27,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.data import images
 from mixdtp_jax.restoration import clip_files, clips
 from mixdtp_jax.restoration.clips import Clip, ClipError
-from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.runtime.files import local_path, replacing
 
 _SEGMENT = 24  # frames: what a kill can lose
 _SIDE = 256  # of the middle of a frame, in which flicker is measured
@@ -52,7 +52,9 @@ def choose_target(source: Path, output: str | None, codec: str) -> Path:
   ending = source.suffix if holds else '.mkv'
   if output is None:
     return source.with_name(f'{source.stem}_derained{ending}')
-  path = Path(output).expanduser()
+  if output == '-':
+    raise ValueError('a clip is written to a file: give its name by -o')
+  path = Path(local_path(output))
   if path.suffix and not path.is_dir() and not output.endswith(('/', os.sep)):
     return path
   return path / f'{source.stem}{ending}'

@@ -199,6 +199,15 @@ def test_turned_clips_are_written_upright(derain, matrix, turned):
     assert 'DISPLAYMATRIX' not in {d.type.name for d in frame.side_data}
 
 
+def test_small_and_late_clips(derain):
+  make('a.ts', audio=None)  # of few packets
+  make('b.mkv', range(1000, 1008), audio=None)  # begins after 100 seconds
+  status, _, err = derain('a.ts', 'b.mkv')
+  assert (status, err) == (0, '')
+  for name, result in ('a.ts', 'a_derained.ts'), ('b.mkv', 'b_derained.mkv'):
+    assert [p[:2] for p in packets(result)] == [p[:2] for p in packets(name)]
+
+
 def test_other_angles_are_refused(derain):
   turn(make(pathlib.Path('a.mp4')), (0.7, 0.7, -0.7, 0.7))
   status, _, err = derain('a.mp4')
@@ -454,6 +463,9 @@ def test_mutated_clips(derain):
       ['a.mp4', '-o', 'b.mkv', '--codec', 'ffv1', '--crf', '9'],
       '--crf 9: ffv1 has none, leave it out',
     ),
+    (['a.mp4', '-o', '-'], 'a clip is written to a file'),
+    (['a.mp4', '-o', 'gs://x/b.mp4'], 'gs://x/b.mp4 is a URL'),
+    (['list.mkv'], 'list.mkv is no video but a list of files'),
     (['a.mp4', '-o', 'b.webm'], 'b.webm: such files do not hold h264'),
     (['a.mp4', '-o', 'b.png'], 'b.png: such files do not hold h264'),
     (['a.mp4', 'x/a.mp4', '-o', 'b/'], 'b/a.mp4 would be written twice'),
@@ -462,6 +474,7 @@ def test_mutated_clips(derain):
 )
 def test_options_that_do_not_fit(derain, words, message):
   make('a.mp4')
+  pathlib.Path('list.mkv').write_text('ffconcat version 1.0\nfile a.mp4\n')
   pathlib.Path('x').mkdir()
   make('x/a.mp4')
   status, _, err = derain(*words)
