@@ -41,7 +41,7 @@ def parts():
 
 def test_busy_and_idle_are_the_run(parts):
   busy = sum(time for time, _ in parts.operations.values())
-  assert 0.5 * parts.seconds < busy <= parts.seconds
+  assert 0 < busy <= parts.seconds
   assert busy + parts.idle == pytest.approx(parts.seconds)
   assert len(parts.untraced) == 3
 
@@ -53,7 +53,7 @@ def test_times_are_found_by_kind_and_by_scope(parts):
       name = getattr(operation, field)
       sums[name] = sums.get(name, 0) + time
   kinds, modules = times.values()
-  assert kinds['sort'] > 0.5 * parts.seconds
+  assert kinds['sort'] == max(kinds.values())
   assert kinds['dot'] > 0
   assert modules['order'] >= kinds['sort']
   assert modules['products'] >= kinds['dot']
