@@ -52,7 +52,8 @@ def own_folder(folder: pathlib.Path) -> bool:
 def replacing(path: str | os.PathLike) -> Iterator[str]:
   """Yields a temporary name to write, which then replaces `path`.
 
-  After an error, `path` is unchanged and the temporary file is gone.
+  After an error, `path` is unchanged and the temporary file is gone; an OSError
+  names `path`, as when the disk is full.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,8 +62,14 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
     dir=path.parent, prefix='.writing-'
   ) as folder:
     temporary = os.path.join(folder, path.name)
-    yield temporary
-    os.replace(temporary, path)
+    try:
+      yield temporary
+      os.replace(temporary, path)
+    except OSError as error:
+      if error.filename in (None, temporary):
+        with contextlib.suppress(AttributeError):  # PyAV's keep their names
+          error.filename = str(path)
+      raise
 
 
 def local_path(path: str | os.PathLike) -> str:

@@ -223,6 +223,7 @@ def test_what_cannot_be_exported_is_one_line(
   assert 'nowhere: no weights there' in refused('--weights=nowhere')
   pathlib.Path('here').touch()
   assert 'here exists already' in refused('--weights', weights, '-o', 'here')
+  assert 'is a URL' in refused('--weights', weights, '-o', 'gs://a/b.onnx')
   assert '--runtime DIR' in refused('--weights', weights, '--runtime=.')
   assert 'there is no ort.wasm.min.mjs' in refused(
     '--weights', weights, '--format=web', '--runtime=.'

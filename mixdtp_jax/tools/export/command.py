@@ -13,7 +13,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops import choice
-from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.runtime.files import local_path, replacing
 from mixdtp_jax.tools.export import web
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
@@ -59,7 +59,7 @@ def export(
       does not fit the format.
   """
   found = shipped.locate(weights)
-  path = pathlib.Path(output or f'{found.stem}.{format}')
+  path = pathlib.Path(local_path(output or '') or f'{found.stem}.{format}')
   runtime = pathlib.Path(runtime) if runtime else None
   _check(path, format, runtime)
   cfg, params = load_weights(weights, steps=steps)
