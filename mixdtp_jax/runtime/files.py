@@ -5,10 +5,14 @@ import json
 import math
 import os
 import pathlib
+import platform
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import psutil
 
 
 def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -53,13 +57,14 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
   """Yields a temporary name to write, which then replaces `path`.
 
   After an error, `path` is unchanged and the temporary file is gone; an OSError
-  names `path`, as when the disk is full.
+  names `path`, as when the disk is full. For a killed process, see
+  `remove_unfinished`.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # In a folder of our own, the new file gets the usual permissions.
   with tempfile.TemporaryDirectory(
-    dir=path.parent, prefix='.writing-'
+    dir=path.parent, prefix=f'{_writing()}{os.getpid()}-'
   ) as folder:
     temporary = os.path.join(folder, path.name)
     try:
@@ -70,6 +75,23 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         with contextlib.suppress(AttributeError):  # PyAV's keep their names
           error.filename = str(path)
       raise
+
+
+def _writing() -> str:
+  # Another machine may write into the same folder, and has its own processes.
+  return f'.writing-{re.sub("[^A-Za-z0-9]", "_", platform.node())}-'
+
+
+def remove_unfinished(folders: Iterable[pathlib.Path]) -> None:
+  """Removes from folders what processes of this machine began and never ended.
+
+  What a living process writes stays.
+  """
+  for folder in folders:
+    for left in folder.glob(f'{_writing()}*-*'):
+      process = left.name.removeprefix(_writing()).partition('-')[0]
+      if process.isdigit() and not psutil.pid_exists(int(process)):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def local_path(path: str | os.PathLike) -> str:

@@ -1,11 +1,15 @@
 """Tests of atomic writing."""
 
 import errno
+import os
 import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.runtime.files import remove_unfinished, replacing
 
 
 @pytest.mark.parametrize('full', [False, True])
@@ -18,3 +22,23 @@ def test_errors_name_the_file_and_leave_nothing(tmp_path, full):
       raise OSError(errno.ENOSPC, 'No space left on device')
   assert caught.value.filename == str(path)
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_what_a_dead_process_began_is_removed(tmp_path):
+  code = (
+    'import os, signal, sys\n'
+    'from mixdtp_jax.runtime.files import replacing\n'
+    'with replacing(sys.argv[1]) as name:\n'
+    "  open(name, 'w').write('half')\n"
+    '  os.kill(os.getpid(), signal.SIGKILL)\n'
+  )
+  path = tmp_path / 'a.png'
+  killed = subprocess.run([sys.executable, '-c', code, path], check=False)
+  assert killed.returncode == -signal.SIGKILL
+  assert str(os.getpid()) not in (left := os.listdir(tmp_path))[0]
+  with replacing(tmp_path / 'b.png') as temporary:
+    pathlib.Path(temporary).write_text('mine')
+    assert len(os.listdir(tmp_path)) == 2
+    remove_unfinished([tmp_path, tmp_path / 'nowhere'])
+    assert not set(left) & set(os.listdir(tmp_path))
+  assert os.listdir(tmp_path) == ['b.png']
