@@ -6,6 +6,8 @@ from PIL import Image
 
 import mixdtp_jax
 
+if len(sys.argv) != 3:
+  sys.exit(__doc__)
 rainy, restored = sys.argv[1:]
 restorer = mixdtp_jax.load()  # or load('runs/mine'), load('weights.pth')
 picture = Image.open(rainy)

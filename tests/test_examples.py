@@ -35,6 +35,19 @@ def test_the_script(tmp_path):
   assert (restored != rainy).any()
 
 
+def test_the_script_without_pictures_says_how_it_is_used():
+  result = subprocess.run(
+    [sys.executable, EXAMPLES / 'restore.py'],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
+    timeout=300,
+  )
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.endswith('python restore.py RAINY RESTORED.')
+
+
 @pytest.fixture
 def notebook():
   return json.loads((EXAMPLES / 'restore.ipynb').read_text())

@@ -3,7 +3,8 @@
 import pathlib
 import traceback
 
-_PACKAGE = 'mixdtp_jax'
+from mixdtp_jax.runtime.console import pip_install
+
 _FOLDER = str(pathlib.Path(__file__).parents[1])
 # The extra of this package that brings a package in.
 _EXTRAS = dict.fromkeys(
@@ -22,9 +23,7 @@ def explain(error: BaseException) -> str | None:
   """
   if isinstance(error, ModuleNotFoundError) and error.name:
     extra = _EXTRAS.get(error.name)
-    return extra and (
-      f"{error.name} is not installed: pip install '{_PACKAGE}[{extra}]'"
-    )
+    return extra and f'{error.name} is not installed: {pip_install(extra)}'
   if 'RESOURCE_EXHAUSTED' in str(error):
     return (
       'the device has too little memory. Take a smaller batch, larger '

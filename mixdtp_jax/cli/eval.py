@@ -84,10 +84,13 @@ def run(args: argparse.Namespace) -> None:
   from mixdtp_jax.evaluation.network import report, score_network
   from mixdtp_jax.models.config import as_mapping
   from mixdtp_jax.runtime import hosts
+  from mixdtp_jax.weights import shipped
   from mixdtp_jax.weights.load import load_weights
 
   protocols = _protocols(args.protocols)
   options.join_hosts(args)
+  if not (path := shipped.locate(args.weights)).exists():
+    raise shipped.not_found(path)
   pairs, source = _open_pairs(args)
   cfg, params = load_weights(args.weights, steps=args.steps, update=args.step)
   rows, image = score_network(
@@ -154,15 +157,12 @@ def _open_pairs(args):
 
 def _data_set(args) -> tuple[str, str, str]:
   """Returns name, source and data_dir: the options', else the run's."""
-  from mixdtp_jax.weights import shipped
   from mixdtp_jax.weights.run import load_run_config
 
   name, source, data_dir = args.data or 'pairs', '', ''
   try:
     run = load_run_config(args.weights)['data']
   except FileNotFoundError:  # weights of no run: the options must name all
-    if args.data is None and not shipped.locate(args.weights).exists():
-      raise
     run = None
   if run is not None and args.data in (None, run['name']):
     name, source, data_dir = run['name'], run['source'], run['data_dir']
@@ -172,6 +172,11 @@ def _data_set(args) -> tuple[str, str, str]:
       data_dir = beside
   source = source if args.source is None else args.source
   data_dir = data_dir if args.data_dir is None else args.data_dir
+  if not data_dir and args.data is None:
+    raise ValueError(
+      f'{args.weights} has no test images of its own: give --folder PAIRS, or '
+      '--data NAME with --source and --data_dir'
+    )
   if not data_dir:
     raise ValueError(
       f'--data={name} needs --data_dir, the folder of its prepared copy; or '

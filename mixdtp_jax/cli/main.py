@@ -54,7 +54,11 @@ def run_command(words: Sequence[str], *, own_process: bool = False) -> int:
   Raises:
     SystemExit: after --help, and with status 2 if the words do not fit.
   """
-  args = make_parser().parse_args(words)
+  parser = make_parser()
+  if not words:
+    parser.print_help(sys.stderr)
+    raise SystemExit(2)
+  args = parser.parse_args(words)
   if own_process and args.command in _USES_HUGE_PAGES:
     huge_pages.use_huge_pages()
   console.set_up_logging()

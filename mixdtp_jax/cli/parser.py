@@ -1,6 +1,9 @@
 """The option language of all commands: argparse and --config.OPTION=VALUE."""
 
 import argparse
+import os
+import re
+import shlex
 from collections.abc import Sequence
 
 from mixdtp_jax.runtime.options import did_you_mean
@@ -51,6 +54,19 @@ class Parser(argparse.ArgumentParser):
         rest.append(word)
     return rest, overrides
 
+  def _check_value(self, action, value):
+    try:
+      super()._check_value(action, value)
+    except argparse.ArgumentError as error:
+      if action.dest == 'command' and os.path.exists(value):
+        self.error(f'to restore {value}: mixdtp derain {shlex.quote(value)}')
+      error.message += did_you_mean(str(value), map(str, action.choices))
+      raise
+
   def error(self, message: str):
     """Exits with status 2 and one line on stderr."""
+    example = (self.description or '').partition(f'\n  {self.prog} ')[2]
+    if 'are required: ' in message and example:
+      usage = re.split(r'\n|  ', example)[0]
+      message += f', as in: {self.prog} {usage}'
     self.exit(2, f'error: {message} (see {self.prog} --help)\n')

@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> None:
   from mixdtp_jax.recipe.rain_ranges import PRESETS
   from mixdtp_jax.restoration import sheets
 
+  if not args.to.lower().endswith('.png'):
+    raise ValueError(f'--to {args.to}: needs a name that ends with .png')
   clean = images.read_image(pathlib.Path(args.photograph))
   clean = clean.astype(np.float32) / 255
   panels = [

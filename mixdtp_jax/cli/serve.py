@@ -21,10 +21,17 @@ def add_arguments(parser: Parser) -> None:
     'the network can send pictures'
   )
   options.add(parser, 'host', '127.0.0.1', text)
-  options.add(parser, 'port', 8080, 'port to serve at; 0 takes a free one')
+  text = 'port to serve at; 0 takes a free one'
+  options.add(parser, 'port', 8080, text, type=_port, metavar='PORT')
   text, number = 'refuse larger pictures', options.at_least_one
   options.add(parser, 'max-megapixels', 64, text, type=number, metavar='N')
   options.add_network(parser)
+
+
+def _port(text: str) -> int:
+  if not text.isdecimal() or int(text) > 65535:
+    raise argparse.ArgumentTypeError(f'{text}: needs a number from 0 to 65535')
+  return int(text)
 
 
 def run(args: argparse.Namespace) -> None:

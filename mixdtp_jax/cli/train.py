@@ -40,5 +40,3 @@ def run(args: argparse.Namespace) -> None:
 
   options.join_hosts(args)
   train_and_evaluate(recipe, args.workdir, check_only=args.check)
-  if args.check:
-    print('Checked: the run can start.')

@@ -7,6 +7,7 @@ which `show` changes; elsewhere it is a message now and then.
 import contextlib
 import logging as standard_logging
 import pathlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,3 +142,16 @@ def waiting(what: str, every: float = 30) -> Iterator[None]:
     done.set()
     thread.join()
     show('')
+
+
+def pip_install(extra: str) -> str:
+  """Returns the command that adds an extra of this package.
+
+  The package comes from a copy of its repository, and the user's pip may be
+  that of another Python.
+  """
+  copy = pathlib.Path(__file__).parents[2]
+  in_copy = (copy / 'pyproject.toml').is_file()
+  what = f"-e '{copy}[{extra}]'" if in_copy else f"'.[{extra}]'"
+  where = '' if in_copy else ', in the copy of the repository'
+  return f'{sys.executable} -m pip install {what}{where}'

@@ -40,7 +40,8 @@ def train_and_evaluate(
 
   Returns:
     The state after config.num_train_steps updates, or after fewer on SIGTERM;
-    None with `check_only`, which stops when all has been checked.
+    None with `check_only`, which stops when all has been checked, and prints
+    what was.
 
   Raises:
     ValueError: the configuration contradicts itself, the data, the weights to
@@ -67,11 +68,13 @@ def train_and_evaluate(
     batches, test, scored = hosts.in_turn(
       lambda: _prepare(config, folder, latest or 0, mesh)
     )
-    if check_only and latest is None and not config.init_from:
+    if check_only:
+      if latest is not None or config.init_from:
+        start.start_state(manager, config, replicated(mesh))
+      if hosts.is_first():
+        print(start.checked(config, folder, latest or 0, test))
       return None
     state = start.start_state(manager, config, replicated(mesh))
-    if check_only:
-      return None
     if (first := int(state.step)) != (latest or 0):  # that one was damaged
       batches = train_batches.train_batches(config, start_step=first, mesh=mesh)
     compiled = compile_ahead(step_fn, state, config, mesh)

@@ -13,6 +13,7 @@ from absl import logging
 from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.data.datasets.registry import open_split
+from mixdtp_jax.data.mixture import open_mixture
 from mixdtp_jax.data.pairs import Pairs, cut_to_multiples
 from mixdtp_jax.evaluation.network import check_sizes
 from mixdtp_jax.models.factory import abstract_params, make_network
@@ -83,6 +84,18 @@ def check_room(config: Recipe, workdir: pathlib.Path) -> None:
       f'{workdir} has {free / 1e6:,.1f} MB free, and a checkpoint needs '
       f'{need / 1e6:,.1f} MB: make room, or take another workdir'
     )
+
+
+def checked(
+  config: Recipe, workdir: pathlib.Path, update: int, test: Pairs
+) -> str:
+  """Returns one line on a run that can start; its data are prepared."""
+  free = shutil.disk_usage(workdir).free
+  return (
+    f'Checked: the run can start: {len(open_mixture(config.data, 1))} images '
+    f'to train on, {len(test)} to test, {config.num_train_steps - update} '
+    f'updates to make, {free / 1e9:,.1f} GB free in {workdir}.'
+  )
 
 
 def start_state(

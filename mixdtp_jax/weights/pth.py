@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from mixdtp_jax.runtime.console import pip_install
 from mixdtp_jax.runtime.files import replacing
 
 # Where training programs put a state dict; the first of these is taken.
@@ -86,6 +87,6 @@ def _import_torch():
     import torch
   except ImportError:
     raise ImportError(
-      'reading and writing .pth files needs PyTorch: pip install torch'
+      'reading and writing .pth files needs PyTorch: ' + pip_install('torch')
     ) from None
   return torch

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from mixdtp_jax.runtime.files import local_path
+from mixdtp_jax.runtime.options import did_you_mean
 
 FOLDER = pathlib.Path(__file__).with_name('shipped')
 
@@ -27,9 +28,11 @@ def locate(source: str | os.PathLike) -> pathlib.Path:
 
 def not_found(path: pathlib.Path) -> FileNotFoundError:
   """Returns the error of a path without weights."""
+  nearest = did_you_mean(os.path.basename(path), names()) or '.'
   shipped = f' ({", ".join(names())})' if names() else ' (none in this version)'
   return FileNotFoundError(
-    f'{path}: no weights there. Give the name of shipped weights{shipped}, '
-    'the workdir of a training run that has saved a checkpoint (mixdtp train), '
-    'or a .safetensors file, a .pth file, or a weights folder (mixdtp convert)'
+    f'{path}: no weights there{nearest} Give the name of shipped weights'
+    f'{shipped}, the workdir of a training run that has saved a checkpoint '
+    '(mixdtp train), or a .safetensors file, a .pth file, or a weights folder '
+    '(mixdtp convert)'
   )

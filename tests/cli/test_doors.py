@@ -90,8 +90,16 @@ def test_restoring_converting_and_planning_need_no_tensorflow(
 @pytest.mark.parametrize(
   ('words', 'line'),
   [
-    (['tran'], "invalid choice: 'tran'"),
-    (['train', '--config=demo'], 'required: --workdir'),
+    (['trian'], '; did you mean train?'),
+    (['bench', 'trainign'], '; did you mean training?'),
+    ([str(REPOSITORY)], f'to restore {REPOSITORY}: mixdtp derain {REPOSITORY}'),
+    (
+      ['train', '--config=demo'],
+      'required: --workdir, as in: mixdtp train --config=demo --workdir=runs/d',
+    ),
+    (['derain'], 'required: INPUT, as in: mixdtp derain holiday.jpg (see'),
+    (['serve', '--port=99999'], '99999: needs a number from 0 to 65535'),
+    (['serve', '--port=80x'], '--port: 80x: needs a number from 0 to 65535'),
     (
       ['train', '--config=demo', '--worddir=x'],
       'unknown option --worddir; did you mean --workdir?',
@@ -139,6 +147,20 @@ def test_every_recipe_takes_its_options_in_both_spellings(command, words):
   assert args.overrides == ['model.width=8', 'data.source=a=b']
 
 
+def test_without_a_command_the_help_is_shown(capsys):
+  with pytest.raises(SystemExit, match='2'):
+    main.run_command([])
+  assert 'Take the rain out of pictures' in capsys.readouterr().err
+
+
+def test_rain_is_not_written_as_png_under_another_name(tmp_path, capsys):
+  target = tmp_path / 'rain.jpg'
+  picture = str(REPOSITORY / 'docs' / 'rainy.jpg')
+  assert main.run_command(['rain', picture, '--to', str(target)]) == 1
+  assert 'rain.jpg: needs a name that ends with .png' in capsys.readouterr().err
+  assert not target.exists()
+
+
 def explained(function):
   try:
     function()
@@ -150,7 +172,8 @@ def explained(function):
 def test_a_package_that_is_missing_names_its_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
   assert explained(lambda: __import__('tensorflow_datasets')) == (
-    "tensorflow_datasets is not installed: pip install 'mixdtp_jax[train]'"
+    f'tensorflow_datasets is not installed: {sys.executable} -m pip install '
+    f"-e '{REPOSITORY}[train]'"
   )
   assert explained(lambda: __import__('mixdtp_jax.nothing')) is None
 

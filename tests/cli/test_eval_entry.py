@@ -144,7 +144,9 @@ def test_places_a_whole_test_split_among_published_results(
   [
     (('--folder=here', '--data=pairs'), '--folder goes without --data'),
     (('--data=pairs', '--source=here'), '--data=pairs needs --data_dir'),
-    ((), 'no weights there'),
+    ((), 'any.pth has no test images of its own: give --folder PAIRS'),
+    (('--weights=gone', '--folder=album'), 'gone: no weights there'),
+    (('--weights=genral',), 'there; did you mean general? Give'),
     (('--protocols=rgb,yy',), "--protocols: 'yy' is unknown; choose from rgb"),
     (('--folder=gone',), 'gone'),
     (('--process_id=0',), '--coordinator'),
@@ -153,6 +155,7 @@ def test_places_a_whole_test_split_among_published_results(
 def test_options_that_do_not_fit_are_one_line(
   tmp_path, arguments, message, capsys
 ):
+  (tmp_path / 'any.pth').touch()
   weights = f'--weights={tmp_path / "any.pth"}'
   assert main.run_command(['eval', weights, *arguments]) == 1
   (line,) = capsys.readouterr().err.splitlines()

@@ -515,7 +515,8 @@ def test_without_pyav(derain, monkeypatch):
   monkeypatch.setitem(sys.modules, 'av', None)
   status, _, err = derain('a.mp4')
   assert status == 1
-  assert err == "error: av is not installed: pip install 'mixdtp_jax[video]'\n"
+  assert err.startswith('error: av is not installed: ')
+  assert err.endswith("[video]'\n")
 
 
 @pytest.mark.slow

@@ -224,6 +224,9 @@ def test_what_cannot_be_exported_is_one_line(
   pathlib.Path('here').touch()
   assert 'here exists already' in refused('--weights', weights, '-o', 'here')
   assert 'is a URL' in refused('--weights', weights, '-o', 'gs://a/b.onnx')
+  assert 'ends with .stablehlo, but --format is onnx' in refused(
+    '--weights', weights, '-o', 'x.stablehlo'
+  )
   assert '--runtime DIR' in refused('--weights', weights, '--runtime=.')
   assert 'there is no ort.wasm.min.mjs' in refused(
     '--weights', weights, '--format=web', '--runtime=.'
@@ -231,7 +234,7 @@ def test_what_cannot_be_exported_is_one_line(
   monkeypatch.setattr(command, '_MOST_BYTES', 1000)
   assert 'GB of parameters' in refused('--weights', weights)
   monkeypatch.setitem(sys.modules, 'onnx', None)
-  assert "pip install 'mixdtp_jax[export]'" in refused('--weights', weights)
+  assert "[export]'" in refused('--weights', weights)
   assert [path.name for path in tmp_path.iterdir()] == ['here']
 
 

@@ -312,7 +312,6 @@ def test_a_bug_ends_one_picture_and_not_the_server(slow):
   ('words', 'line'),
   [
     (['--port', 'TAKEN'], '127.0.0.1, port TAKEN: Address already in use: cho'),
-    (['--port', '99999'], ', port 99999: '),
     (['--host', 'no.such.host.invalid'], 'choose others by --host and --port'),
     (['--port', '0', '--weights', 'none'], 'none: no weights there'),
     (['--scratch', 'none'], '--scratch none: not a folder'),

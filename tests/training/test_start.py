@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import time
 
@@ -133,7 +134,12 @@ def test_the_command_checks_and_stops(
   words = ['train', f'--config={recipe}', f'--workdir={workdir}', '--check']
   source = f'--config.data.source={tiny_pairs}'
   assert main.run_command([*words, source]) == 0
-  assert capsys.readouterr().out == 'Checked: the run can start.\n'
+  (line,) = capsys.readouterr().out.splitlines()
+  assert re.fullmatch(
+    r'Checked: the run can start: 4 images to train on, 3 to test, 20 updates '
+    rf'to make, [\d,]+\.\d GB free in {workdir}\.',
+    line,
+  )
   assert (workdir / 'data' / 'pairs').is_dir()
   assert not list((workdir / 'checkpoints').iterdir())
   assert not list(workdir.glob('events*'))

@@ -56,7 +56,7 @@ def export(
     FileExistsError: the output exists.
     FileNotFoundError, ImportError, ValueError: see `load_weights`; or ONNX is
       not installed, the network has more than 2 GB of parameters, or `runtime`
-      does not fit the format.
+      or the ending of `output` does not fit the format.
   """
   found = shipped.locate(weights)
   path = pathlib.Path(local_path(output or '') or f'{found.stem}.{format}')
@@ -98,6 +98,11 @@ def _check(path, format, runtime):
   """Refuses what cannot work before the weights are read."""
   if os.path.lexists(path):
     raise FileExistsError(f'{path} exists already: choose another output')
+  if path.suffix in {'.onnx', '.stablehlo', '.web'} - {f'.{format}'}:
+    raise ValueError(
+      f'{path}: the name ends with {path.suffix}, but --format is {format}: '
+      'change either'
+    )
   if (format == 'web') != bool(runtime):
     raise ValueError(
       'the format web, and no other, needs --runtime DIR, a folder with ONNX '

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from mixdtp_jax.measure.roofline import product_rates
+from mixdtp_jax.runtime.console import pip_install
 
 _GIB = 2**30
 # Part of a GPU's memory that JAX takes by default; see
@@ -149,8 +150,8 @@ def tpu_slice(topology: str) -> Target:
   if importlib.util.find_spec('libtpu') is None:
     raise ImportError(
       f'--topology {topology} needs libtpu, the compiler for TPUs: '
-      "pip install 'mixdtp_jax[plan]', or jax[tpu] of the version of JAX that "
-      'is installed'
+      f'{pip_install("plan")}, or jax[tpu] of the version of JAX that is '
+      'installed'
     )
   devices = _tpus(topology)
   chip = CHIPS[topology.partition(':')[0]]
@@ -219,7 +220,7 @@ def gpu_box(topology: str) -> Target:
   if importlib.util.find_spec('jax_cuda13_plugin') is None:
     raise ImportError(
       f"--topology {topology} needs JAX's plugin for CUDA, but no GPU: "
-      "pip install 'mixdtp_jax[plan-gpu]'"
+      + pip_install('plan-gpu')
     )
   gpu = GPUS[kind]
   jax.config.update('jax_platforms', 'cpu')

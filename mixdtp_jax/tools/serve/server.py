@@ -66,7 +66,7 @@ class Server(socketserver.ThreadingTCPServer):
     except (OSError, OverflowError) as error:
       raise OSError(
         f'{host}, port {port}: {getattr(error, "strerror", "") or error}: '
-        'choose others by --host and --port'
+        'choose others by --host and --port (--port 0 takes a free one)'
       ) from error
     self.is_local = ipaddress.ip_address(address[0]).is_loopback
     here = socket.gethostname().lower()
