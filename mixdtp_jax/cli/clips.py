@@ -14,13 +14,6 @@ from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
 
-_ENDINGS = (
-  '.3g2', '.3gp', '.asf', '.avi', '.divx', '.dv', '.f4v', '.flv', '.h264',
-  '.hevc', '.ivf', '.m2ts', '.m2v', '.m4v', '.mj2', '.mkv', '.mov', '.mp4',
-  '.mpeg', '.mpg', '.mts', '.mxf', '.nut', '.ogv', '.rm', '.rmvb', '.ts',
-  '.vob', '.webm', '.wmv', '.wtv', '.y4m',
-)  # fmt: skip
-
 
 def add_arguments(parser: Parser) -> None:
   """Adds the options of clips."""
@@ -61,12 +54,15 @@ def _seconds(text: str) -> Fraction:
   return sum((p * 60**n for n, p in enumerate(reversed(parts))), Fraction())
 
 
-def take(args: argparse.Namespace) -> list[Path]:
-  """Takes the clips out of the inputs.
+def take(args: argparse.Namespace) -> tuple[list[Path], int]:
+  """Takes the clips out of the inputs, and counts results among them.
 
   Raises:
+    FileNotFoundError: a clip is not there.
     ValueError: options of pictures and of clips are mixed up.
   """
+  from mixdtp_jax.restoration import folders
+
   found = [text for text in args.inputs if _is_clip(Path(text))]
   kinds = ('pictures', 'clips') if found else ('clips', 'pictures')
   own = ('codec', 'crf', 'start', 'end')
@@ -76,7 +72,11 @@ def take(args: argparse.Namespace) -> list[Path]:
         f'--{name} is for {kinds[0]}: leave it out with {kinds[1]}'
       )
   args.inputs = [text for text in args.inputs if text not in found]
-  return [Path(name) for text in found for name in _matches(text)]
+  paths = [Path(name) for text in found for name in _matches(text)]
+  if missing := [path for path in paths if not path.exists()]:
+    raise FileNotFoundError(f'{folders.name_of(missing[0])} is not there')
+  ours = set() if args.output else folders.results_among(paths)
+  return [path for path in paths if path not in ours], len(ours)
 
 
 def _matches(text: str) -> list[str]:
@@ -85,9 +85,9 @@ def _matches(text: str) -> list[str]:
 
 
 def _is_clip(path: Path) -> bool:
-  from mixdtp_jax.restoration import encoding
+  from mixdtp_jax.restoration import encoding, folders
 
-  if path.suffix.lower() in _ENDINGS:
+  if path.suffix.lower() in folders.CLIP_ENDINGS:
     return True
   if encoding.format_of(path.name) or not path.is_file():
     return False
@@ -98,8 +98,12 @@ def _is_clip(path: Path) -> bool:
   return clips.is_video(path)
 
 
-def restore(args: argparse.Namespace, paths: Sequence[Path]) -> int:
-  """Restores clips and tells about each; returns how many failed."""
+def restore(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[int, int]:
+  """Restores clips and tells about each.
+
+  Returns:
+    How many were restored, and how many failed.
+  """
   from mixdtp_jax.restoration import video
   from mixdtp_jax.weights import shipped
 
@@ -107,11 +111,12 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> int:
   failed = sum(job is None for job in jobs)
   jobs = [job for job in jobs if job is not None]
   if not jobs:
-    return failed
+    return 0, failed
   restorer = options.load_restorer(args)
   weights = shipped.locate(args.weights)
   times = [p.stat().st_mtime_ns for p in (weights, *weights.rglob('*'))]
   key = str(weights), max(times), args.dtype
+  lost = 0
   for job in jobs:
     clip = job.clip
     try:
@@ -124,10 +129,10 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> int:
         console.progress(f'{clip.name}: frame', len(clip.times)),
       )
     except (OSError, ValueError, MemoryError) as error:
-      failed += _fail(args, clip.path, error)
+      lost += _fail(args, clip.path, error)
     else:
       _say(args, job, result)
-  return failed
+  return len(jobs) - lost, failed + lost
 
 
 def _jobs(args: argparse.Namespace, paths: Sequence[Path]) -> Iterator[Any]:
@@ -142,7 +147,6 @@ def _jobs(args: argparse.Namespace, paths: Sequence[Path]) -> Iterator[Any]:
         raise ValueError(f'{target} would be written twice, or over its clip')
       targets.add(target)
       if target.exists() and not args.overwrite:
-        logging.info('%s exists: --overwrite redoes it', target)
         tell(args, path, 'skipped')
         continue
       with console.waiting(f'reading {path.name}'):
@@ -167,7 +171,9 @@ def _say(args: argparse.Namespace, job: Any, result: Any) -> None:
   console.show('')
   clip, rate = job.clip, result.frames / max(result.seconds, 1e-9)
   before, after = result.flicker or (None, None)
-  flicker = f', flicker {before:.4f} -> {after:.4f}' if result.flicker else ''
+  flicker = ''
+  if result.flicker:
+    flicker = f', flicker between frames {before:.4f} -> {after:.4f}'
   tell(
     args,
     clip.path,

@@ -127,17 +127,19 @@ def _quality(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
   """Restores the pictures; returns 1 if one of them failed."""
   from mixdtp_jax.restoration import folders
+  from mixdtp_jax.weights import shipped
 
   if args.scratch and not os.path.isdir(args.scratch):
     raise NotADirectoryError(f'--scratch {args.scratch}: not a folder')
   if '' in (args.output, *args.inputs):
     raise ValueError('an input or -o is empty: give a name')
-  videos = clips.take(args)
-  lost = clips.restore(args, videos) if videos else 0
-  if not args.inputs:
-    return 1 if lost else 0
+  if not (weights := shipped.locate(args.weights)).exists():
+    raise shipped.not_found(weights)
+  videos, results = clips.take(args)
   format = _FORMATS.get(args.format, '')
-  if '-' in (args.output, *args.inputs):
+  if not args.inputs:
+    plan = folders.Plan([])
+  elif '-' in (args.output, *args.inputs):
     plan = folders.Plan([_piped_job(args, format)])
   else:
     plan = folders.make_plan(
@@ -148,16 +150,20 @@ def run(args: argparse.Namespace) -> int:
       overwrite=args.overwrite,
     )
   _check_heic(plan.jobs)
+  restored, lost = clips.restore(args, videos) if videos else (0, 0)
+  kept = len(plan.done) + len(videos) - restored - lost
   for source in plan.done:
     clips.tell(args, source, 'skipped')
   failed = _restore(args, plan.jobs) if plan.jobs else 0
   counts = {
-    'restored': len(plan.jobs) - failed,
-    'skipped as restored before (see --overwrite)': len(plan.done),
-    'left out as results of this command': plan.results,
-    'failed': failed,
+    'restored': restored + len(plan.jobs) - failed,
+    'left out as results of this command': results + plan.results,
+    'failed': failed + lost,
+    'kept as it was: --overwrite restores it again'
+    if kept == 1
+    else 'kept as they were: --overwrite restores them again': kept,
   }
-  if failed or sum(counts.values()) > 1 or not plan.jobs:
+  if sum(counts.values()) > 1 or not (counts['restored'] or counts['failed']):
     done = [f'{count:,} {what}' for what, count in counts.items() if count]
     logging.info('%s', ', '.join(done))
   return 1 if failed or lost else 0
@@ -219,7 +225,8 @@ def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
     ahead=memory // 500,
     check=restorer.check,
   )
-  report = console.progress(f'{len(jobs):,} pictures, percent:', 100)
+  what = '1 picture' if len(jobs) == 1 else f'{len(jobs):,} pictures'
+  report = console.progress(what, 100, percent=True)
 
   def tell(part: float) -> None:
     report(max(1, round(100 * part)))
@@ -245,14 +252,15 @@ def _say(args: argparse.Namespace, work) -> None:
   if work.job.target is None:
     return
   name = '-' if isinstance(source, bytes) else source
-  names = (str(path) for path in (name, work.job.target))
+  target = work.job.sheet if work.job.kept else work.job.target
+  names = (str(path) for path in (name, target))
   shown = ' -> '.join(n if n.isprintable() else ascii(n) for n in names)
   clips.tell(
     args,
     source,
     'restored',
     f'{shown}: {picture.width}x{picture.height} pixels in {work.seconds:.1f} s',
-    output=str(work.job.target),
+    output=str(target),
     width=picture.width,
     height=picture.height,
     frames=picture.count,

@@ -26,6 +26,10 @@ class Parser(argparse.ArgumentParser):
       return super().parse_known_args(args, namespace)
     words, overrides = self._split(args)
     namespace, rest = super().parse_known_args(words, namespace)
+    for action in self._get_positional_actions():
+      # Argparse takes no more of them behind an option.
+      while action.nargs == '+' and rest and not rest[0].startswith('-'):
+        getattr(namespace, action.dest).append(rest.pop(0))
     if rest:
       self.error(f'unexpected argument {rest[0]}')
     if self.takes_config:

@@ -297,9 +297,11 @@ def _binary(image: Path | bytes, name: str) -> Iterator[BinaryIO]:
 
 
 def _check_format(file: BinaryIO, name: str) -> None:
-  """Says what is missing to read HEIC, which Pillow does not know."""
+  """Refuses an empty file, and HEIC if the package that reads it is missing."""
   head = file.read(32)
   file.seek(0)
+  if not head:
+    raise ImageError(f'{name} is empty')
   is_heic = head[4:8] == b'ftyp' and any(brand in head for brand in _HEIC)
   if is_heic and 'HEIF' not in formats():
     raise ImageError(

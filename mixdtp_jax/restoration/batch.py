@@ -99,6 +99,10 @@ class Work:
       frames = self._frames or self._read()
     else:
       frames, self._metadata = self.picture.frames(), self.picture.metadata()
+    if self.job.kept:  # an earlier result, of which the sheet is missing
+      assert self.job.target
+      old = next(open_picture(self.job.target, '', sys.maxsize).frames())
+      restore = lambda *_: old.pixels  # noqa: E731
     restored: list[Frame] = []
     self._frames = None
     for number, frame in enumerate(frames):
@@ -115,6 +119,14 @@ class Work:
   @_step
   def write(self) -> None:
     """Writes the file, and the sheet."""
+    assert self._frames
+    if not self.job.kept:
+      self._encode()
+    if self.job.sheet and self._before is not None:
+      after = sheets.small_rgb(self._frames[0].pixels)
+      self._save(self.job.sheet, sheets.encode_pair(self._before, after))
+
+  def _encode(self) -> None:
     assert self.picture and self._frames
     format, quality = self.job.format, self.settings.quality
     kept = self._metadata if self.settings.keep_metadata else Metadata()
@@ -123,9 +135,6 @@ class Work:
     )
     self.lost = lost(self.picture, kept, format)
     self._save(self.job.target, data)
-    if self.job.sheet and self._before is not None:
-      after = sheets.small_rgb(self._frames[0].pixels)
-      self._save(self.job.sheet, sheets.encode_pair(self._before, after))
 
   def _read(self) -> Sequence[Frame]:
     assert self.picture

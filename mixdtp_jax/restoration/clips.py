@@ -191,6 +191,8 @@ def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
       there = 'is a folder, pipe or device' if path.exists() else 'is not there'
       raise ClipError(there)
+    if not path.stat().st_size:
+      raise ClipError('is empty')
     with opened(path) as container:
       if container.format.name in ('concat', 'dash', 'hls'):
         raise ClipError('is no video but a list of files: name these')

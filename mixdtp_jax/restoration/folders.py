@@ -6,7 +6,7 @@ All is decided from names alone, before the first picture is read.
 import dataclasses
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,12 @@ from mixdtp_jax.restoration.encoding import ENDINGS, ending_of, format_of
 from mixdtp_jax.runtime.files import local_path
 
 RESTORED, COMPARED = '_derained', '_compare'  # ends of names
+CLIP_ENDINGS = (
+  '.3g2', '.3gp', '.asf', '.avi', '.divx', '.dv', '.f4v', '.flv', '.h264',
+  '.hevc', '.ivf', '.m2ts', '.m2v', '.m4v', '.mj2', '.mkv', '.mov', '.mp4',
+  '.mpeg', '.mpg', '.mts', '.mxf', '.nut', '.ogv', '.rm', '.rmvb', '.ts',
+  '.vob', '.webm', '.wmv', '.wtv', '.y4m',
+)  # fmt: skip
 _WILD = '*?['
 
 
@@ -27,6 +33,7 @@ class Job:
   sheet: Path | None  # the before/after sheet to write
   format: str  # to write; '' for that of the source
   size: int  # of the source, in bytes, as a measure of the work
+  kept: bool = False  # the target exists and stays; only the sheet is made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,27 +77,35 @@ def make_plan(
   """
   file, folder = _places(inputs, output, format)
   found = list(dict.fromkeys(_find(inputs, folder)))
-  ours = {
-    (each.path.parent, each.path.stem + end)
-    for each in found
-    for end in (RESTORED, COMPARED)
-    if output is None
-  }
-  kept = [i for i in found if (i.path.parent, i.path.stem) not in ours]
+  ours = results_among(each.path for each in found) if output is None else ()
+  kept = [each for each in found if each.path not in ours]
   jobs = [_job(each, file, folder, format, compare) for each in kept]
   jobs = list(dict.fromkeys(jobs))
   _check_collisions(jobs)
-  targets = {job.source: job.target for job in jobs if job.target}
-  for folder in {target.parent for target in targets.values()}:
+  for folder in {job.target.parent for job in jobs if job.target}:
     _check_writable(folder)
-  done = [source for source, target in targets.items() if target.exists()]
-  done = [] if overwrite else done
-  skipped = set(done)
+  if not overwrite:
+    jobs = list(map(_without_what_exists, jobs))
   return Plan(
-    [job for job in jobs if job.source not in skipped],
-    done,
+    [job for job in jobs if job.sheet or not job.kept],
+    [job.source for job in jobs if job.kept and not job.sheet],
     len(found) - len(kept),
   )
+
+
+def results_among(paths: Iterable[Path]) -> set[Path]:
+  """Returns the files that have the name of a result of another one."""
+  paths = list(paths)
+  ours = {
+    (p.parent, p.stem + end) for p in paths for end in (RESTORED, COMPARED)
+  }
+  return {path for path in paths if (path.parent, path.stem) in ours}
+
+
+def _without_what_exists(job: Job) -> Job:
+  sheet = job.sheet if job.sheet and not job.sheet.exists() else None
+  kept = bool(job.target and job.target.exists())
+  return dataclasses.replace(job, sheet=sheet, kept=kept)
 
 
 def _places(inputs, output, format) -> tuple[Path | None, Path | None]:
@@ -144,9 +159,12 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
     if path.is_dir():
       found = list(_pictures_below(path, output))
       if not found:
+        files = sorted(path.rglob('*'))
+        clips = [f for f in files if f.suffix.lower() in CLIP_ENDINGS]
         raise FileNotFoundError(
           f'{name_of(path)} has no pictures, which are files that end in '
           f'{" ".join(ENDINGS)}'
+          + (f"; for its clips give '{_similar(clips[0])}'" if clips else '')
         )
       yield from (_Input(file, file.relative_to(path)) for file in found)
     elif path.exists():
@@ -157,6 +175,10 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
       raise FileNotFoundError(f'{text}: addresses are not read; download it')
     else:
       raise FileNotFoundError(f'{name_of(path)}: no such file or folder')
+
+
+def _similar(path: Path) -> str:
+  return name_of(path.with_name(f'*{path.suffix}'))
 
 
 def _matches(pattern: Path, output: Path | None) -> list[_Input]:

@@ -79,10 +79,16 @@ def prepare(
     options = {**options, 'crf': str(usual if crf is None else crf)}
   elif crf is not None:
     raise ValueError(f'--crf {crf}: {codec} has none, leave it out')
-  if codec not in clip_files.HOLDS.get(target.suffix.lower(), ()):
+  held = clip_files.HOLDS.get(target.suffix.lower(), ())
+  if not held:
     raise ClipError(
-      f'{images.name_of(target)}: such files do not hold {codec} or the '
-      'times of frames: write .mkv, or choose another --codec'
+      f'{images.name_of(target)}: no video container that is written: use one '
+      f'of {" ".join(clip_files.HOLDS)}'
+    )
+  if codec not in held:
+    raise ClipError(
+      f'{images.name_of(target)}: such files do not hold {codec}: choose '
+      f'--codec {" or ".join(held)}, or write .mkv'
     )
   job = clip_files.Job(
     clip,

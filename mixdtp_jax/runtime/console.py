@@ -95,22 +95,30 @@ def duration(seconds: float) -> str:
   return f'{seconds / 3600:.1f} h'
 
 
-def progress(what: str, total: int) -> Callable[[int], None]:
+def progress(
+  what: str, total: int, *, percent: bool = False
+) -> Callable[[int], None]:
   """Returns a function that tells how far some work is.
 
-  It is called with the number of parts done, up to `total`; `what` begins the
-  line. Without a terminal it tells something every ten seconds.
+  It is called with the number of parts done, up to `total`; if `percent`, that
+  is 100. `what` names the work. The time left is told after the first call, as
+  compiling comes before it. Without a terminal a line comes every ten seconds.
   """
   start = last = time.monotonic()
+  first = 0
 
   def report(done: int) -> None:
-    nonlocal last
+    nonlocal start, last, first
     now = time.monotonic()
     if done == total:
       show('')
       return
-    left = duration((now - start) / done * (total - done))
-    line = f'{what} {done} of {total}, {left} left'
+    line = f'{done} % of {what}' if percent else f'{what} {done} of {total}'
+    if not first:
+      start, first = now, done
+    elif done > first:
+      left = (now - start) / (done - first) * (total - done)
+      line += f', {duration(left)} left'
     if is_live():
       show(line)
     elif now - last >= 10:

@@ -115,7 +115,7 @@ def test_a_folder_twice(derain):
   status, out, err = derain('in', '-o', 'out')
   assert status == 0
   assert 'in/c.png -> out/c.png' in out
-  assert '2 skipped as restored before (see --overwrite)' in err
+  assert '2 kept as they were: --overwrite restores them again' in err
   assert times == [os.stat(f).st_mtime_ns for f in ('out/a.jpg', 'out/x/b.png')]
   status, out, err = derain('in', '-o', 'out', '--overwrite')
   assert out.count('\n') == 3
@@ -124,8 +124,11 @@ def test_a_folder_twice(derain):
   loaded = len(derain.loaded)
   status, out, err = derain('in', '-o', 'out')
   assert (status, out) == (0, '')
-  assert '3 skipped' in err
+  assert '3 kept as they were' in err
   assert len(derain.loaded) == loaded
+  status, out, err = derain('in', '-o', 'out', '--weights', 'genral')
+  assert status == 1
+  assert 'genral: no weights there' in err
 
 
 def test_bad_files_are_a_line_each_and_the_others_go_on(derain):
@@ -197,6 +200,15 @@ def test_sheets(derain):
     sheet = Image.open(f'out/{name}_compare.jpg')
     width = Image.open(next(pathlib.Path().glob(f'{name}.*'))).width
     assert sheet.width >= 2 * min(width, 36)
+  # A sheet that is missing is made from the result, which stays.
+  sheet, result = pathlib.Path('out/a_compare.jpg'), pathlib.Path('out/a.png')
+  before, time = sheet.read_bytes(), os.stat(result).st_mtime_ns
+  sheet.unlink()
+  status, out, err = derain('a.png', '-o', 'out', '--compare')
+  assert (status, err) == (0, '')
+  assert out.startswith('a.png -> out/a_compare.jpg: ')
+  assert sheet.read_bytes() == before
+  assert os.stat(result).st_mtime_ns == time
 
 
 def test_formats_quality_and_metadata(derain):
@@ -206,6 +218,9 @@ def test_formats_quality_and_metadata(derain):
   image = Image.open('out/a.webp')
   assert image.format == 'WEBP'
   assert not image.getexif()
+  put('b.jpg', 'jpeg')
+  assert derain('a.jpg', '-o', 'two', 'b.jpg', '--overwrite', 'a.jpg')[0] == 0
+  assert os.path.exists('two/a.jpg') and os.path.exists('two/b.jpg')
   assert derain('a.jpg', '-o', 'b.tif')[0] == 0
   assert Image.open('b.tif').getexif()[271] == 'Maker'
   status, _, err = derain('a.jpg', '-o', 'c.bmp')
@@ -226,6 +241,7 @@ def test_formats_quality_and_metadata(derain):
     (['a.png', '--tile', '0'], '--tile is no option here'),
     ([], 'the following arguments are required: INPUT'),
     (['a.png', '--quality', '0'], "'0' is not a number from 1 to 100"),
+    (['a.png', '--memory', '2'], "'2' has no unit: 2GB"),
     (['a.png', '--memory', 'much'], "'much' is no amount of memory, such as"),
     (['a.png', '--format', 'jp2'], 'invalid choice'),
   ],
@@ -300,7 +316,7 @@ def test_pipes_and_files_go_together(derain, monkeypatch):
     'error: . is not a file but a folder, pipe or device',
   )
   for data, message in (
-    (b'', 'error: standard input cannot be decoded'),
+    (b'', 'error: standard input is empty'),
     (hostile.sound('png')[:200], 'error: standard input cannot be decoded'),
   ):
     with monkeypatch.context() as patch:
@@ -598,7 +614,7 @@ def test_a_terminal_shows_the_time_left(process, tmp_path, tiny_weights):
   assert run.returncode == 0, text
   assert len(run.stdout.splitlines()) == 3
   assert 'loading the network' in text
-  assert re.search(r'3 pictures, percent: \d+ of 100, \d+ s left', text)
+  assert re.search(r'\d+ % of 3 pictures, \d+ s left', text)
   assert text.rstrip().endswith('3 restored')
 
 

@@ -101,6 +101,10 @@ def test_what_exists_is_skipped(here):
   assert pairs(plan) == {'in/b.png': 'out/b.png'}
   assert list(plan.done) == [pathlib.Path('in/a.png')]
   assert len(make_plan(['in'], 'out', overwrite=True).jobs) == 2
+  here('out/b_compare.jpg')
+  first, second = make_plan(['in'], 'out', compare=True).jobs
+  assert (first.kept, first.sheet.name) == (True, 'a_compare.jpg')
+  assert (second.kept, second.sheet) == (False, None)
 
 
 def test_results_are_not_restored_again(here):
@@ -148,12 +152,13 @@ def test_what_would_collide_is_refused(here, inputs, output, options, message):
   [
     ('absent.png', r'absent\.png: no such file'),
     ('in', 'in has no pictures, which are .* .png'),
+    ('vids', r"vids has no pictures, .*for its clips give 'vids/x/\*\.mp4'"),
     ('*.png', r'\*\.png: no picture matches'),
     ('https://rain.org/a.png', 'addresses are not read; download'),
   ],
 )
 def test_missing_inputs_are_named(here, text, message):
-  here('in/notes.txt')
+  here('in/notes.txt', 'vids/x/a.mp4')
   with pytest.raises(FileNotFoundError, match=message):
     make_plan([text])
 

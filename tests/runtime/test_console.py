@@ -78,13 +78,21 @@ def test_progress_in_a_pipe_is_told_at_most_every_ten_seconds(monkeypatch):
   monkeypatch.setattr(console.time, 'monotonic', lambda: now[0])
   monkeypatch.setattr(console.logging, 'info', lines.append)
   report = console.progress('Evaluating', 9)
+  now[0] += 8  # to compile
   for done in range(1, 10):
     now[0] += 4
     report(done)
   assert lines == [
-    'Evaluating 3 of 9, 24 s left',
-    'Evaluating 6 of 9, 12 s left',
+    'Evaluating 1 of 9',
+    'Evaluating 4 of 9, 20 s left',
+    'Evaluating 7 of 9, 8 s left',
   ]
+  lines.clear()
+  report = console.progress('2 pictures', 100, percent=True)
+  report(3)
+  now[0] += 10
+  report(8)
+  assert lines == ['8 % of 2 pictures, 3 min left']
 
 
 def test_waiting_tells_again_and_again_until_it_is_over(caplog):

@@ -23,3 +23,8 @@ def test_amounts(text, size):
 def test_other_texts_are_refused(text):
   with pytest.raises(ValueError, match='is no amount of memory, such as 2GB'):
     parse_bytes(text)
+
+
+def test_a_small_number_needs_a_unit():
+  with pytest.raises(ValueError, match=r"'2' has no unit: 2GB\?"):
+    parse_bytes('2')

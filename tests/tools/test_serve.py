@@ -136,6 +136,7 @@ def big_png(height, width):
 
 
 REFUSED = {
+  'empty': (b'', 'x.png is empty'),
   'no picture': (b'hello', 'x.png cannot be decoded: it is none of PNG'),
   'cut short': (hostile.sound('png')[:20], 'x.png cannot be decoded'),
   'bomb': (
@@ -177,7 +178,7 @@ def test_a_damaged_picture_fails_and_the_next_one_does_not(server):
     ({'Host': ''}, 403),
     ({'Origin': 'http://rain.example'}, 403),
     ({'Origin': 'null'}, 403),
-    ({'Content-Length': '0'}, 411),
+    ({'Content-Length': '0'}, 400),
     ({'Content-Length': '-5'}, 411),
     ({'Content-Length': '9' * 5000}, 411),
     ({'Content-Length': str(2**40)}, 413),

@@ -150,9 +150,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if path != '/pictures':
       raise Refused('pictures go to /pictures', HTTPStatus.NOT_FOUND)
     size = self.headers.get('Content-Length', '')
-    if not re.fullmatch('[1-9][0-9]{0,18}', size):
+    if not re.fullmatch('0|[1-9][0-9]{0,18}', size):
       raise Refused(
-        'there is no picture, or it is not said how long it is',
+        'Content-Length does not say how long the picture is',
         HTTPStatus.LENGTH_REQUIRED,
       )
     if int(size) > MOST_BYTES:
