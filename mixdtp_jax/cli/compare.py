@@ -29,6 +29,7 @@ def add_arguments(parser: Parser) -> None:
   )
   parser.add_argument(
     '--out',
+    type=options.local,
     required=True,
     metavar='FOLDER',
     help='folder to write compare.json and compare.html into',

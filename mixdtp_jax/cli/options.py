@@ -9,6 +9,7 @@ from typing import Any
 
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
+from mixdtp_jax.runtime.files import local_path
 from mixdtp_jax.runtime.sizes import parse_bytes
 
 ANY_WEIGHTS = (
@@ -154,7 +155,17 @@ def join_hosts(args: argparse.Namespace) -> None:
 
 def add_out(parser: Parser) -> None:
   """Adds --out, a JSON file."""
-  parser.add_argument('--out', metavar='FILE', help='JSON file to write')
+  parser.add_argument(
+    '--out', type=local, metavar='FILE', help='JSON file to write'
+  )
+
+
+def local(text: str) -> str:
+  """Returns a path with ~ expanded, and refuses URLs."""
+  try:
+    return local_path(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def at_least_one(text: str) -> int:

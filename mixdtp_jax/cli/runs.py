@@ -7,6 +7,7 @@ Runs that were evaluated on the same images are ordered by their PSNR.
 
 import argparse
 
+from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
 
 
@@ -17,6 +18,7 @@ def add_arguments(parser: Parser) -> None:
   )
   parser.add_argument(
     '--out',
+    type=options.local,
     required=True,
     metavar='FOLDER',
     help='folder to write runs.json and runs.html into',

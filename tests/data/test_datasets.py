@@ -397,3 +397,11 @@ def test_photographs(tmp_path, monkeypatch):
   np.testing.assert_array_equal(first['clean'], second['clean'])
   assert (first['rainy'] >= first['clean']).all()
   assert (first['rainy'] != second['rainy']).mean() > 0.1
+
+
+def test_a_data_dir_that_cannot_be_is_refused_before_the_work(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(OSError, match=r'file cannot be written into; choose'):
+    registry.prepare(
+      'photographs', source='', data_dir=str(tmp_path / 'file' / 'data')
+    )

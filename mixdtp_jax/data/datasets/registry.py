@@ -61,6 +61,7 @@ def prepare(
       damaged, has another source or audit, has images smaller than `crop`, or
       is older than changes in its source.
     FileNotFoundError: `source` lacks files, or is '' without a prepared copy.
+    OSError: `data_dir` cannot be written into.
   """
   path = _copy(name, data_dir)
   if again or not path.exists():
@@ -70,6 +71,12 @@ def prepare(
         if again
         else f'{data_dir} has no prepared {name}: '
         f'{_command(name, "FOLDER", data_dir)} makes it'
+      )
+    above = next(p for p in path.parents if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+      raise OSError(
+        f'data_dir = {data_dir!a}: {above} cannot be written into; choose '
+        'another folder'
       )
     splits, metadata = _found(name, source, data_dir, partial, exclude)
     with _room_to_write(path.parent) as new:
