@@ -14,6 +14,7 @@ from mixdtp_jax.models.config import (
   UNetConfig,
 )
 from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
+from mixdtp_jax.runtime.console import pip_install
 
 try:
   import torch
@@ -21,7 +22,7 @@ try:
   from torch import nn
 except ImportError:
   raise ImportError(
-    'the network in PyTorch needs PyTorch: pip install torch'
+    'the network in PyTorch needs PyTorch: ' + pip_install('torch')
   ) from None
 
 

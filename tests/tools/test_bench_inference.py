@@ -173,7 +173,7 @@ def test_settings_of_training_that_do_not_fit(change, message):
 
 def test_without_pytorch_the_remedy_is_told(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
-  with pytest.raises(ImportError, match='pip install torch, or take --oppone'):
+  with pytest.raises(ImportError, match=r"\[torch\]', or take --oppone"):
     case.run('inference', **_INFERENCE | {'opponents': 'eager'})
 
 

@@ -16,6 +16,7 @@ from mixdtp_jax.measure.timed import Timed
 from mixdtp_jax.measure.timing import paired, seconds
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.restoration import whole_image
+from mixdtp_jax.runtime.console import pip_install
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench import subprocesses
@@ -255,7 +256,8 @@ def _parse_variants(text: str) -> tuple[str, ...]:
     )
   if names and importlib.util.find_spec('torch') is None:
     raise ImportError(
-      '--opponents needs PyTorch: pip install torch, or take --opponents none'
+      f'--opponents needs PyTorch: {pip_install("torch")}, or take '
+      '--opponents none'
     )
   return names
 
