@@ -51,6 +51,7 @@ def add_arguments(parser: Parser) -> None:
   )
   parser.add_argument(
     '--out',
+    type=options.local,
     metavar='FOLDER',
     help='folder to write tables and images into (default: only print)',
   )

@@ -27,7 +27,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.data import images
 from mixdtp_jax.restoration import clip_files, clips
 from mixdtp_jax.restoration.clips import Clip, ClipError
-from mixdtp_jax.runtime.files import local_path, replacing
+from mixdtp_jax.runtime.files import local_path, remove_unfinished, replacing
 
 _SEGMENT = 24  # frames: what a kill can lose
 _SIDE = 256  # of the middle of a frame, in which flicker is measured
@@ -138,6 +138,7 @@ def restore(
   read, or the file cannot be written.
   """
   clip, start = job.clip, time.perf_counter()
+  remove_unfinished([job.target.parent])
   folder = job.target.with_name(f'.{job.target.name}.parts')
   files = _parts(folder, job, key)
   done = earlier = sum(len(_load(file).sizes) for file in files)

@@ -19,6 +19,7 @@ from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.data import images
 from mixdtp_jax.restoration import batch, restorer, sixteen_bits
 from mixdtp_jax.restoration.pictures import open_picture
+from mixdtp_jax.runtime.files import _writing
 from tests.campaigns import images as campaign
 from tests.conftest import REPOSITORY
 from tests.helpers import hostile
@@ -148,6 +149,15 @@ def test_bad_files_are_a_line_each_and_the_others_go_on(derain):
     'out/a.png',
     'out/d.gif',
   }
+
+
+def test_what_a_killed_run_left_is_removed(derain):
+  put('a.png')
+  left = pathlib.Path(f'{_writing()}999999999-x')
+  left.mkdir()
+  (left / 'a_derained.png').touch()
+  assert derain('a.png')[0] == 0
+  assert files() == {'a.png', 'a_derained.png'}
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='there are no pipes')

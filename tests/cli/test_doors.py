@@ -203,3 +203,21 @@ def test_errors_that_users_cause_are_one_line(tmp_path):
 
   assert 'too little memory' in explained(exhausted)
   assert '\n' not in explained(exhausted)
+
+
+@pytest.mark.parametrize(
+  'words',
+  [
+    ['rain', 'a.png', '--to'],
+    ['eval', '--weights=general', '--out'],
+    ['runs', 'run', '--out'],
+    ['compare', '--random=0', '--out'],
+    ['bench', 'growth', '--out'],
+  ],
+  ids=lambda words: words[0],
+)
+def test_a_url_for_the_output_is_refused_before_the_work(words, capsys):
+  with pytest.raises(SystemExit) as caught:
+    main.run_command([*words, 'gs://bucket/x'])
+  assert caught.value.code == 2
+  assert 'gs://bucket/x is a URL' in capsys.readouterr().err

@@ -13,7 +13,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops import choice
-from mixdtp_jax.runtime.files import local_path, replacing
+from mixdtp_jax.runtime.files import local_path, remove_unfinished, replacing
 from mixdtp_jax.tools.export import web
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
@@ -81,6 +81,7 @@ def export(
   }
   if found.suffix == '.safetensors':
     metadata |= read_notes(found)
+  remove_unfinished([path.parent])
   with replacing(path) as temporary:
     target = pathlib.Path(temporary)
     if runtime:
