@@ -174,7 +174,9 @@ def _check_heic(jobs: Sequence[Any]) -> None:
 
   wanted = any(job.format == 'HEIF' for job in jobs)
   if wanted and 'HEIF' not in images.formats():
-    raise ValueError('HEIC needs another package: pip install pillow-heif')
+    raise ValueError(
+      f'HEIC needs another package: {sys.executable} -m pip install pillow-heif'
+    )
 
 
 def _piped_job(args: argparse.Namespace, format: str):

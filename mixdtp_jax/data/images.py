@@ -12,6 +12,7 @@ import io
 import os
 import stat
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
@@ -305,7 +306,8 @@ def _check_format(file: BinaryIO, name: str) -> None:
   is_heic = head[4:8] == b'ftyp' and any(brand in head for brand in _HEIC)
   if is_heic and 'HEIF' not in formats():
     raise ImageError(
-      f'{name} is HEIC, which needs another package: pip install pillow-heif'
+      f'{name} is HEIC, which needs another package: '
+      f'{sys.executable} -m pip install pillow-heif'
     )
 
 

@@ -125,6 +125,7 @@ def run(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_command(leaking, tmp_path):
   output = tmp_path / 'audit.json'
   result = run(

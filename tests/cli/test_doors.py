@@ -69,6 +69,7 @@ def test_preparing_and_auditing_start_no_backend(tiny_pairs, tmp_path):
   assert (tmp_path / 'audit.json').is_file()
 
 
+@pytest.mark.slow
 def test_restoring_converting_and_planning_need_no_tensorflow(
   tiny_run, tiny_pairs, tmp_path
 ):

@@ -45,6 +45,7 @@ def make_pairs(source):
       Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_a_stopped_command_starts_again(tmp_path):
   source, data = tmp_path / 'source', tmp_path / 'data'
   make_pairs(source)

@@ -189,6 +189,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
   assert capsys.readouterr().err == 'stopped by Ctrl-C\n'
 
 
+@pytest.mark.slow
 def test_the_demo_needs_no_files(environment, tmp_path):
   """The README's first command, with less of everything."""
   result = subprocess.run(

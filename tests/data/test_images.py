@@ -202,7 +202,7 @@ def test_heic_says_what_is_missing(monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'pillow_heif', None)
   images.formats.cache_clear()
   data = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(100)
-  with pytest.raises(ImageError, match='beach is HEIC.*pip install pillow-he'):
+  with pytest.raises(ImageError, match='beach is HEIC.*-m pip install pillow'):
     images.read_image(data, 'beach')
   images.formats.cache_clear()
 

@@ -270,6 +270,7 @@ def _start(workdir, **changes):
   return state
 
 
+@pytest.mark.slow
 def test_starts_from_given_weights_with_a_fresh_optimizer(tiny_run, tmp_path):
   state = _start(tmp_path, init_from=str(tiny_run.workdir))
   assert state.step == 0
