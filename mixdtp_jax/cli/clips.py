@@ -136,16 +136,25 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[int, int]:
 
 
 def _jobs(args: argparse.Namespace, paths: Sequence[Path]) -> Iterator[Any]:
-  """Yields the work on each clip; None for one that cannot be restored."""
+  """Yields the work on each clip; None for one that cannot be restored.
+
+  ValueError if two clips would have one output, or one would be overwritten.
+  """
   from mixdtp_jax.restoration import clips, video
 
-  codec, targets = args.codec or 'h264', set()
+  codec = args.codec or 'h264'
+  targets: dict[Path, Path] = {}
   for path in paths:
     target = video.choose_target(path, args.output, codec)
+    if (other := targets.setdefault(target, path)) != path:
+      raise ValueError(
+        f'{other} and {path} would both become {target}: restore them apart, '
+        'each with its own -o'
+      )
+    if target.exists() and target.samefile(path):
+      raise ValueError(f'{path} would be overwritten: give another -o')
+  for target, path in targets.items():
     try:
-      if target in targets or (target.exists() and target.samefile(path)):
-        raise ValueError(f'{target} would be written twice, or over its clip')
-      targets.add(target)
       if target.exists() and not args.overwrite:
         tell(args, path, 'skipped')
         continue

@@ -469,7 +469,8 @@ def test_mutated_clips(derain):
     (['list.mkv'], 'list.mkv is no video but a list of files'),
     (['a.mp4', '-o', 'b.webm'], 'hold h264: choose --codec av1 or vp9'),
     (['a.mp4', '-o', 'b.png'], 'b.png: no video container that is written'),
-    (['a.mp4', 'x/a.mp4', '-o', 'b/'], 'b/a.mp4 would be written twice'),
+    (['a.mp4', 'x/a.mp4', '-o', 'b/'], 'would both become b/a.mp4: restore'),
+    (['a.mp4', '-o', 'a.mp4', '--overwrite'], 'a.mp4 would be overwritten'),
     (['a.mp4', '-o', 'b.mkv', '--end', '-1'], "'-1' is no time: write seconds"),
   ],
 )
@@ -481,7 +482,7 @@ def test_options_that_do_not_fit(derain, words, message):
   status, _, err = derain(*words)
   assert status in (1, 2)
   assert message in err
-  assert not {'b.webm', 'b.mkv', 'b.png', 'a_derained.mp4'} & files()
+  assert not {'b.webm', 'b.mkv', 'b.png', 'a_derained.mp4', 'b'} & files()
 
 
 def test_patterns_and_missing_clips(derain):
