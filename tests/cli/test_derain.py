@@ -580,6 +580,8 @@ def test_stopping_leaves_whole_files_only(
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    # A shell's background job ignores SIGINT, and so do its children.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     **process,
   )
   for _ in range(3):

@@ -218,5 +218,7 @@ def test_a_header_that_is_cut_short_is_named(tmp_path, end):
   path = tmp_path / 'cut.png'
   path.write_bytes(hostile.sound('png')[:end])
   for read in (images.image_shape, images.read_image):
-    with pytest.raises(ImageError, match=r'cut\.png cannot be decoded'):
+    with pytest.raises(
+      ImageError, match=r'cut\.png (cannot be decoded|is empty)'
+    ):
       read(path)
