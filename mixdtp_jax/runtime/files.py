@@ -71,7 +71,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
       yield temporary
       os.replace(temporary, path)
     except OSError as error:
-      if error.filename in (None, temporary):
+      if error.errno and error.filename in (None, temporary):
         with contextlib.suppress(AttributeError):  # PyAV's keep their names
           error.filename = str(path)
       raise
