@@ -42,7 +42,7 @@ SIZES = (
 )
 
 
-def draw(cfg):
+def draw(cfg, temperature=1):
   """Returns weights under which every part of a network matters."""
   random = np.random.default_rng(0)
 
@@ -52,7 +52,8 @@ def draw(cfg):
     if 'kernel' in name:
       values *= np.prod(abstract.shape[-4:-1]) ** -0.5
     else:
-      values = 0.3 * values + ('scale' in name) + ('temperature' in name)
+      values = 0.3 * values + ('scale' in name)
+      values += temperature * ('temperature' in name)
     return values.astype(np.float32)
 
   return jax.tree_util.tree_map_with_path(leaf, abstract_params(cfg))

@@ -3,7 +3,7 @@
 They are made from the arrays in memory, and lie beside the saved ones:
 
     digests.json   {'arrays': {'params/conv/kernel': SHA-256, ...},
-                    'facts': SHA-256 of what else was saved,
+                    'facts': SHA-256 of update and configuration,
                     'digest': SHA-256 of the two entries above}
 """
 

@@ -18,7 +18,7 @@ from mixdtp_jax.restoration.encoding import encode, lost
 from mixdtp_jax.restoration.folders import Job
 from mixdtp_jax.restoration.metadata import Metadata
 from mixdtp_jax.restoration.pictures import Frame, Picture, open_picture
-from mixdtp_jax.runtime.files import remove_unfinished, replacing
+from mixdtp_jax.runtime.files import replacing
 
 # Pixels (H, W, C) uint8 or uint16, and a function to tell the progress to.
 Restore = Callable[[np.ndarray, Callable[[float], None]], np.ndarray]
@@ -171,8 +171,6 @@ def restore_files(
   Yields:
     Each picture, in order, when it is written or has failed.
   """
-  outputs = [path for job in jobs for path in (job.target, job.sheet) if path]
-  remove_unfinished({path.parent for path in outputs})
   total, done = sum(job.size for job in jobs) or 1, 0
   writing: collections.deque[tuple[Work, futures.Future]]
   writing = collections.deque()

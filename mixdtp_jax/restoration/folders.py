@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mixdtp_jax.data.images import name_of
 from mixdtp_jax.restoration.encoding import ENDINGS, ending_of, format_of
-from mixdtp_jax.runtime.files import local_path
+from mixdtp_jax.runtime.files import is_writable, local_path
 
 RESTORED, COMPARED = '_derained', '_compare'  # ends of names
 CLIP_ENDINGS = (
@@ -83,7 +83,11 @@ def make_plan(
   jobs = list(dict.fromkeys(jobs))
   _check_collisions(jobs)
   for folder in {job.target.parent for job in jobs if job.target}:
-    _check_writable(folder)
+    if not is_writable(folder):
+      raise PermissionError(
+        f'{name_of(folder)}: nothing can be written there; give another folder '
+        'by -o'
+      )
   if not overwrite:
     jobs = list(map(_without_what_exists, jobs))
   return Plan(
@@ -246,16 +250,6 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
           f'{name_of(other)} and {name_of(job.source)} would both become '
           f'{name_of(file)}: restore them apart, each with its own -o'
         )
-
-
-def _check_writable(folder: Path) -> None:
-  """Checks a folder, or the one that it will be made in."""
-  there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-  if not there.is_dir() or not os.access(there, os.W_OK):
-    raise PermissionError(
-      f'{name_of(folder)}: nothing can be written there; give another folder '
-      'by -o'
-    )
 
 
 def _same(path: Path | bytes) -> str:

@@ -27,7 +27,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.data import images
 from mixdtp_jax.restoration import clip_files, clips
 from mixdtp_jax.restoration.clips import Clip, ClipError
-from mixdtp_jax.runtime.files import local_path, remove_unfinished, replacing
+from mixdtp_jax.runtime.files import local_path, replacing
 
 _SEGMENT = 24  # frames: what a kill can lose
 _SIDE = 256  # of the middle of a frame, in which flicker is measured
@@ -109,18 +109,24 @@ def prepare(
       '%s: written without streams %s', clip.name, ', '.join(lost)
     )
   job = dataclasses.replace(job, copied=copied)
+  _try(job)
+  return job
+
+
+def _try(job: clip_files.Job) -> None:
+  """Writes two black frames as `job` says."""
+  clip = job.clip
   black = np.zeros(
     (clip.height, clip.width, 4 if clip.alpha else 3),
     np.uint16 if clip.depth > 8 else np.uint8,
   )
   brief = dataclasses.replace(clip, times=clip.times[:2])
   with clip_files.writing(job), tempfile.TemporaryDirectory() as folder:
-    path = Path(folder, f'trial{target.suffix}')
+    path = Path(folder, f'trial{job.target.suffix}')
     trial = dataclasses.replace(job, clip=brief, target=path)
     clip_files.join(
       trial, [clip_files.encode(trial, [black] * len(brief.times))]
     )
-  return job
 
 
 def restore(
@@ -138,7 +144,6 @@ def restore(
   read, or the file cannot be written.
   """
   clip, start = job.clip, time.perf_counter()
-  remove_unfinished([job.target.parent])
   folder = job.target.with_name(f'.{job.target.name}.parts')
   files = _parts(folder, job, key)
   done = earlier = sum(len(_load(file).sizes) for file in files)

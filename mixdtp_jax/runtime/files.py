@@ -1,6 +1,7 @@
 """Files: complete or absent, and of formats that this version reads."""
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psutil
@@ -57,11 +58,12 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
   """Yields a temporary name to write, which then replaces `path`.
 
   After an error, `path` is unchanged and the temporary file is gone; an OSError
-  names `path`, as when the disk is full. For a killed process, see
-  `remove_unfinished`.
+  names `path`, as when the disk is full. What a killed process of this machine
+  began in the folder is removed.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  _remove_unfinished(path.parent.absolute())
   # In a folder of our own, the new file gets the usual permissions.
   with tempfile.TemporaryDirectory(
     dir=path.parent, prefix=f'{_writing()}{os.getpid()}-'
@@ -82,21 +84,30 @@ def _writing() -> str:
   return f'.writing-{re.sub("[^A-Za-z0-9]", "_", platform.node())}-'
 
 
-def remove_unfinished(folders: Iterable[pathlib.Path]) -> None:
-  """Removes from folders what processes of this machine began and never ended.
+@functools.cache  # once for each folder
+def _remove_unfinished(folder: pathlib.Path) -> None:
+  for left in folder.glob(f'{_writing()}*-*'):
+    process = left.name.removeprefix(_writing()).partition('-')[0]
+    if process.isdigit() and not psutil.pid_exists(int(process)):
+      shutil.rmtree(left, ignore_errors=True)
 
-  What a living process writes stays.
-  """
-  for folder in folders:
-    for left in folder.glob(f'{_writing()}*-*'):
-      process = left.name.removeprefix(_writing()).partition('-')[0]
-      if process.isdigit() and not psutil.pid_exists(int(process)):
-        shutil.rmtree(left, ignore_errors=True)
+
+def is_writable(folder: pathlib.Path) -> bool:
+  """Returns whether files can be written into a folder, or it can be made."""
+  there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+  return there.is_dir() and os.access(there, os.W_OK)
 
 
 def local_path(path: str | os.PathLike) -> str:
-  """Returns a path with ~ expanded; '' stays ''. ValueError for a URL."""
+  """Returns a path with ~ expanded; '' stays ''.
+
+  ValueError for a URL, or ~ of a user who does not exist.
+  """
   text = os.path.expanduser(path)
+  if text.startswith('~'):
+    raise ValueError(
+      f'{text}: there is no such user; for a name, write ./{text}'
+    )
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
     raise ValueError(
       f'{text} is a URL, and only folders and files can be used: mount the '

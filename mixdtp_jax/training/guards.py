@@ -34,8 +34,8 @@ class Guards:
 
     Raises:
       FloatingPointError: one is not finite; no state after this update was
-      saved. CollapseError: the last collapse_patience updates all had an SSIM
-      of 0.
+        saved.
+      CollapseError: the last collapse_patience updates all had an SSIM of 0.
     """
     if bad := [f'{k} = {v}' for k, v in values.items() if not math.isfinite(v)]:
       saving.wait(self._manager)

@@ -401,7 +401,7 @@ def test_photographs(tmp_path, monkeypatch):
 
 def test_a_data_dir_that_cannot_be_is_refused_before_the_work(tmp_path):
   (tmp_path / 'file').touch()
-  with pytest.raises(OSError, match=r'file cannot be written into; choose'):
+  with pytest.raises(PermissionError, match='nothing can be written there'):
     registry.prepare(
       'photographs', source='', data_dir=str(tmp_path / 'file' / 'data')
     )

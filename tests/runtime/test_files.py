@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mixdtp_jax.runtime.files import remove_unfinished, replacing
+from mixdtp_jax.runtime.files import local_path, replacing
 
 
 @pytest.mark.parametrize('full', [False, True])
@@ -37,8 +37,20 @@ def test_only_what_a_dead_process_began_is_removed(tmp_path):
   assert killed.returncode == -signal.SIGKILL
   assert str(os.getpid()) not in (left := os.listdir(tmp_path))[0]
   with replacing(tmp_path / 'b.png') as temporary:
-    pathlib.Path(temporary).write_text('mine')
-    assert len(os.listdir(tmp_path)) == 2
-    remove_unfinished([tmp_path, tmp_path / 'nowhere'])
     assert not set(left) & set(os.listdir(tmp_path))
-  assert os.listdir(tmp_path) == ['b.png']
+    pathlib.Path(temporary).write_text('mine')
+    subprocess.run(
+      [
+        sys.executable,
+        '-c',
+        code.replace('  os.kill', '  0 and os.kill'),
+        path,
+      ],
+      check=True,
+    )
+  assert sorted(os.listdir(tmp_path)) == ['a.png', 'b.png']
+
+
+def test_the_home_of_nobody_is_no_folder():
+  with pytest.raises(ValueError, match='~nobody-here/a: there is no such user'):
+    local_path('~nobody-here/a')

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from mixdtp_jax.models.config import (
   RestormerConfig,
   as_mapping,
 )
-from mixdtp_jax.models.factory import abstract_params, make_network
+from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.restoration.restorer import Restorer
 from mixdtp_jax.tools.export import command
 from mixdtp_jax.weights import pth
@@ -93,20 +94,9 @@ for number in numbers:
 """
 
 
-def draw(cfg):
-  """Weights under which every part of a network matters."""
-  random = np.random.default_rng(0)
-
-  def leaf(path, abstract):
-    values = random.uniform(-1, 1, abstract.shape)
-    name = jax.tree_util.keystr(path)
-    if 'kernel' in name:
-      values *= np.prod(abstract.shape[-4:-1]) ** -0.5
-    else:
-      values = 0.3 * values + ('scale' in name) + 3 * ('temperature' in name)
-    return values.astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(leaf, abstract_params(cfg))
+SCRIPT = REPOSITORY / 'examples' / 'measure_exports.py'
+# Weights under which every part matters, and attention is sharp.
+draw = functools.partial(runpy.run_path(str(SCRIPT))['draw'], temperature=3)
 
 
 @pytest.fixture(scope='module')
@@ -171,6 +161,24 @@ def test_stablehlo_programs_agree(name, numbers, folder, environment, tmp_path):
   weights = folder / f'{name}.safetensors'
   export('--weights', weights, '--format=stablehlo', '-o', program)
   assert_agrees(program, folder / f'{name}.npz', environment, numbers)
+
+
+@pytest.mark.slow
+def test_the_script_that_measures_exports(environment):
+  tiny = REPOSITORY / 'tests' / 'helpers' / 'tiny_prenet.py'
+  result = subprocess.run(
+    [sys.executable, SCRIPT, '--config', tiny, '--side=16', '--repeats=1'],
+    env=environment | {'PYTHONPATH': str(REPOSITORY)},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert result.returncode == 0, result.stderr
+  onnx, stablehlo, *times = map(json.loads, result.stdout.splitlines())
+  for row in (onnx, stablehlo):
+    assert len(row['differences']) == 6
+    assert max(row['differences']) < 1e-4
+  assert [row['runs'] for row in times] == ['jax', 'onnx', 'stablehlo']
 
 
 def test_the_command_names_the_file_and_says_what_is_in_it(folder, tmp_path):

@@ -22,6 +22,7 @@ from mixdtp_jax.data.datasets.writing import MEMORY_MB, VERSION, write
 from mixdtp_jax.data.tf import tfds
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.runtime.console import waiting
+from mixdtp_jax.runtime.files import is_writable
 from mixdtp_jax.runtime.options import did_you_mean
 
 try:
@@ -61,7 +62,7 @@ def prepare(
       damaged, has another source or audit, has images smaller than `crop`, or
       is older than changes in its source.
     FileNotFoundError: `source` lacks files, or is '' without a prepared copy.
-    OSError: `data_dir` cannot be written into.
+    PermissionError: nothing can be written into `data_dir`.
   """
   path = _copy(name, data_dir)
   if again or not path.exists():
@@ -72,11 +73,9 @@ def prepare(
         else f'{data_dir} has no prepared {name}: '
         f'{_command(name, "FOLDER", data_dir)} makes it'
       )
-    above = next(p for p in path.parents if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-      raise OSError(
-        f'data_dir = {data_dir!a}: {above} cannot be written into; choose '
-        'another folder'
+    if not is_writable(path.parent):
+      raise PermissionError(
+        f'data_dir = {data_dir!a}: nothing can be written there; choose another'
       )
     splits, metadata = _found(name, source, data_dir, partial, exclude)
     with _room_to_write(path.parent) as new:

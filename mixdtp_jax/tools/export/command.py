@@ -13,7 +13,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops import choice
-from mixdtp_jax.runtime.files import local_path, remove_unfinished, replacing
+from mixdtp_jax.runtime.files import local_path, replacing
 from mixdtp_jax.tools.export import web
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
@@ -70,18 +70,7 @@ def export(
       f'{weights}: {size / 1e9:.1f} GB of parameters; a file of this format '
       'holds 2 GB'
     )
-  layout = '(batch, 3, height, width)'
-  if format == 'stablehlo':
-    layout = '(batch, height, width, 3)'
-  metadata = {
-    'mixdtp_jax': __version__,
-    'model': json.dumps(as_mapping(cfg)),
-    'protocol': _PROTOCOL.format(layout=layout),
-    'licence': 'not recorded',
-  }
-  if found.suffix == '.safetensors':
-    metadata |= read_notes(found)
-  remove_unfinished([path.parent])
+  metadata = _metadata(found, cfg, format)
   with replacing(path) as temporary:
     target = pathlib.Path(temporary)
     if runtime:
@@ -93,6 +82,21 @@ def export(
       _write_stablehlo(target, cfg, params, metadata)
     size = sum(file.stat().st_size for file in [target, *target.glob('*')])
   return f'{weights} -> {path}: {cfg.name}, {size / 1e6:.1f} MB'
+
+
+def _metadata(weights, cfg, format) -> dict[str, str]:
+  layout = '(batch, 3, height, width)'
+  if format == 'stablehlo':
+    layout = '(batch, height, width, 3)'
+  metadata = {
+    'mixdtp_jax': __version__,
+    'model': json.dumps(as_mapping(cfg)),
+    'protocol': _PROTOCOL.format(layout=layout),
+    'licence': 'not recorded',
+  }
+  if weights.suffix == '.safetensors':
+    metadata |= read_notes(weights)
+  return metadata
 
 
 def _check(path, format, runtime):
