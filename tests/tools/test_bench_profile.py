@@ -53,8 +53,8 @@ def test_times_are_found_by_kind_and_by_scope(parts):
       name = getattr(operation, field)
       sums[name] = sums.get(name, 0) + time
   kinds, modules = times.values()
-  assert kinds['sort'] == max(kinds.values())
-  assert kinds['dot'] > 0
+  # A hundred times as long, when nothing else runs: noise cannot turn it.
+  assert kinds['sort'] > kinds['dot'] > 0
   assert modules['order'] >= kinds['sort']
   assert modules['products'] >= kinds['dot']
   assert sum(kinds.values()) == pytest.approx(sum(modules.values()))
