@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 
 from mixdtp_jax.cli import main
-from mixdtp_jax.data.matching import open_folder
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
-from mixdtp_jax.evaluation.network import check_sizes
 from mixdtp_jax.evaluation.published import rank, tables
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.restoration.whole_image import make_restore
@@ -161,19 +159,6 @@ def test_options_that_do_not_fit_are_one_line(
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('error: ')
   assert message in line
-
-
-def test_an_image_too_small_to_be_scored_is_named_before_any_is_restored(
-  tmp_path,
-):
-  for side in ('rainy', 'clean'):
-    image = np.zeros((10, 30, 3), np.uint8)
-    (tmp_path / side).mkdir()
-    Image.fromarray(image).save(tmp_path / side / 'small.png')
-  pairs = open_folder(tmp_path)
-  with pytest.raises(ValueError, match='small has 30x10 pixels; SSIM needs 11'):
-    check_sizes(pairs)
-  check_sizes(pairs, ('rgb',))
 
 
 def test_a_command_that_fails_prints_one_line_and_no_traceback(tmp_path):

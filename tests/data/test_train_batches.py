@@ -9,10 +9,9 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from mixdtp_jax.data import eval_batches, mixture, sampling, train_batches
+from mixdtp_jax.data import mixture, train_batches
 from mixdtp_jax.data.datasets import registry
 from mixdtp_jax.data.datasets.prepared import PreparedPairs
 from mixdtp_jax.data.rain import draw
@@ -156,20 +155,6 @@ def test_any_number_of_hosts_gives_one_batch(data_dir, hosts):
         np.testing.assert_array_equal(images[r], part[side])
 
 
-@pytest.mark.parametrize('size', [1, 2, 5, 200])
-def test_every_epoch_shows_every_image_once(size):
-  epochs = []
-  for epoch in range(3):
-    k = range(epoch * size, (epoch + 1) * size)
-    index = [
-      int(sampling._image_index(tf.constant(n, tf.int64), size, 0)) for n in k
-    ]
-    assert sorted(index) == list(range(size))
-    epochs.append(index)
-  if size == 200:
-    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-
-
 def test_the_seed_is_alive(data_dir):
   config = make_config()
   first = take(config, data_dir, 1)[0]['rainy']
@@ -273,27 +258,6 @@ def test_refuses_a_batch_that_does_not_split_into_parts(data_dir):
     train_batches.train_batches(
       make_recipe(config), start_step=0, mesh=mesh_lib.make_mesh()
     )
-
-
-def test_eval_batches_group_by_shape(data_dir):
-  pairs = open_pairs(data_dir, 'test')
-  batches = list(eval_batches.eval_batches(pairs, batch_size=2))
-  assert [b.names for b in batches] == [('0', '2'), ('4',), ('1', '3')]
-  assert [b.rainy.shape for b in batches] == [
-    (2, 24, 30, 3),
-    (2, 24, 30, 3),
-    (2, 25, 30, 3),
-  ]
-  np.testing.assert_array_equal(batches[1].rainy[0], batches[1].rainy[1])
-  expected = np.float32(pairs[3]['clean']) / np.float32(255)
-  np.testing.assert_array_equal(batches[2].clean[1], expected)
-  assert batches[0].clean.dtype == np.float32
-
-
-def test_eval_limit_takes_the_first(data_dir):
-  pairs = open_pairs(data_dir, 'test')
-  batches = eval_batches.eval_batches(pairs, batch_size=4, limit=3)
-  assert [b.names for b in batches] == [('0', '2'), ('1',)]
 
 
 @pytest.fixture(scope='module')

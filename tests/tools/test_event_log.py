@@ -161,24 +161,6 @@ def test_a_run_that_an_older_version_began_has_its_event_files(
   assert [p.step for p in read_scalars(tmp_path)['loss']] == [1, 2, 3]
 
 
-def test_a_damaged_file_of_lines_does_not_keep_a_run_from_going_on(
-  tmp_path, monkeypatch, caplog
-):
-  path = tmp_path / 'metrics.jsonl'
-  path.write_text('{"step": 1, "minutes": 0}\n')
-  with pytest.raises(
-    ValueError, match='metrics.jsonl, line 1: damaged; remove'
-  ):
-    read_scalars(tmp_path)
-  # Two lines that lost what was between them.
-  path.write_text('{"step": 1, "step": 2, "minutes": 0, "crc32": 1}\n')
-  with pytest.raises(ValueError, match='line 1: damaged'):
-    read_scalars(tmp_path)
-  _start(tmp_path, monkeypatch, (0, 1, 'loss', 1.0))
-  assert 'it is now metrics.jsonl.damaged' in caplog.text
-  assert read_scalars(tmp_path)['loss'] == [(1, 0, 1)]
-
-
 def test_no_damage_gives_other_numbers_or_an_error_without_a_name(tmp_path):
   for kind, seen in json_files.run(200, tmp_path).items():
     assert seen['other'] == 0, kind
