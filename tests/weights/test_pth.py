@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from mixdtp_jax.cli import main
 from mixdtp_jax.models.config import MixDTPConfig
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.weights import pth
@@ -241,13 +242,12 @@ def test_anything_but_named_tensors_is_refused(tmp_path):
     pth.read_pth(tmp_path / 'missing.pth')
 
 
-def run(*arguments, **environment):
+def run(*arguments):
   return subprocess.run(
     [sys.executable, '-m', 'mixdtp_jax', *map(str, arguments)],
     capture_output=True,
     text=True,
     check=False,
-    env=os.environ | environment,
   )
 
 
@@ -271,10 +271,12 @@ def test_the_convert_command_there_and_back(tmp_path):
   assert 'exists already' in again.stderr
 
 
-def test_without_pytorch_the_error_asks_for_it(tmp_path):
+def test_without_pytorch_the_error_asks_for_it(tmp_path, monkeypatch, capsys):
   (tmp_path / 'torch.py').write_text('raise ImportError("no torch")')
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, 'torch', raising=False)
   path = tmp_path / 'weights.pth'
   path.write_bytes(b'')
-  done = run('convert', path, '--to', tmp_path / 'w', PYTHONPATH=str(tmp_path))
-  assert done.returncode == 1
-  assert 'pip install' in done.stderr
+  words = ['convert', str(path), '--to', str(tmp_path / 'w')]
+  assert main.run_command(words) == 1
+  assert 'pip install' in capsys.readouterr().err
