@@ -92,16 +92,15 @@ def test_scores_and_saves_a_folder_of_pairs(
     assert str(out / name) in result.stdout.splitlines()
 
 
-def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
+def test_scores_a_run_on_its_own_test_split(tiny_run, tmp_path):
   multiple = tiny_run.config.eval_crop_multiple
-  result = _run(
+  words = [
     f'--weights={tiny_run.workdir}',
     f'--crop_multiple={multiple}',
     f'--out={tmp_path}',
     '--protocols=y,rgb',
-    environment=environment,
-  )
-  assert result.returncode == 0, result.stderr
+  ]
+  assert main.run_command(['eval', *words]) == 0
   rows = _rows(tmp_path / 'results.csv')
   # All images, where training looked at the first two; their scores agree.
   assert set(rows) == {'0', '1', '2'}
@@ -116,25 +115,24 @@ def test_scores_a_run_on_its_own_test_split(tiny_run, environment, tmp_path):
 
 
 def test_places_a_whole_test_split_among_published_results(
-  tiny_run, tiny_rain100l, environment, tmp_path
+  tiny_run, tiny_rain100l, tmp_path, capsys
 ):
-  result = _run(
+  words = [
     f'--weights={tiny_run.workdir}',
     '--data=rain100l',
     f'--source={tiny_rain100l}',
     f'--data_dir={tmp_path / "data"}',
     f'--out={tmp_path}',
     '--protocols=rgb,y',
-    environment=environment,
-  )
-  assert result.returncode == 0, result.stderr
+  ]
+  assert main.run_command(['eval', *words]) == 0
   content = json.loads((tmp_path / 'results.json').read_text())
   scores = {
     name: Score(**score) for name, score in content['mean']['restored'].items()
   }
   assert content['published'] == rank('rain100l', scores)
   (table,) = tables(content['published'])
-  assert str(table) in result.stdout
+  assert str(table) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

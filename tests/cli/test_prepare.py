@@ -65,7 +65,7 @@ def test_a_stopped_command_starts_again(tmp_path):
   ]
 
 
-def test_any_file_name_is_prepared_and_scored(tmp_path):
+def test_any_file_name_is_prepared_and_scored(tmp_path, capsys):
   """Names in other encodings, and a name in both of Unicode's normal forms."""
   source, data = tmp_path / 'source', tmp_path / 'data'
   make_pairs(source)
@@ -75,8 +75,8 @@ def test_any_file_name_is_prepared_and_scored(tmp_path):
     folder = source / 'test' / side
     for name in (other, form):
       (folder / name).write_bytes((folder / '1.png').read_bytes())
-  result = prepare(0, 'pairs', '--source', source, '--data_dir', data)
-  assert result.returncode == 0, result.stderr
+  words = ['prepare', 'pairs', f'--source={source}', f'--data_dir={data}']
+  assert main.run_command(words) == 0
   pairs = registry.open_split(
     'pairs', source=str(source), data_dir=str(data), split='test'
   )
@@ -84,9 +84,9 @@ def test_any_file_name_is_prepared_and_scored(tmp_path):
   assert names == ['1', r'caf\udce9', 'é']
   assert [matching.open_folder(source / 'test')[i]['name'] for i in range(3)]
   (source / 'test/rainy' / forms[1]).write_bytes(b'')  # beside its twin
-  result = prepare(0, 'pairs', '--source', source, '--data_dir', data)
-  assert result.returncode == 1
-  (line,) = result.stderr.splitlines()
+  capsys.readouterr()
+  assert main.run_command(words) == 1
+  line = capsys.readouterr().err.splitlines()[-1]
   assert r"'\xe9.png' and 'e\u0301.png' have one stem" in line.replace(
     r"'e\u0301.png' and '\xe9.png'", r"'\xe9.png' and 'e\u0301.png'"
   )
