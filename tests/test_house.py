@@ -70,6 +70,11 @@ def test_every_folder_is_a_room():
   assert files <= {'__init__.py', '__main__.py'}
 
 
+def test_the_tests_have_the_same_rooms():
+  tests = {p.parent.name for p in pathlib.Path(__file__).parent.glob('*/*.py')}
+  assert tests - {'helpers', 'campaigns'} <= set(ROOMS)
+
+
 def test_every_import_points_to_a_room_before():
   known = modules()
   upward = [
