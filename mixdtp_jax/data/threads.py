@@ -10,15 +10,16 @@ _MOST = 16  # threads; each may have a whole batch in memory
 
 
 def map_in_threads(
-  function: Callable[[Any], Any], items: Iterable[Any]
+  function: Callable[[Any], Any], items: Iterable[Any], most: int = _MOST
 ) -> Iterator[Any]:
   """Maps in threads, a few items ahead; results and errors come in order.
 
   Args:
-    function: called in as many threads as there are cores, at most 16.
+    function: called in as many threads as there are cores, at most `most`.
     items: the items, possibly endless; read in the caller's thread.
+    most: threads; twice as many items are in memory.
   """
-  workers = min(os.cpu_count() or 1, _MOST)
+  workers = min(os.cpu_count() or 1, most)
   running: collections.deque[futures.Future] = collections.deque()
   with futures.ThreadPoolExecutor(workers) as pool:
     for item in items:

@@ -28,8 +28,8 @@ def image_path(folder: str | os.PathLike, name: str) -> pathlib.Path:
 class FirstImages:
   """Rainy, restored and clean of the first images, side by side.
 
-  `add` is the `save` of `evaluate`. It also writes each restored image to
-  FOLDER/images, if there is a folder.
+  `add` is the `save` of `evaluate`, for several threads. It also writes each
+  restored image to FOLDER/images, if there is a folder.
   """
 
   def __init__(self, pairs: Pairs, folder: str | os.PathLike | None) -> None:
@@ -57,7 +57,7 @@ class FirstImages:
     """
     if not self._pictures:
       raise ValueError('none of the first images was restored')
-    pictures = self._pictures.values()
+    pictures = [self._pictures[n] for n in self._pairs if n in self._pictures]
     width = max(picture.shape[1] for picture in pictures)
     filled = [
       np.pad(

@@ -23,17 +23,25 @@ weighted population statistics. "Valid region" means that only windows inside
 the image count; both sides must be at least 11 pixels. The PSNR of identical
 images is inf. A restored image that is not finite scores nan. A data set's PSNR
 and SSIM are the means over its images.
+
+Colours and errors are computed exactly on the host, and SSIM on the device in
+tiles of one shape, so that images of all sizes share one compiled program.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mixdtp_jax.ops.ssim import check_shapes, ssim
+from mixdtp_jax.ops.ssim import WINDOW, check_shapes, ssim_map
+
+# Windows on each side of a tile, and tiles that are computed at once.
+_TILE, _TILES = 128, 8
 
 
 class Score(NamedTuple):
@@ -43,23 +51,77 @@ class Score(NamedTuple):
   ssim: Any
 
 
-Protocol = Callable[[jax.Array, jax.Array], Score]
+Protocol = Callable[[np.ndarray, np.ndarray], Score]
 
 
-def _psnr(x: jax.Array, y: jax.Array, peak: float) -> jax.Array:  # (B,)
-  check_shapes(x, y)
-  return -10 * jnp.log10(jnp.square((x - y) / peak).mean((1, 2, 3)))
+def _psnr(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:  # (B,)
+  squares = np.square(np.subtract(x, y, dtype=np.float64)).mean((1, 2, 3))
+  with np.errstate(divide='ignore'):
+    return -10 * np.log10(squares / peak**2)
 
 
-def _round_to_uint8(images: jax.Array) -> jax.Array:
-  return jnp.round(255 * jnp.clip(images, 0, 1)).astype(jnp.int32)
+def _ssim(
+  x: np.ndarray, y: np.ndarray, padding: int, peak: float = 1
+) -> np.ndarray:
+  """Computes `ops.ssim.ssim` of images (B, H, W, C) of any size, float64 (B,).
+
+  `padding` are pixels of zeros around them: 0 leaves windows inside alone.
+  """
+  if min(x.shape[1:3]) + 2 * padding < WINDOW:
+    raise ValueError(
+      f'an image of {x.shape[2]}x{x.shape[1]} pixels: SSIM needs sides of at '
+      f'least {WINDOW} pixels; protocol rgb does not'
+    )
+  planes = np.moveaxis(np.stack([x, y]), 4, 2).astype(np.float32) / peak
+  planes = planes.reshape(2, -1, *x.shape[1:3])
+  levels = planes.mean((2, 3), dtype=np.float64).astype(np.float32)
+  sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+  # Against rounding, as in `ssim`.
+  planes = np.pad(planes, sides) - levels[..., None, None]
+  height, width = (side - WINDOW + 1 for side in planes.shape[2:])
+  corners = [range(0, side, _TILE) for side in (height, width)]
+  places = list(itertools.product(range(planes.shape[1]), *corners))
+  found = []
+  for start in range(0, len(places), _TILES):
+    side = _TILE + WINDOW - 1
+    tiles = np.zeros((2, _TILES, side, side), np.float32)
+    of_tiles = np.zeros((2, _TILES, 1, 1), np.float32)
+    sizes = np.zeros((2, _TILES), np.int32)
+    for i, (plane, top, left) in enumerate(places[start : start + _TILES]):
+      cut = planes[:, plane, top : top + side, left : left + side]
+      tiles[:, i, : cut.shape[1], : cut.shape[2]] = cut
+      of_tiles[:, i, 0, 0] = levels[:, plane]
+      sizes[:, i] = height - top, width - left
+    arguments = (tiles, of_tiles, sizes)
+    found.append(_sums(*jax.device_put(arguments, jax.local_devices()[0])))
+  sums = np.concatenate(jax.device_get(found))[: len(places)]
+  sums = sums.astype(np.float64).reshape(len(x), -1).sum(1)
+  return sums / (height * width * x.shape[3])
 
 
-def _truncate_to_uint8(images: jax.Array) -> jax.Array:
+@jax.jit
+def _sums(tiles: jax.Array, levels: jax.Array, sizes: jax.Array) -> jax.Array:
+  """Sums the SSIM of those windows of each tile that exist: float32 (tiles,).
+
+  Args:
+    tiles: (2, tiles, side, side) float32, x and y as `ssim_map` takes them.
+    levels: likewise.
+    sizes: (2, tiles): rows and columns of windows that exist.
+  """
+  rows, columns = sizes[..., None] > jnp.arange(_TILE)
+  exist = rows[:, :, None] & columns[:, None, :]
+  return jnp.where(exist, ssim_map(*tiles, *levels), 0).sum((1, 2))
+
+
+def _round_to_uint8(images: np.ndarray) -> np.ndarray:
+  return np.round(255 * np.clip(images, 0, 1)).astype(np.int32)
+
+
+def _truncate_to_uint8(images: np.ndarray) -> np.ndarray:
   # In float32, 255 * (k / 255) can be just below k, so an image from a uint8
   # file would lose a gray level. 1e-4 is above that error (at most 3e-5), and
   # changes one in 10,000 other values.
-  return jnp.floor(255 * jnp.clip(images, 0, 1) + 1e-4).astype(jnp.int32)
+  return np.floor(255 * np.clip(images, 0, 1) + 1e-4).astype(np.int32)
 
 
 # MATLAB's rgb2ycbcr: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 for
@@ -69,7 +131,7 @@ _LUMA_WEIGHTS = (65_481, 128_553, 24_966)
 _LUMA_SCALE = 255_000
 
 
-def _scaled_luma(rgb: jax.Array) -> jax.Array:
+def _scaled_luma(rgb: np.ndarray) -> np.ndarray:
   """Computes 255,000 (Y - 16), int32 (B, H, W, 1), of int32 RGB in 0..255."""
   red, green, blue = (
     rgb[..., i, None] * weight for i, weight in enumerate(_LUMA_WEIGHTS)
@@ -77,7 +139,7 @@ def _scaled_luma(rgb: jax.Array) -> jax.Array:
   return red + green + blue
 
 
-def _shrink(images: jax.Array) -> jax.Array:
+def _shrink(images: np.ndarray) -> np.ndarray:
   """Shrinks images (B, H, W, C) as Wang's ssim.m does.
 
   f = max(1, round(min(H, W) / 256)), with halves rounded away from zero. The
@@ -88,54 +150,55 @@ def _shrink(images: jax.Array) -> jax.Array:
   # imfilter centres an even window on the first of its two middle pixels.
   before, after = (f - 1) // 2, f // 2
   border = ((0, 0), (before, after), (before, after), (0, 0))
-  images = jnp.pad(images, border, mode='symmetric')
+  images = np.pad(images, border, mode='symmetric')
   rows, columns = math.ceil(height / f), math.ceil(width / f)
   images = images[:, : rows * f, : columns * f]
   return images.reshape(batch, rows, f, columns, f, channels).mean((2, 4))
 
 
-def _rgb(restored: jax.Array, clean: jax.Array) -> Score:
-  restored, clean = jnp.clip(restored, 0, 1), jnp.clip(clean, 0, 1)
-  return Score(_psnr(restored, clean, 1), ssim(restored, clean, padding='SAME'))
+def _rgb(restored: np.ndarray, clean: np.ndarray) -> Score:
+  restored, clean = np.clip(restored, 0, 1), np.clip(clean, 0, 1)
+  return Score(_psnr(restored, clean, 1), _ssim(restored, clean, WINDOW // 2))
 
 
-def _rgb8(restored: jax.Array, clean: jax.Array) -> Score:
+def _rgb8(restored: np.ndarray, clean: np.ndarray) -> Score:
   x, y = _round_to_uint8(restored), _round_to_uint8(clean)
-  return Score(_psnr(x, y, 255), ssim(x, y, padding='VALID', data_range=255))
+  return Score(_psnr(x, y, 255), _ssim(x, y, 0, peak=255))
 
 
-def _y(restored: jax.Array, clean: jax.Array) -> Score:
+def _y(restored: np.ndarray, clean: np.ndarray) -> Score:
   x, y = (
     16 + (_scaled_luma(_round_to_uint8(rgb)) + _LUMA_SCALE // 2) // _LUMA_SCALE
     for rgb in (restored, clean)
   )
-  return Score(_psnr(x, y, 255), ssim(x, y, padding='VALID', data_range=255))
+  return Score(_psnr(x, y, 255), _ssim(x, y, 0, peak=255))
 
 
 def _y_float(
-  quantise: Callable[[jax.Array], jax.Array],
-  restored: jax.Array,
-  clean: jax.Array,
+  quantise: Callable[[np.ndarray], np.ndarray],
+  restored: np.ndarray,
+  clean: np.ndarray,
 ) -> Score:
   x, y = _scaled_luma(quantise(restored)), _scaled_luma(_round_to_uint8(clean))
   psnr = _psnr(x, y, 255 * _LUMA_SCALE)
   x, y = (_shrink(16 + luma / _LUMA_SCALE) for luma in (x, y))
-  return Score(psnr, ssim(x, y, padding='VALID', data_range=255))
+  return Score(psnr, _ssim(x, y, 0, peak=255))
 
 
 def _checked(protocol: Protocol) -> Protocol:
-  """Compiles a protocol, and makes it score nan where pixels are not finite."""
+  """Makes a protocol score nan where restored pixels are not finite."""
 
-  @jax.jit
-  def score(restored: jax.Array, clean: jax.Array) -> Score:
-    scores = protocol(restored, clean)  # rounding to integers hides a nan
-    finite = jnp.isfinite(restored).all((1, 2, 3))
-    return Score(*(jnp.where(finite, x, jnp.nan) for x in scores))
+  def score(restored: np.ndarray, clean: np.ndarray) -> Score:
+    check_shapes(restored, clean)
+    finite = np.isfinite(restored).all((1, 2, 3))
+    # Rounding to integers would hide a nan.
+    scores = protocol(np.nan_to_num(restored), clean)
+    return Score(*(np.where(finite, x, np.nan) for x in scores))
 
   return score
 
 
-# Each maps restored and clean images to a Score of arrays (B,), float32.
+# Each maps restored and clean images to a Score of arrays (B,), float64.
 PROTOCOLS: dict[str, Protocol] = {
   'rgb': _checked(_rgb),
   'rgb8': _checked(_rgb8),

@@ -1,15 +1,15 @@
 """Scores of restored images: one row for each image."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
 from mixdtp_jax.data.eval_batches import EvalBatch
+from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 
 Scores = dict[str, Score]  # by protocol
@@ -36,15 +36,16 @@ def evaluate(
   """Restores every image, and scores it and its rainy input.
 
   A restored image that is not finite is named in a warning and scores nan.
+  Images are scored and saved in other threads, while the next are restored.
 
   Args:
     restore: maps images (B, H, W, 3), float32 in [0, 1], to restored images of
-      that shape. These are scored on the device that holds them.
-    batches: only the first len(names) images of each count.
+      that shape.
+    batches: the images.
     protocols: keys of `metrics.PROTOCOLS`.
-    save: called with the name and the restored image (H, W, 3) of each image;
-      values that are not finite are 0.
-    progress: called after each batch with the number of images done.
+    save: called in one of these threads with the name and the restored image
+      (H, W, 3) of each image; values that are not finite are 0.
+    progress: called after each batch with the number of images restored.
     inputs: scores of rainy images by name that are known; others are added.
 
   Returns:
@@ -54,50 +55,48 @@ def evaluate(
     ValueError: two images have one name, or there are no images.
   """
   inputs = {} if inputs is None else inputs
-  rows: dict[str, Row] = {}
-  for batch in batches:
-    restored = restore(batch.rainy)
-    if not isinstance(restored, jax.Array):
-      restored = jax.device_put(restored)
-    clean = jax.device_put(batch.clean, restored.device)
-    if not inputs.keys() >= set(batch.names):
-      rainy = jax.device_put(batch.rainy, restored.device)
-      before = _scores(rainy, clean, protocols)
-      inputs |= zip(batch.names, before, strict=False)
-    after = _scores(restored, clean, protocols)
-    images = None if save is None else np.nan_to_num(jax.device_get(restored))
-    for i, name in enumerate(batch.names):
-      if name in rows:
-        raise ValueError(f'two images have the name {name!r}: rename one')
-      rows[name] = Row(name, inputs[name], after[i])
-      if np.isnan([*after[i].values()]).any():
+
+  def restored() -> Iterator[tuple[EvalBatch, np.ndarray | jax.Array]]:
+    names: set[str] = set()
+    for batch in batches:
+      for name in batch.names:
+        if name in names:
+          raise ValueError(f'two images have the name {name!r}: rename one')
+        names.add(name)
+      yield batch, restore(batch.rainy)
+      if progress is not None:
+        progress(len(names))
+
+  def score(item: tuple[EvalBatch, np.ndarray | jax.Array]) -> list[Row]:
+    batch, images = item[0], jax.device_get(item[1])
+    rows = []
+    for name, rainy, image, clean in zip(
+      batch.names, batch.rainy, images, batch.clean, strict=True
+    ):
+      if name not in inputs:
+        inputs[name] = _scores(rainy, clean, protocols)
+      rows.append(Row(name, inputs[name], _scores(image, clean, protocols)))
+      if not np.isfinite(image).all():
         logging.warning('%s: restored image not finite, scores nan', name)
-      if images is not None and save is not None:
-        save(name, images[i])
-    if progress is not None:
-      progress(len(rows))
+      if save is not None:
+        save(name, np.nan_to_num(image))
+    return rows
+
+  # While the next images are restored.
+  rows = [*itertools.chain(*map_in_threads(score, restored(), most=2))]
   if not rows:
     raise ValueError('there are no images to evaluate')
-  return list(rows.values())
+  return rows
 
 
 def _scores(
-  images: jax.Array, clean: jax.Array, protocols: Sequence[str]
-) -> list[Scores]:
-  found = jax.device_get(_score(tuple(protocols), images, clean))
-  return [
-    dict(zip(protocols, (Score(*s) for s in image.tolist()), strict=True))
-    for image in found
-  ]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _score(
-  protocols: tuple[str, ...], images: jax.Array, clean: jax.Array
-) -> jax.Array:
-  """Returns PSNR and SSIM of each image by protocol: (B, protocols, 2)."""
-  scores = [jnp.stack(PROTOCOLS[p](images, clean), -1) for p in protocols]
-  return jnp.stack(scores, 1)
+  image: np.ndarray, clean: np.ndarray, protocols: Sequence[str]
+) -> Scores:
+  """Scores an image (H, W, 3)."""
+  found = {
+    name: PROTOCOLS[name](image[None], clean[None]) for name in protocols
+  }
+  return {name: Score(*map(float, np.ravel(s))) for name, s in found.items()}
 
 
 def mean_row(rows: Sequence[Row]) -> Row:

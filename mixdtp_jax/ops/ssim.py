@@ -98,7 +98,18 @@ def ssim(
     # Padded before the shift, so that the border is black at any level.
     border = ((0, 0), (0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
     x, y = jnp.pad(x, border), jnp.pad(y, border)
-  x, y = x - level_x, y - level_y
+  found = ssim_map(x - level_x, y - level_y, level_x, level_y)
+  return found.mean((1, 2, 3))
+
+
+def ssim_map(
+  x: jax.Array, y: jax.Array, level_x: jax.Array, level_y: jax.Array
+) -> jax.Array:
+  """Computes the SSIM of every window inside planes, as `ssim` defines it.
+
+  x and y are planes (..., H, W) of a data range of 1 from which levels have
+  been subtracted, (..., 1, 1); the result has (..., H - 10, W - 10).
+  """
   mean_x, mean_y, xx, yy, xy = _blur(jnp.stack((x, y, x * x, y * y, x * y)))
   covariance = xy - mean_x * mean_y
   variances = xx - mean_x * mean_x + yy - mean_y * mean_y
@@ -106,7 +117,7 @@ def ssim(
   c1, c2 = 0.01**2, 0.03**2
   luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
   structure = (2 * covariance + c2) / (variances + c2)
-  return (luminance * structure).mean((1, 2, 3))
+  return luminance * structure
 
 
 def check_shapes(x: jax.Array, y: jax.Array) -> None:

@@ -244,7 +244,7 @@ def test_luma_is_exact_for_every_sampled_colour():
   rng = np.random.default_rng(0)
   rgb = rng.integers(0, 256, (200_000, 3), dtype=np.int32)
   rgb[:3] = [[0, 0, 0], [255, 255, 255], [255, 0, 0]]
-  scaled = np.asarray(metrics._scaled_luma(jnp.asarray(rgb)))[:, 0]
+  scaled = np.asarray(metrics._scaled_luma(rgb))[:, 0]
   np.testing.assert_allclose(
     16 + scaled / 255_000, _matlab_luma(rgb), rtol=1e-14
   )
@@ -269,7 +269,7 @@ def test_protocol_y_float_does_not_round_luma():
 def test_shrink_is_imfilter_and_every_fth_pixel(shape, factor):
   # round(384 / 256 = 1.5) is 2 and round(640 / 256 = 2.5) is 3 in MATLAB.
   plane = np.random.default_rng(2).random(shape)
-  got = metrics._shrink(jnp.asarray(plane, jnp.float32)[None, ..., None])
+  got = metrics._shrink(plane[None, ..., None])
   want = _matlab_shrink(plane, factor)
   assert got.shape == (1, *want.shape, 1)
   np.testing.assert_allclose(got[0, ..., 0], want, atol=1e-6)
@@ -278,7 +278,7 @@ def test_shrink_is_imfilter_and_every_fth_pixel(shape, factor):
 def test_shrink_by_two_by_hand():
   # The mean of a pixel and its next neighbours; the last row is repeated.
   ramp = np.broadcast_to(np.arange(385.0)[:, None], (385, 384))
-  got = np.asarray(metrics._shrink(jnp.asarray(ramp)[None, ..., None]))
+  got = np.asarray(metrics._shrink(ramp[None, ..., None]))
   want = [*np.arange(0.5, 384, 2), 384]
   np.testing.assert_array_equal(got[0, :, 0, 0], want)
 
@@ -303,7 +303,7 @@ def test_truncation_keeps_uint8_values_and_cuts_fractions():
     np.float32(levels) * np.float32(1 / 255),
     np.float32(levels / 255),
   ):
-    kept = jax.jit(metrics._truncate_to_uint8)(values)
+    kept = metrics._truncate_to_uint8(values)
     np.testing.assert_array_equal(kept, levels)
   cut = metrics._truncate_to_uint8(np.float32((levels[:-1] + 0.99) / 255))
   np.testing.assert_array_equal(cut, levels[:-1])
@@ -337,6 +337,52 @@ def test_images_of_a_batch_are_scored_apart(name):
     assert alone == pytest.approx(
       (float(together.psnr[i]), float(together.ssim[i])), abs=1e-5
     )
+
+
+def _exact(name, restored, clean):
+  """Computes the scores of images (H, W, 3) whole and in float64."""
+  if name == 'rgb':
+    return _psnr_float64(restored, clean, 1), _ssim_float64(
+      restored, clean, 'SAME', 1
+    )
+  x, y = (np.rint(255 * image) for image in (restored, clean))
+  if name == 'prenet':
+    x = np.floor(255 * restored + np.float32(1e-4))
+  if name != 'rgb8':
+    x, y = _matlab_luma(x), _matlab_luma(y)
+  if name == 'y':
+    x, y = np.floor(x + 0.5), np.floor(y + 0.5)
+  psnr = _psnr_float64(x, y, 255)
+  factor = max(1, (min(x.shape[:2]) + 128) // 256)
+  if factor > 1 and name in ('y_float', 'prenet'):
+    x, y = _matlab_shrink(x, factor), _matlab_shrink(y, factor)
+  return psnr, _ssim_float64(x, y, 'VALID', 255)
+
+
+# Of tiles of 32 windows; 42 pixels have 32 of them.
+_SIZES = (11, 11), (12, 75), (42, 43), (41, 107), (97, 33), (390, 391)
+
+
+@pytest.mark.parametrize('name', metrics.PROTOCOLS)
+def test_tiles_give_the_scores_of_the_whole_image(name, monkeypatch):
+  monkeypatch.setattr(metrics, '_TILE', 32)
+  small = ((1, 1), (3, 70), (10, 10), (32, 5)) if name == 'rgb' else ()
+  for size in (*small, *_SIZES):
+    pair = _smooth_pair(*size, seed=sum(size), noise=0.03)
+    want = _exact(name, pair[0][0], pair[1][0])
+    assert _score(name, *pair) == pytest.approx(want, abs=2e-6), size
+
+
+def test_ten_sizes_compile_one_program(monkeypatch):
+  traced, ssim_map = [], metrics.ssim_map
+  monkeypatch.setattr(metrics, '_TILE', 24)  # of no other test
+  monkeypatch.setattr(
+    metrics, 'ssim_map', lambda *args: (traced.append(1), ssim_map(*args))[1]
+  )
+  for size in range(20, 70, 5):
+    for name in metrics.PROTOCOLS:
+      _score(name, *_smooth_pair(size, 90 - size))
+  assert len(traced) == 1
 
 
 def test_rain100l_inputs_score_as_published(real_data):

@@ -1,11 +1,13 @@
 """Evaluation with restore functions that need no network."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
 
 from mixdtp_jax.data.eval_batches import EvalBatch, eval_batches
+from mixdtp_jax.evaluation import score
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 from mixdtp_jax.evaluation.score import Row, evaluate, mean_row
 
@@ -115,8 +117,11 @@ def test_an_image_that_is_not_finite_scores_nan_and_is_named(caplog):
   assert saved['a'][3, 4, 1] == 0  # a PNG has no nan
 
 
-def test_what_is_known_of_the_rainy_images_is_not_computed_again():
-  known = {}
+def test_what_is_known_of_the_rainy_images_is_not_computed_again(monkeypatch):
+  known, scored, scores = {}, [], score._scores
+  monkeypatch.setattr(
+    score, '_scores', lambda *args: (scored.append(1), scores(*args))[1]
+  )
 
   def run():
     batches = eval_batches(_Pairs(), batch_size=2)
@@ -127,6 +132,36 @@ def test_what_is_known_of_the_rainy_images_is_not_computed_again():
   known['set/0'] = {'rgb': Score(1.0, 2.0)}
   again = run()
   assert again[0].input == known['set/0'] and again[1:] == first[1:]
+  assert len(scored) == 5 + 5 + 5
+  del known['set/2']  # the others of its batch are known
+  assert run() == again
+  assert len(scored) == 5 + 5 + 5 + 6
+
+
+def test_images_are_saved_while_the_next_ones_are_restored():
+  restoring, calls = threading.Event(), []
+
+  def restore(images):
+    calls.append(len(images))
+    if len(calls) == 2:
+      restoring.set()
+    return _darken(images)
+
+  def save(name, image):
+    assert restoring.wait(60)
+
+  evaluate(restore, eval_batches(_Pairs(), batch_size=2), ('rgb',), save=save)
+  assert calls == [2, 1, 2]
+
+
+def test_an_image_that_cannot_be_saved_is_an_error():
+  def save(name, image):
+    if name == 'set/3':
+      raise OSError('no space')
+
+  batches = eval_batches(_Pairs(), batch_size=1)
+  with pytest.raises(OSError, match='no space'):
+    evaluate(_darken, batches, ('rgb',), save=save)
 
 
 def test_bad_input_is_refused():
