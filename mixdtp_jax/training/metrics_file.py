@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import logging
 
-from mixdtp_jax.runtime.files import replacing
+from mixdtp_jax.runtime.files import DAMAGED, replacing
 
 _NAME = 'metrics.jsonl'
 
@@ -42,7 +42,7 @@ def _parse(line: bytes, place: str) -> dict[str, float]:
     values = {name: float(value) for name, value in content.items()}
     if _line(content) == line and values.keys() >= {'step', 'minutes'}:
       return values
-  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+  except DAMAGED:
     pass
   raise ValueError(
     f'{place}: damaged; remove the file, since the event files beside it hold '
@@ -90,8 +90,8 @@ class MetricsFile:
       os.replace(self._path, f'{self._path}.damaged')
       logging.warning('%s; it is now %s.damaged', error, self._path.name)
       return
-    if lines:
-      self._before = lines[-1]['minutes']
+    if self._path.is_file():  # perhaps with half a line
+      self._before = lines[-1]['minutes'] if lines else 0.0
       kept = self._path.read_bytes().split(b'\n')[: len(lines)]
       pairs = zip(kept, lines, strict=True)
       kept = [text + b'\n' for text, line in pairs if line['step'] <= step]
