@@ -6,9 +6,10 @@ All is decided from names alone, before the first picture is read.
 import dataclasses
 import glob
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mixdtp_jax.data.images import name_of
 from mixdtp_jax.restoration.encoding import ENDINGS, ending_of, format_of
@@ -80,7 +81,7 @@ def make_plan(
   ours = results_among(each.path for each in found) if output is None else ()
   kept = [each for each in found if each.path not in ours]
   jobs = [_job(each, file, folder, format, compare) for each in kept]
-  jobs = list(dict.fromkeys(jobs))
+  jobs = _once(jobs)
   _check_collisions(jobs)
   for folder in {job.target.parent for job in jobs if job.target}:
     if not is_writable(folder):
@@ -229,29 +230,52 @@ def _is_wild(text: str) -> bool:
   return any(sign in text for sign in _WILD) and not Path(text).exists()
 
 
+def _once(jobs: Sequence[Job]) -> list[Job]:
+  """Returns the jobs without those that do the same again."""
+  unique: dict[Any, Job] = {}
+  for job in jobs:
+    unique.setdefault((_file(job.source), _plain(job.target)), job)
+  return list(unique.values())
+
+
 def _check_collisions(jobs: Sequence[Job]) -> None:
-  sources = {_same(job.source): job.source for job in jobs}
-  writers: dict[str, Path | bytes] = {}
+  sources = {_file(job.source): job.source for job in jobs}
+  writers: dict[str, tuple[Path | bytes, Path]] = {}
   for job in jobs:
     for file in filter(None, (job.target, job.sheet)):
-      same = _same(file)
-      if same in sources:
+      if source := sources.get(_file(file)):
         raise ValueError(
-          f'{name_of(sources[same])} would be overwritten by a result: give '
-          'another folder by -o'
+          f'{name_of(source)} would be overwritten by a result: give another '
+          'folder by -o'
         )
       if file.is_dir():
         raise ValueError(
           f'{name_of(file)} is a folder, where a result would be: rename it'
         )
-      other = writers.setdefault(same, job.source)
+      other, first = writers.setdefault(_plain(file), (job.source, file))
       if other != job.source:
+        become = f'both become {name_of(file)}'
+        if first.name != file.name:
+          become = (
+            f'become {name_of(first)} and {name_of(file)}, whose names differ '
+            'only in case and are one file on many systems'
+          )
         raise ValueError(
-          f'{name_of(other)} and {name_of(job.source)} would both become '
-          f'{name_of(file)}: restore them apart, each with its own -o'
+          f'{name_of(other)} and {name_of(job.source)} would {become}: restore '
+          'them apart, each with its own -o'
         )
 
 
-def _same(path: Path | bytes) -> str:
-  """Returns a text that is equal for paths of one file."""
-  return str(os.path.normcase(os.path.realpath(path)))
+def _file(path: Path | bytes) -> tuple[int, int] | str:
+  """Returns what is equal for all names of one file."""
+  try:
+    found = os.stat(path)
+  except OSError:  # it is not there
+    return _plain(path)
+  return found.st_dev, found.st_ino
+
+
+def _plain(path: Path | bytes | None) -> str:
+  """Returns a text that is equal for names that are one on some system."""
+  text = str(os.path.realpath(path or ''))
+  return unicodedata.normalize('NFC', text).casefold()

@@ -59,7 +59,9 @@ def test_patterns_keep_what_is_below_their_fixed_part(here):
 
 def test_an_input_that_is_given_twice_is_restored_once(here):
   here('in/x/a.png')
-  inputs = ['in', 'in/x', 'in/x/a.png', './in/x/a.png']
+  inputs = ['in', 'in/x', 'in/x/a.png', './in/x/a.png', os.path.abspath('in')]
+  for output in (None, 'out'):
+    assert pairs(make_plan(['in', inputs[-1]], output)).keys() == {'in/x/a.png'}
   assert len(make_plan(inputs).jobs) == 1
 
 
@@ -138,10 +140,11 @@ def test_sheets_get_names_of_their_own(here):
     (['x/a.png'], 'a.xyz', {}, r'\.xyz is no format .* folder that ends in /'),
     (['x/a.png'], 'a.jpg', {'format': 'PNG'}, 'ends like JPEG.*drop one'),
     (['x/a.png'], 'z', {}, r'z/a\.png is a folder'),
+    (['x/a.png', 'w/A.png'], 'out', {}, 'out/a.png and out/A.png, .* in case'),
   ],
 )
 def test_what_would_collide_is_refused(here, inputs, output, options, message):
-  here('x/a.png', 'x/a.jpg', 'y/a.png')
+  here('x/a.png', 'x/a.jpg', 'y/a.png', 'w/A.png')
   os.makedirs('z/a.png')
   with pytest.raises(ValueError, match=message):
     make_plan(inputs, output, **options)
@@ -180,6 +183,14 @@ def test_a_link_counts_as_its_file(here):
   assert len(make_plan(['in'], 'out').jobs) == 3
   with pytest.raises(ValueError, match='would be overwritten'):
     make_plan(['in/a.png'], 'in/b.png')
+
+
+def test_another_spelling_of_a_source_is_not_overwritten(here):
+  """Where case does not count, A.JPG is a.jpg: here one file has both names."""
+  here('in/A.JPG')
+  os.link('in/A.JPG', 'in/A.jpg')
+  with pytest.raises(ValueError, match=r'in/A\.JPG would be overwritten'):
+    make_plan(['in/A.JPG'], 'in', format='JPEG', overwrite=True)
 
 
 def test_a_file_in_the_way_of_the_output_folder_is_named(here):
