@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
@@ -30,6 +30,9 @@ _SMALLER = 'make it smaller, or cut it'
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'AVIF', 'BMP', 'GIF')
 _HEIC = (b'heic', b'heix', b'hevc', b'hevx')  # brands of files
 _ORIENTATION = 0x0112  # EXIF's tag
+# Chunks of a PNG: the first, and those that EXIF or XMP may be in; the last.
+_CHUNKS = (b'IHDR', b'eXIf', b'tEXt', b'zTXt', b'iTXt')
+_END = b'\0\0\0\0IEND\xaeB`\x82'
 # By orientation: the steps along rows and columns, and whether they swap.
 _TURNS = {
   1: (1, 1, False),
@@ -163,9 +166,8 @@ def orientation(file: Image.Image) -> int:
 
 def upright_size(file: OpenFile) -> tuple[int, int]:
   """Returns (H, W) of the image as it is meant to be seen."""
-  # Pillow would decode every PNG to look for EXIF behind its pixels.
-  plain = file.format == 'PNG' and file.fp and not _has_metadata(file.fp)
-  swapped = not plain and _TURNS[orientation(file)][2]
+  how = _orientation_of_png(file) if file.format == 'PNG' else orientation(file)
+  swapped = _TURNS[how][2]
   return (file.width, file.height) if swapped else (file.height, file.width)
 
 
@@ -311,14 +313,26 @@ def _check_format(file: BinaryIO, name: str) -> None:
     )
 
 
-def _has_metadata(file: IO[bytes]) -> bool:
-  """Returns whether a PNG has chunks, in any place, that EXIF may be in."""
-  place = file.tell()
-  file.seek(8)  # behind the signature
-  kinds = set()
-  while len(head := file.read(8)) == 8:
+def _orientation_of_png(file: OpenFile) -> int:
+  """Returns what `orientation` will, also if EXIF is behind the pixels.
+
+  Pillow would decode the pixels to look there.
+  """
+  assert file.fp
+  place, size = file.fp.tell(), file.fp.seek(0, os.SEEK_END)
+  file.fp.seek(0)
+  kept = [file.fp.read(8)]  # the signature
+  while len(head := file.fp.read(8)) == 8:
     length, kind = struct.unpack('>I4s', head)
-    kinds.add(kind)
-    file.seek(length + 4, os.SEEK_CUR)
-  file.seek(place)
-  return not kinds.isdisjoint((b'eXIf', b'iTXt', b'zTXt'))
+    if kind in _CHUNKS and length < size:
+      kept.append(head + file.fp.read(length + 4))
+    else:
+      file.fp.seek(length + 4, os.SEEK_CUR)
+  file.fp.seek(place)
+  without_pixels = io.BytesIO(b''.join((*kept, _END)))
+  try:
+    with Image.open(without_pixels, formats=('PNG',)) as header:
+      header.info.setdefault('exif')  # else it would look for pixels
+      return orientation(header)
+  except Exception:  # noqa: BLE001  damaged chunks leave the pixels sound
+    return 1

@@ -88,6 +88,10 @@ def test_the_shape_of_a_png_needs_no_pixels(tmp_path):
   assert images.image_shape(path) == (10, 14)
   with pytest.raises(ImageError, match=r'x\.png cannot be decoded'):
     images.read_image(path)
+  text = PngImagePlugin.PngInfo()
+  text.add_itxt('XML:com.adobe.xmp', '<a tiff:Orientation="6"/>', zip=True)
+  path.write_bytes(encoded(noise(), pnginfo=text)[:-100])
+  assert images.image_shape(path) == (14, 10)
 
 
 def wide_png():
