@@ -1,11 +1,12 @@
 """Runs continue exactly after kills, signals, damage and full disks."""
 
 import contextlib
+import functools
 import random
 import re
 import shutil
+import signal
 import subprocess
-import time
 
 import jax
 import numpy as np
@@ -16,11 +17,10 @@ from mixdtp_jax.data import train_batches
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from mixdtp_jax.training.start import start_state
-from tests.helpers.child_runs import UPDATES, get_config
+from tests.helpers import kills
+from tests.helpers.child_runs import get_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quick_compiler')]
-
-_KILLS = 20
 
 
 @pytest.fixture(scope='module')
@@ -61,65 +61,56 @@ def _half_saved(folder):
   return list(folder.glob('*.orbax-checkpoint-tmp*'))
 
 
-def _kill_somewhere(process, folder, draw):
-  """Kills early, inside a save or after it; returns True for inside."""
-  before, deadline = _saved(folder), time.monotonic() + 120
-  moment = draw.choice(['early', 'inside', 'inside', 'after'])
+def _kills(draw):
+  """Returns moments of kills, among them the first start and the first save."""
+  rest = ['early'] * 4 + ['inside'] * 9 + ['after'] * 5
+  return ['early', 'inside', *draw.sample(rest, len(rest))]
+
+
+def _kill(children, config, workdir, moment, draw):
+  """Kills a run early, inside a save or after it, at a drawn operation."""
+  folder = workdir / 'checkpoints'
+  update = max(map(int, _saved(folder)), default=0) + draw.choice([1, 2])
   if moment == 'early':
-    time.sleep(draw.uniform(0, 0.5))
+    place = re.escape(str(workdir)), draw.randint(1, 20)
+  elif moment == 'inside':  # a save has more than 60
+    place = rf'/{update}\.orbax-checkpoint-tmp', draw.randint(2, 50)
   else:
-    stale = set(_half_saved(folder))
-
-    def now():
-      if moment == 'inside':
-        return set(_half_saved(folder)) - stale
-      return _saved(folder) - before
-
-    while not now() and process.is_alive() and time.monotonic() < deadline:
-      time.sleep(0.001)
-    time.sleep(draw.uniform(0, 0.03))
-  process.kill()
-  process.join()
-  return bool(_half_saved(folder))
+    place = rf'/{update + 1}\.orbax-checkpoint-tmp', 1
+  before = functools.partial(kills.signal_at, *place)
+  process = children.start(config, workdir, before=before)
+  process.join(120)
+  assert process.exitcode == -signal.SIGKILL, children.output.read_text()
+  if moment == 'inside':
+    assert [p.name[: p.name.index('.')] for p in _half_saved(folder)] == [
+      str(update)
+    ]
+  if moment == 'after':
+    assert str(update) in _saved(folder)
 
 
 def test_kills_leave_no_trace(children, config, straight, tmp_path):
-  draw, kills, inside, rounds = random.Random(0), 0, 0, 0
-  while kills < _KILLS:
-    rounds += 1
-    workdir = tmp_path / str(rounds)
-    folder = workdir / 'checkpoints'
-    while kills < _KILLS and str(UPDATES) not in _saved(folder):
-      process = children.start(config, workdir)
-      inside += _kill_somewhere(process, folder, draw)
-      kills += process.exitcode == -9
-    children.finish(config, workdir)
-    jax.tree.map(
-      np.testing.assert_array_equal, _end_of(workdir, config), straight[1:]
-    )
-    assert not _half_saved(folder)
-    results = (workdir / 'results' / 'results.csv').read_bytes()
-    assert results == (straight[0] / 'results' / 'results.csv').read_bytes()
-  assert inside >= 3
-
-
-def _wait_for_a_checkpoint(process, folder, output):
-  deadline = time.monotonic() + 120
-  while not _saved(folder):
-    assert process.is_alive(), output.read_text()[-3000:]
-    assert time.monotonic() < deadline
-    time.sleep(0.002)
+  draw, workdir = random.Random(0), tmp_path / 'run'
+  for moment in _kills(draw):
+    _kill(children, config, workdir, moment, draw)
+  children.finish(config, workdir)
+  assert not _half_saved(workdir / 'checkpoints')
+  jax.tree.map(
+    np.testing.assert_array_equal, _end_of(workdir, config), straight[1:]
+  )
+  results = (workdir / 'results' / 'results.csv').read_bytes()
+  assert results == (straight[0] / 'results' / 'results.csv').read_bytes()
 
 
 def test_sigterm_loses_no_update(children, config, straight, tmp_path):
   folder, output = tmp_path / 'run' / 'checkpoints', tmp_path / 'output.txt'
-  # Only SIGTERM saves, and only a few updates are left when it comes.
   slow = config.copy_and_resolve_references()
   slow.checkpoint_every_steps = 5
-  process = children.start(slow, folder.parent, output=output)
-  _wait_for_a_checkpoint(process, folder, output)
-  process.terminate()
-  process.join(60)
+  # A thread saves update 10 and signals; the next save would wait for it.
+  place = r'/10\.orbax-checkpoint-tmp', 20, signal.SIGTERM
+  before = functools.partial(kills.signal_at, *place)
+  process = children.start(slow, folder.parent, output=output, before=before)
+  process.join(120)
   assert process.exitcode == 0
   message = (
     r'Stopped by SIGTERM after update (\d+) of 30; the state is in (.*)\. '
@@ -145,36 +136,41 @@ def small_disk(tmp_path):
   subprocess.run(['umount', '-l', str(folder)], check=True)
 
 
-def _fill(folder):
-  path = folder / 'filler'
-  with contextlib.suppress(OSError), open(path, 'wb', buffering=0) as file:
-    while True:
-      file.write(bytes(4096))
-  return path
+def _fill_before_a_save(path, update):
+  """Makes a run fill its disk with a file when it saves an update."""
+  save = saving.save
+
+  def fill_and_save(manager, state, config):
+    if int(state.step) == update:
+      saving.wait(manager)
+      with contextlib.suppress(OSError), open(path, 'wb', 0) as file:
+        while True:
+          file.write(bytes(4096))
+    save(manager, state, config)
+
+  saving.save = fill_and_save
 
 
 def test_a_full_disk_stops_a_run_and_harms_no_checkpoint(
   children, config, straight, small_disk, tmp_path
 ):
   workdir, output = small_disk / 'run', tmp_path / 'output.txt'
-  folder = workdir / 'checkpoints'
-  process = children.start(config, workdir, output=output)
-  _wait_for_a_checkpoint(process, folder, output)
-  filler = _fill(small_disk)
+  folder, filler = workdir / 'checkpoints', small_disk / 'filler'
+  before = functools.partial(_fill_before_a_save, filler, 6)
+  process = children.start(config, workdir, output=output, before=before)
   process.join(120)
-  assert process.exitcode == 1
-  # Threads of orbax log their own errors; this one ends the program.
   text = output.read_text()
+  assert process.exitcode == 1, text[-3000:]
+  # Threads of orbax log their own errors; this one ends the program.
   match = re.search(
-    r'^OSError: the checkpoint of update (\d+) could not be saved: .*; the '
-    rf'last good checkpoint is {folder}/(\d+)\. Free or fix the disk, .*',
+    r'^OSError: the checkpoint of update 6 could not be saved: .*; the '
+    rf'last good checkpoint is {folder}/5\. Free or fix the disk, .*',
     text,
     re.MULTILINE,
   )
   assert match, text[-3000:]
   assert 'During handling' not in text[match.end() :]
-  assert int(match[1]) == int(match[2]) + 1
-  assert max(map(int, _saved(folder))) == int(match[2])
+  assert max(map(int, _saved(folder))) == 5
   filler.unlink()
   children.finish(config, workdir, output=output)
   assert 'Damaged' not in output.read_text()
