@@ -127,6 +127,7 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[int, int]:
         restorer.restore,
         key,
         console.progress(f'{clip.name}: frame', len(clip.times)),
+        args.overwrite,
       )
     except (OSError, ValueError, MemoryError) as error:
       lost += _fail(args, clip.path, error)

@@ -185,8 +185,13 @@ def encode(job: Job, frames: Iterable[np.ndarray]) -> Segment:
   )
 
 
-def join(job: Job, segments: Iterable[Segment]) -> None:
-  """Writes the segments, and what is copied from the source, to a file."""
+def join(
+  job: Job, segments: Iterable[Segment], overwrite: bool = False
+) -> None:
+  """Writes the segments, and what is copied from the source, to a file.
+
+  ClipError if that exists, unless `overwrite`.
+  """
   clip = job.clip
   with replacing(job.target) as temporary:
     with (
@@ -211,6 +216,10 @@ def join(job: Job, segments: Iterable[Segment]) -> None:
         target.mux(packet)
         _leave_real_time()
     _verify(Path(temporary), clip)
+    if job.target.exists() and not overwrite:
+      raise ClipError(
+        f'{images.name_of(job.target)} exists by now: --overwrite replaces it'
+      )
 
 
 def _copy_tags(

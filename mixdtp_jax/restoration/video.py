@@ -5,6 +5,7 @@ run that was stopped goes on from the last whole segment. At the end they are
 joined with the sound and the subtitles of the source.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -27,7 +28,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.data import images
 from mixdtp_jax.restoration import clip_files, clips
 from mixdtp_jax.restoration.clips import Clip, ClipError
-from mixdtp_jax.runtime.files import local_path, replacing
+from mixdtp_jax.runtime.files import local_path, lock, replacing
 
 _SEGMENT = 24  # frames: what a kill can lose
 _SIDE = 256  # of the middle of a frame, in which flicker is measured
@@ -134,6 +135,7 @@ def restore(
   network: Callable[[np.ndarray], np.ndarray],
   key: Any,
   progress: Callable[[int], None],
+  overwrite: bool,
 ) -> Result:
   """Restores a clip, and goes on with what an earlier run left.
 
@@ -141,36 +143,55 @@ def restore(
   the texts of its job and its `key` are the same: what else the result depends
   on, such as the weights. `network` restores the pixels of a frame; `progress`
   is called with the number of frames done. ClipError if the clip cannot be
-  read, or the file cannot be written.
+  read, or the file cannot be written, as when it exists and is not to be
+  replaced, or another process writes it.
   """
   clip, start = job.clip, time.perf_counter()
-  folder = job.target.with_name(f'.{job.target.name}.parts')
-  files = _parts(folder, job, key)
-  done = earlier = sum(len(_load(file).sizes) for file in files)
-  if done:
-    logging.info('%s: %d frames are restored already', clip.name, done)
-  frames, pairs = clips.read(clip, done), list[tuple[float, float]]()
+  pairs = list[tuple[float, float]]()
+  with _parts_folder(job.target) as folder:
+    parts = _parts(folder, job, key)
+    done = earlier = sum(len(_load(part).sizes) for part in parts)
+    if done:
+      logging.info('%s: %d frames are restored already', clip.name, done)
+    frames = clips.read(clip, done)
 
-  def tell(number: int) -> None:
-    progress(done + number)
+    def tell(number: int) -> None:
+      progress(done + number)
 
-  while done < len(clip.times):
-    some = itertools.islice(frames, _SEGMENT)
+    while done < len(clip.times):
+      some = itertools.islice(frames, _SEGMENT)
+      with clip_files.writing(job):
+        segment = clip_files.encode(job, _restored(some, network, pairs, tell))
+        parts.append(folder / f'{len(parts):06}.npz')
+        with replacing(parts[-1]) as temporary:
+          np.savez(temporary, **segment._asdict())
+      if not segment.sizes.size:
+        raise ClipError(f'{clip.name} has changed while it was restored')
+      done += segment.sizes.size
+    seconds = time.perf_counter() - start
     with clip_files.writing(job):
-      segment = clip_files.encode(job, _restored(some, network, pairs, tell))
-      files.append(folder / f'{len(files):06}.npz')
-      with replacing(files[-1]) as temporary:
-        np.savez(temporary, **segment._asdict())
-    if not segment.sizes.size:
-      raise ClipError(f'{clip.name} has changed while it was restored')
-    done += segment.sizes.size
-  seconds = time.perf_counter() - start
-  with clip_files.writing(job):
-    clip_files.join(job, map(_load, files))
-  shutil.rmtree(folder)
+      clip_files.join(job, map(_load, parts), overwrite)
   sound = [pair for pair in pairs if np.isfinite(pair).all()]
   flicker = np.mean(sound, 0).tolist() if sound else None
   return Result(done - earlier, seconds, flicker)
+
+
+@contextlib.contextmanager
+def _parts_folder(target: Path) -> Iterator[Path]:
+  """Holds the folder of a file's segments, which is removed at the end.
+
+  After an error it stays. ClipError if another process holds it.
+  """
+  folder = target.with_name(f'.{target.name}.parts')
+  try:
+    with lock(folder / 'lock'):
+      yield folder
+  except BlockingIOError as error:
+    raise ClipError(
+      f'{images.name_of(target)} is being written by another process: wait '
+      'until that ends, or give another -o'
+    ) from error
+  shutil.rmtree(folder)
 
 
 def _parts(folder: Path, job: clip_files.Job, key: Any) -> list[Path]:
@@ -181,18 +202,19 @@ def _parts(folder: Path, job: clip_files.Job, key: Any) -> list[Path]:
   digest = hashlib.sha256(text.encode()).hexdigest()
   known = folder / 'key'
   if not known.exists() or known.read_text() != digest:
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in folder.glob('*.npz'):
+      old.unlink()
     with replacing(known) as temporary:
       Path(temporary).write_text(digest)
-  files: list[Path] = []
+  parts: list[Path] = []
   while True:
-    file = folder / f'{len(files):06}.npz'
+    file = folder / f'{len(parts):06}.npz'
     try:
       _load(file)
     # Not there, or damaged when the machine went down.
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-      return files
-    files.append(file)
+      return parts
+    parts.append(file)
 
 
 def _load(file: Path) -> clip_files.Segment:

@@ -7,22 +7,14 @@ import socket
 import time
 from collections.abc import Iterator
 
-from absl import logging
-
-from mixdtp_jax.runtime import hosts
-
-try:
-  import fcntl
-except ImportError:  # on Windows there is no such lock
-  fcntl = None  # type: ignore[assignment]
+from mixdtp_jax.runtime import files, hosts
 
 
 @contextlib.contextmanager
 def only_run(workdir: str | os.PathLike) -> Iterator[None]:
   """Holds WORKDIR/run.lock for all hosts while the body runs.
 
-  The kernel releases the lock when the process ends, even if it is killed. The
-  file stays. A workdir that this makes is removed again if the body fails
+  The file stays. A workdir that this makes is removed again if the body fails
   before it has written anything.
 
   Raises:
@@ -58,23 +50,14 @@ def _remove_empty(lock: pathlib.Path, made: list[pathlib.Path]) -> None:
 
 
 def _lock(path: pathlib.Path):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  file = open(path, 'a+')  # noqa: SIM115 - the lock lasts as long as it is open
   try:
-    if fcntl is not None:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file = files.lock(path)
   except BlockingIOError as error:
-    file.seek(0)
-    holder = file.read().strip() or 'another process'
-    file.close()
+    holder = path.read_text().strip() or 'another process'
     raise RuntimeError(
       f'{path.parent} is in use by {holder}: wait until that run ends or stop '
       'it, or use another workdir'
     ) from error
-  except OSError as error:  # a network folder without locks
-    logging.warning(
-      '%s cannot be locked (%s): start no second run in it.', path.parent, error
-    )
   # Closed now, so that other hosts see it on a network folder.
   path.write_text(
     f'process {os.getpid()} on {socket.gethostname()}, {time.ctime()}\n'

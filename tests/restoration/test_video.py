@@ -513,6 +513,50 @@ def test_what_exists_is_skipped(derain):
   assert (status, out, err) == (1, '', 'error: absent.mp4 is not there\n')
 
 
+def test_a_file_that_appears_meanwhile_is_kept(derain):
+  make('a.mp4')
+  restore = derain.network.restore
+
+  def slow(pixels):
+    pathlib.Path('a_derained.mp4').write_text('mine')
+    return restore(pixels)
+
+  derain.network.restore = slow
+  status, _, err = derain('a.mp4')
+  assert (status, err) == (
+    1,
+    'error: a_derained.mp4 exists by now: --overwrite replaces it\n',
+  )
+  assert pathlib.Path('a_derained.mp4').read_text() == 'mine'
+  # Nothing is restored a second time.
+  _, _, err = derain('a.mp4', '--overwrite')
+  assert err == 'a.mp4: 8 frames are restored already\n'
+  assert files() == {'a.mp4', 'a_derained.mp4'}
+
+
+def test_two_processes_do_not_write_one_file(derain):
+  make('a.mp4')
+  holder = """
+import pathlib, sys
+from mixdtp_jax.runtime.files import lock
+with lock(pathlib.Path('.a_derained.mp4.parts/lock')):
+  print('held', flush=True)
+  sys.stdin.read()
+"""
+  with subprocess.Popen(
+    [sys.executable, '-c', holder],
+    env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  ) as other:
+    assert other.stdout.readline() == b'held\n'
+    status, _, err = derain('a.mp4')
+  assert (status, len(derain.network.seen)) == (1, 0)
+  assert 'error: a_derained.mp4 is being written by another process' in err
+  assert derain('a.mp4')[0] == 0
+  assert files() == {'a.mp4', 'a_derained.mp4'}
+
+
 def test_without_pyav(derain, monkeypatch):
   make('a.mp4')
   for name in ('clip_files', 'clips', 'video'):
