@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import psutil
+from absl import logging
 
 
 def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -39,6 +40,27 @@ def _json_safe(value: Any) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     return str(value)
   return value
+
+
+def lock(path: pathlib.Path) -> IO[str]:
+  """Opens a text file that is locked until it is closed.
+
+  The kernel closes it when the process ends, even if it is killed.
+  BlockingIOError if another process holds it.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  file = open(path, 'a+')  # noqa: SIM115 - the lock lasts as long as it is open
+  try:
+    if fcntl is not None:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    file.close()
+    raise
+  except OSError as error:  # a network folder without locks
+    logging.warning(
+      '%s cannot be locked (%s): start no second run in it.', path.parent, error
+    )
+  return file
 
 
 def own_folder(folder: pathlib.Path) -> bool:
@@ -78,27 +100,6 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
       os.replace(temporary, path)
     except OSError as error:
       if error.errno and error.filename in (None, temporary):
-def lock(path: pathlib.Path) -> IO[str]:
-  """Opens a text file that is locked until it is closed.
-
-  The kernel closes it when the process ends, even if it is killed.
-  BlockingIOError if another process holds it.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  file = open(path, 'a+')  # noqa: SIM115 - the lock lasts as long as it is open
-  try:
-    if fcntl is not None:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    file.close()
-    raise
-  except OSError as error:  # a network folder without locks
-    logging.warning(
-      '%s cannot be locked (%s): start no second run in it.', path.parent, error
-    )
-  return file
-
-
         with contextlib.suppress(AttributeError):  # PyAV's keep their names
           error.filename = str(path)
       raise
