@@ -16,12 +16,13 @@ from typing import IO, Any
 import psutil
 from absl import logging
 
-
-def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
 try:
   import fcntl
 except ImportError:  # on Windows there is no such lock
   fcntl = None  # type: ignore[assignment]
+
+
+def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
   """Writes an object as JSON.
 
   JSON has no infinity and no NaN: they become the strings 'inf', '-inf' and
