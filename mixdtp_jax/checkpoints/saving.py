@@ -21,6 +21,7 @@ from mixdtp_jax.checkpoints import verifying
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
+from mixdtp_jax.runtime.files import DAMAGED
 
 FORMAT = 1  # checkpoints of version 0.1 have no number
 BEST = 'best.json'  # in the workdir: the record of the best checkpoint
@@ -131,7 +132,7 @@ def read_best(workdir: str | os.PathLike) -> dict[str, Any] | None:
     }
   except FileNotFoundError:
     return None
-  except (ValueError, KeyError, TypeError, RecursionError):
+  except DAMAGED:
     raise ValueError(
       f'{path} is damaged: delete it, and training names the best again'
     ) from None

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from mixdtp_jax.runtime.files import dump_json
+from mixdtp_jax.runtime.files import DAMAGED, dump_json
 
 FILE = 'digests.json'
 
@@ -81,7 +81,7 @@ def read_digests(folder: pathlib.Path, facts: Any) -> dict[str, str] | None:
     digest = content.pop('digest')
   except FileNotFoundError:
     return None
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+  except DAMAGED:
     digest = content = None
   if digest is None or digest != _of_json(content):
     raise DamagedError(f'{path} is damaged')

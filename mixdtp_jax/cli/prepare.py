@@ -54,7 +54,9 @@ def add_arguments(parser: Parser) -> None:
     'most MiB for images that are decoded at the same time; the whole command '
     'takes about 1,000 more'
   )
-  options.add(parser, 'memory_mb', 4_096, text, metavar='N')
+  options.add(
+    parser, 'memory_mb', 4_096, text, metavar='N', type=options.at_least_one
+  )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,13 +1,12 @@
 """Findings of an audit, and the pairs that training leaves out for them."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mixdtp_jax.data.pairs import PairFiles
-from mixdtp_jax.runtime.files import dump_json
+from mixdtp_jax.runtime.files import DAMAGED, dump_json, load_json
 
 KINDS = {
   'layout': 'files that are not laid out as published; not audited further',
@@ -74,7 +73,7 @@ class Audit:
 
 def write_audit(audit: Audit, path: str | os.PathLike) -> None:
   """Writes {'sizes': {set: {split: n}}, 'findings': [{field: value}, ...]}."""
-  dump_json(dataclasses.asdict(audit), path)
+  dump_json(dataclasses.asdict(audit), path, sealed=True)
 
 
 def read_audit(path: str | os.PathLike) -> Audit:
@@ -85,8 +84,7 @@ def read_audit(path: str | os.PathLike) -> Audit:
     ValueError: it holds no audit.
   """
   try:
-    with open(path) as file:
-      content = json.load(file)
+    content = load_json(path)
     findings = tuple(
       Finding(
         finding['kind'],
@@ -98,13 +96,10 @@ def read_audit(path: str | os.PathLike) -> Audit:
     )
     sizes = {name: dict(splits) for name, splits in content['sizes'].items()}
     return Audit(sizes, findings)
-  except (ValueError, LookupError, TypeError, AttributeError) as error:
-    reason = repr(error)[:200]
-  except RecursionError:
-    reason = 'it is nested too deeply'
-  raise ValueError(
-    f'{path} is no audit ({reason}): write one with mixdtp audit'
-  )
+  except DAMAGED as error:
+    raise ValueError(
+      f'{path} is no audit ({repr(error):.200}): write one with mixdtp audit'
+    ) from None
 
 
 def _pair_ids(pairs: list[list[str]]) -> tuple[PairId, ...]:

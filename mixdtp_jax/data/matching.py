@@ -13,6 +13,8 @@ from mixdtp_jax.data.pairs import FolderPairs, PairFiles
 
 Key = TypeVar('Key', bound=Hashable)
 
+_LONGEST = 251  # bytes of a name before .png, on most file systems
+
 # Accepted names of the two folders, rainy first.
 FOLDER_NAMES = (
   ('rainy', 'clean'),
@@ -133,8 +135,18 @@ def match(
 
 
 def pair_name(path: Path) -> str:
-  """Returns a file's stem; bytes that are not UTF-8 become escapes."""
-  return path.stem.encode('utf-8', 'backslashreplace').decode()
+  """Returns a file's stem; bytes that are not UTF-8 become escapes.
+
+  Raises:
+    ValueError: with them it is too long for the name of a restored image.
+  """
+  name = path.stem.encode('utf-8', 'backslashreplace')
+  if len(name) > _LONGEST:
+    raise ValueError(
+      f'{path}: its name is not UTF-8, and takes {len(name)} bytes when it is '
+      f'written so, more than {_LONGEST}: give the file a shorter name'
+    )
+  return name.decode()
 
 
 def content(folder: Path) -> str:

@@ -47,7 +47,10 @@ def write_csv(rows: Sequence[Row], path: str | os.PathLike) -> None:
     }
     for row in rows
   ]
-  with replacing(path) as temporary, open(temporary, 'w', newline='') as file:
+  with (
+    replacing(path) as temporary,
+    open(temporary, 'w', encoding='utf-8', newline='') as file,
+  ):
     writer = csv.DictWriter(file, list(lines[0]))
     writer.writeheader()
     writer.writerows(lines)
@@ -73,7 +76,8 @@ def write_json(
     for row in (mean_row(rows), *rows)
   )
   content = {'context': context, 'published': published or {}}
-  dump_json({**content, 'mean': mean, 'images': images}, path)
+  content |= {'mean': mean, 'images': images}
+  dump_json(content, path, sealed=True)
 
 
 def scores_as_dict(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:

@@ -94,8 +94,7 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
       raise ValueError(
         f'--config.{name} is an unknown option{did_you_mean(name, known)}'
       )
-    present = operator.attrgetter(name)(recipe)
-    changes[name] = _parsed(value, present, text)
+    changes[name] = _parsed(value, type(operator.attrgetter(name)(recipe)))
   return change(recipe, changes)
 
 
@@ -115,8 +114,8 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
   return make_recipe(values)
 
 
-def _parsed(value: str, present: Any, text: str) -> Any:
-  kind = type(present)
+def _parsed(value: str, kind: type) -> Any:
+  """Returns a value of the type, or one that its option will refuse."""
   if kind is str:
     return value
   if kind is bool:
@@ -125,12 +124,9 @@ def _parsed(value: str, present: Any, text: str) -> Any:
     )
     value = value.capitalize()
   try:
-    parsed = float(value) if kind is float else ast.literal_eval(value)
-  except (ValueError, SyntaxError, MemoryError):
-    parsed = None
-  if type(parsed) is not kind:
-    raise ValueError(f'--config.{text}: needs a value like {present!r}')
-  return parsed
+    return float(value) if kind is float else ast.literal_eval(value)
+  except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    return value
 
 
 def flat_config(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -61,15 +61,16 @@ def check_split(stage: Stage, recipe: Recipe, mesh: jax.sharding.Mesh) -> None:
       'space', or too small for them.
   """
   data, space = mesh.shape['data'], mesh.shape['space']
+  name = f'growth, from update {stage.start} on: ' if stage.start else ''
   if stage.batch_size % (data * recipe.accumulate_steps):
     raise ValueError(
-      f'batch_size = {stage.batch_size} is not a multiple of the {data} '
+      f'{name}batch_size = {stage.batch_size} is not a multiple of the {data} '
       'devices that share each batch times accumulate_steps = '
       f'{recipe.accumulate_steps}'
     )
   least = mesh_lib.MIN_SHARED_ROWS
   if space > 1 and (stage.crop % space or stage.crop < least):
     raise ValueError(
-      f'data.crop = {stage.crop} is not a multiple of mesh_space = {space}, or '
-      f'is less than the {least} pixels that can be shared'
+      f'{name}data.crop = {stage.crop} is not a multiple of mesh_space = '
+      f'{space}, or is less than the {least} pixels that can be shared'
     )

@@ -288,19 +288,20 @@ class Recipe(Options):
       'growth',
       f'updates that rise from above 0 to below num_train_steps = {end}',
     )
-    for name, crop, batch_size in (
-      ('data.crop', self.data.crop, self.batch_size),
-      *(('growth', crop, size) for _, crop, size in self.growth),
+    for start, crop, batch_size in (
+      (0, self.data.crop, self.batch_size),
+      *self.growth,
     ):
+      stage = f'growth, from update {start} on: ' if start else ''
       if crop % self.model.multiple:
         raise ValueError(
-          f'{name} = {crop}: needs multiples of {self.model.multiple} for '
-          f'{self.model.name}'
+          f'{stage}data.crop = {crop}: needs multiples of '
+          f'{self.model.multiple} for {self.model.name}'
         )
       if batch_size % self.accumulate_steps:
         raise ValueError(
-          f'batch_size = {batch_size}: needs a multiple of accumulate_steps = '
-          f'{self.accumulate_steps}'
+          f'{stage}batch_size = {batch_size}: needs a multiple of '
+          f'accumulate_steps = {self.accumulate_steps}'
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import math
 import os
@@ -22,15 +23,49 @@ except ImportError:  # on Windows there is no such lock
   fcntl = None  # type: ignore[assignment]
 
 
-def dump_json(content: Mapping[str, Any], path: str | os.PathLike) -> None:
-  """Writes an object as JSON.
+def dump_json(
+  content: Mapping[str, Any], path: str | os.PathLike, *, sealed: bool = False
+) -> None:
+  """Writes an object as JSON; `sealed` adds a digest for `load_json`.
 
   JSON has no infinity and no NaN: they become the strings 'inf', '-inf' and
   'nan', which Python's float() reads back.
   """
+  safe = _json_safe(content)
+  if sealed:
+    safe['digest'] = _digest(safe)
   with replacing(path) as temporary, open(temporary, 'w') as file:
-    json.dump(_json_safe(content), file, indent=2, allow_nan=False)
+    json.dump(safe, file, indent=2, allow_nan=False)
     file.write('\n')
+
+
+def load_json(path: str | os.PathLike) -> Any:
+  """Reads JSON; ValueError if it is none, or its digest is of other content.
+
+  Files without a digest, such as those of older versions, are not checked.
+  """
+  content = json.loads(pathlib.Path(path).read_bytes())
+  if isinstance(content, dict):
+    digest = content.pop('digest', None)
+    if digest not in (None, _digest(content)):
+      raise ValueError('its content is not what was written')
+  return content
+
+
+# What damaged JSON makes its readers raise.
+DAMAGED = (
+  ArithmeticError,
+  AttributeError,
+  LookupError,
+  RecursionError,
+  TypeError,
+  ValueError,
+)
+
+
+def _digest(content: Any) -> str:
+  text = json.dumps(content, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _json_safe(value: Any) -> Any:

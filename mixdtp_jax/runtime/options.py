@@ -114,6 +114,10 @@ def build(
   Raises:
     ValueError: a name is unknown or missing, or see `Options`.
   """
+  if not isinstance(values, Mapping):
+    raise ValueError(
+      f'{kind.prefix[:-1]} = {values!r:.200}: needs a group of options'
+    )
   fields = {field.name: field.type for field in dataclasses.fields(kind)}
   if unknown := sorted(set(values) - set(fields)):
     raise ValueError(

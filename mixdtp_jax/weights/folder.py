@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from mixdtp_jax.checkpoints import restoring, saving, verifying
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import abstract_params
-from mixdtp_jax.runtime.files import check_format, dump_json
+from mixdtp_jax.runtime.files import DAMAGED, check_format, dump_json
 
 FORMAT = 1  # folders of version 0.1 have no number
 CONFIG = 'model.json'  # marks a weights folder
@@ -62,7 +62,7 @@ def read_folder(folder: pathlib.Path) -> tuple[AnyConfig, dict]:
   try:
     fields = json.loads(path.read_bytes())
     version = dict(fields).get('format', 0)
-  except (RecursionError, TypeError, ValueError) as error:
+  except DAMAGED as error:
     raise ValueError(f'{path} is damaged ({error}): {_REMEDY}') from None
   check_format(path, version, FORMAT)
   if not (folder / PARAMS).is_dir():

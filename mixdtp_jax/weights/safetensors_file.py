@@ -7,8 +7,10 @@ own files also carry metadata, all of it text:
     mixdtp_jax_format   the format number, 1
     model               the network's configuration, as JSON
     recipe, data, results, licence   notes; each may be missing
+    digest              SHA-256 of all of it; older files have none
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -19,12 +21,13 @@ import safetensors
 from safetensors.numpy import save
 
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
-from mixdtp_jax.runtime.files import check_format, replacing
+from mixdtp_jax.runtime.files import DAMAGED, check_format, replacing
 from mixdtp_jax.weights.state_dict import to_torch
 
 FORMAT = 1
 NOTES = ('recipe', 'data', 'results', 'licence')
 _FORMAT_KEY = 'mixdtp_jax_format'
+_DIGEST_KEY = 'digest'
 _FLOATS = ('F16', 'BF16', 'F32', 'F64')
 
 
@@ -65,6 +68,7 @@ def write_safetensors(
     'model': json.dumps(as_mapping(cfg)),
     **notes,
   }
+  metadata[_DIGEST_KEY] = _digest(tensors, metadata)
   with replacing(path) as temporary:
     # save_file() would make a file that its owner alone can read.
     pathlib.Path(temporary).write_bytes(save(tensors, metadata))
@@ -87,16 +91,17 @@ def read_safetensors(
   cfg = None
   if _FORMAT_KEY in metadata:
     text = metadata[_FORMAT_KEY]
-    check_format(path, int(text) if text.isdecimal() else text, FORMAT)
+    number = int(text) if text.isdecimal() and len(text) < 10 else text
+    check_format(path, number, FORMAT)
     try:
       cfg = make_model_config(json.loads(metadata['model']))
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except DAMAGED as error:
       raise ValueError(
         f'{path}: its metadata do not name a network ({error}): get or make '
         'the file again'
       ) from None
   with safetensors.safe_open(path, framework='np') as file:
-    tensors = {}
+    stored = {}
     for name in file.keys():  # noqa: SIM118
       kind = file.get_slice(name).get_dtype()
       if kind not in _FLOATS:
@@ -104,9 +109,22 @@ def read_safetensors(
           f'{path}: {name} has values of type {kind}; weights are '
           f'{", ".join(_FLOATS)}'
         )
-      with np.errstate(over='ignore'):
-        tensors[name] = file.get_tensor(name).astype(np.float32)
-  return tensors, cfg
+      stored[name] = file.get_tensor(name)
+  if cfg and metadata.pop(_DIGEST_KEY, None) not in (
+    None,
+    _digest(stored, metadata),
+  ):
+    raise ValueError(f'{path} is damaged: get or make it again')
+  with np.errstate(over='ignore'):
+    return {name: x.astype(np.float32) for name, x in stored.items()}, cfg
+
+
+def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping) -> str:
+  """Returns the SHA-256 of tensors in their types, and of the metadata."""
+  found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+  for name, x in sorted(tensors.items()):
+    found.update(f'{name} {x.dtype} {x.shape}'.encode() + x.tobytes())
+  return found.hexdigest()
 
 
 def read_notes(path: str | os.PathLike) -> dict[str, str]:

@@ -16,6 +16,7 @@ from collections import Counter
 import numpy as np
 from clu import metric_writers
 
+from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.tools.runs.event_log import read_scalars
 from mixdtp_jax.tools.runs.run_folder import _final
 from mixdtp_jax.training.log import JsonLines
@@ -38,7 +39,7 @@ def make_run(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   path = folder / 'results' / 'results.json'
   path.parent.mkdir()
   content = {'context': {'step': _UPDATES}, 'mean': row, 'images': [row]}
-  path.write_text(json.dumps(content))
+  dump_json(content, path, sealed=True)
   (events,) = folder.glob('events*')
   return {
     'results.json': path,
@@ -89,7 +90,8 @@ def outcome(kind: str, path: pathlib.Path, logged) -> str:
   """
   try:
     if kind == 'results.json':
-      return 'the same' if _final(path.parents[1], _UPDATES) else 'older'
+      found = _final(path.parents[1], _UPDATES)
+      return 'the same' if found == logged else 'other'
     found = read_scalars(path.parent)
   except (ValueError, FileNotFoundError) as error:
     text = str(error)
@@ -112,6 +114,7 @@ def run(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, Counter]:
     for name, points in read_scalars(folder).items()
   }
   found = {}
+  final = _final(folder, _UPDATES)
   for kind, path in files.items():
     sound = path.read_bytes()
     if kind == 'events':  # which are read without the other file
@@ -119,7 +122,8 @@ def run(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, Counter]:
     outcomes: Counter = Counter()
     for _ in range(count):
       path.write_bytes(damaged(sound, random))
-      outcomes[outcome(kind, path, logged)] += 1
+      expected = final if kind == 'results.json' else logged
+      outcomes[outcome(kind, path, expected)] += 1
     path.write_bytes(sound)
     found[kind] = outcomes
   return found

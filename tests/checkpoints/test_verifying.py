@@ -121,6 +121,14 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
   assert _names(tmp_path) == {'3', '9'}
 
 
+@pytest.mark.parametrize('update', ['1e999', '-1e999', '"x"', 'null'])
+def test_a_damaged_record_of_the_best_is_named(tmp_path, update):
+  fields = f'"update": {update}, "split": "val", "images": 1, "y_psnr": 1'
+  (tmp_path / saving.BEST).write_text(f'{{{fields}}}')
+  with pytest.raises(ValueError, match=r'best\.json is damaged'):
+    saving.read_best(tmp_path)
+
+
 def test_to_keep_0_checkpoints_is_to_keep_all(tmp_path):
   _save(tmp_path, 1, 2, 3, 4, keep=0)
   assert _names(tmp_path) == {'1', '2', '3', '4'}

@@ -147,6 +147,9 @@ def test_spa_reads_its_list(tmp_path):
   list_file.write_text('a.png b.png\nc.png\n')
   with pytest.raises(ValueError, match=r"real_world\.txt, line 2: 'c\.png'"):
     find('spa', tmp_path)
+  list_file.write_bytes(b'a\xff.png b.png\n')
+  with pytest.raises(ValueError, match=r'real_world\.txt is not UTF-8'):
+    find('spa', tmp_path)
 
 
 def test_shows_what_was_found_and_expected(tmp_path):

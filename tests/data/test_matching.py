@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,13 @@ def test_several_rains_of_one_scene(tmp_path):
   save(tmp_path / 'in/im_3_s80.png')
   with pytest.raises(ValueError, match=r'clean image: .*im_3_s80\.png \('):
     matching.find_pairs(tmp_path)
+
+
+def test_a_name_that_would_be_too_long_in_utf_8_is_refused(tmp_path):
+  path = tmp_path / os.fsdecode(b'\xa0' * 60 + b'.png')
+  with pytest.raises(ValueError, match='takes 360 bytes.*a shorter name'):
+    matching.pair_name(path)
+  assert matching.pair_name(tmp_path / os.fsdecode(b'\xa0.png')) == r'\udca0'
 
 
 def test_names_images_without_partner(tmp_path):

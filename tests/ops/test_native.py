@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixdtp_jax.ops import choice, dense, depthwise
+from mixdtp_jax.ops import dense, depthwise
 from mixdtp_jax.ops.cpu import build, native
 from tests.helpers.same import random
 
@@ -130,9 +130,8 @@ def test_layer_norm_and_its_gradients(shape, channels):
 
 _PROGRAM = """
 import jax, jax.numpy as jnp, numpy, sys
-from mixdtp_jax.ops import choice
 from mixdtp_jax.ops.cpu import native
-assert choice.usable(jnp.float32)
+assert native.registered()
 x, g = (jax.random.normal(jax.random.key(i), (2, 40, 9, 34)) for i in (0, 1))
 k = jax.random.normal(jax.random.key(2), (3, 3, 1, 34))
 parts = (native.depthwise_gate(x, k), *native.depthwise_gradients(x, k, g),
@@ -184,11 +183,6 @@ def test_shorter_vectors_compute_the_same(results, tmp_path, flag):
   assert_close(shorter, results)
 
 
-def test_several_devices_do_without():
-  assert jax.device_count() > 1
-  assert not choice.usable(jnp.float32)
-
-
 def _registered(caplog, folder, monkeypatch):
   """Tries to register the functions, with another cache; returns what is said.
 
@@ -206,7 +200,11 @@ def _registered(caplog, folder, monkeypatch):
     ('no-such-compiler', 'no C++ compiler no-such-compiler. Install one'),
     ("'", "no C++ compiler '"),
     ('false', 'exit status 1. Name another C++ compiler in CXX'),
-    ('c++ --no-such-flag', 'failed: c++: error: unrecognized command-line op'),
+    pytest.param(
+      'c++ --no-such-flag',
+      'failed: c++: error: unrecognized command-line op',
+      marks=pytest.mark.compiler,
+    ),
   ],
 )
 def test_does_without_a_compiler(command, said, monkeypatch, tmp_path, caplog):
@@ -328,6 +326,7 @@ def test_empty_images_are_as_with_xla(shape):
   found = (
     native.depthwise(x, kernel),
     native.depthwise_gradients(x, kernel, g),
+    native.depthwise_gate(x, kernel),
     native.depthwise_gate_gradients(x, kernel, half),
     native.conv3x3(x, dense_kernel),
     native.kernel_gradient(x, dense_kernel, g),
@@ -339,6 +338,7 @@ def test_empty_images_are_as_with_xla(shape):
   expected = (
     value,
     gradients(g),
+    gated,
     (*of_gate(half), gated),
     dense._xla_conv3x3(x, dense_kernel),
     jnp.zeros_like(dense_kernel),

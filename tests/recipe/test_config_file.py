@@ -66,6 +66,15 @@ def test_names_the_recipes_that_exist(recipe, message):
       '  return config\n',
       'unknown option batchsize; did you mean batch_size?',
     ),
+    *(
+      (
+        'import ml_collections\n'
+        'def get_config():\n'
+        f'  return ml_collections.ConfigDict({{"data": {value}}})\n',
+        f'data = {value}: needs a group of options',
+      )
+      for value in (None, 5, [])
+    ),
   ],
 )
 def test_refuses_what_is_no_recipe(tmp_path, text, message):
@@ -114,11 +123,13 @@ def test_changes_options():
     ),
     ('seed.x=3', '--config.seed.x is an unknown option'),
     ('absent.x=3', '--config.absent.x is an unknown option'),
-    ('batch_size=many', '--config.batch_size=many: needs a value like 4'),
-    ('batch_size=1.5', 'needs a value like 4'),
-    ('batch_size', 'needs a value like 4'),
-    ('data.flip=2', 'needs a value like True'),
-    ('growth=3', r'needs a value like \(\)'),
+    ('batch_size=many', "batch_size = 'many': needs a whole number, at"),
+    ('batch_size=1.5', 'batch_size = 1.5: needs a whole number, at'),
+    ('batch_size', "batch_size = '': needs a whole number, at"),
+    ('data.flip=2', 'data.flip = 2: needs True or False'),
+    ('growth=3', 'growth = 3: needs '),
+    ('growth={{5,64,4}}', 'growth = .{{5,64,4}}.: needs '),
+    ('batch_size=' + '9' * 5000, 'batch_size = .9{197}'),
     ('model=3', '--config.model is an unknown option'),
   ],
 )

@@ -121,6 +121,26 @@ def test_notes_go_along_and_others_are_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize('end', range(1, 4000, 800))
+def test_a_changed_bit_of_a_tensor_is_seen(path, end):
+  values = bytearray(path.read_bytes())
+  values[-end] ^= 1
+  path.write_bytes(values)
+  with pytest.raises(ValueError, match=f'^{path} is damaged'):
+    load_weights(path)
+
+
+def test_changed_notes_are_seen_and_files_without_digest_are_read(path):
+  with safetensors.safe_open(path, framework='np') as file:
+    metadata = file.metadata()
+  save_file(load_file(path), path, metadata | {'results': '40 dB'})
+  with pytest.raises(ValueError, match=f'^{path} is damaged'):
+    load_weights(path)
+  del metadata['digest']
+  save_file(load_file(path), path, metadata)
+  assert load_weights(path)[0] == MIXDTP
+
+
 @pytest.mark.parametrize('dtype', ['float64', 'float16', 'bfloat16'])
 def test_a_file_of_pytorch_is_read_by_its_names_and_shapes(tmp_path, dtype):
   tensors = {
@@ -176,6 +196,7 @@ HOSTILE = {
   'a deep header': raw(b'[' * 100_000),
   'a header that is a list': raw([]),
   'metadata that are no text': raw({'__metadata__': {'a': 1}}),
+  'a long format': raw({'__metadata__': {'mixdtp_jax_format': '1' * 5000}}),
   'no tensors': raw({}),
   'a shape that overflows': raw({'a': tensor([2**62, 8], 4)}, b'\0' * 4),
   'a negative size': raw({'a': tensor([-1], 0)}),
@@ -201,13 +222,14 @@ def test_a_hostile_file_is_one_line_with_its_name(tmp_path, content):
 
 
 def _rewritten(path, change_tensors=None, **metadata):
-  """Writes a file again with changed tensors or metadata."""
+  """Writes a file again with changed tensors or metadata, and no digest."""
   with safetensors.safe_open(path, framework='np') as file:
     old = file.metadata()
   tensors = load_file(path)
   if change_tensors:
     change_tensors(tensors)
-  save_file(tensors, path, {k: v for k, v in (old | metadata).items() if v})
+  changed = old | {'digest': ''} | metadata
+  save_file(tensors, path, {k: v for k, v in changed.items() if v})
 
 
 def _model(**changes):

@@ -130,7 +130,11 @@ def _listed(folder: Path) -> list[PairFiles]:
   pairs: list[PairFiles] = []
   if not file.is_file():
     return pairs
-  for number, line in enumerate(file.read_text().splitlines(), 1):
+  try:
+    text = file.read_text('utf-8')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{file} is not UTF-8 ({error}): get it again') from None
+  for number, line in enumerate(text.splitlines(), 1):
     paths = [path.lstrip('/') for path in line.split()]
     if len(paths) != 2:
       raise ValueError(

@@ -1,7 +1,6 @@
 """Reads the folder of a training run, finished or not."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -14,6 +13,7 @@ from mixdtp_jax.evaluation.score import Scores
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.recipe import config_file
+from mixdtp_jax.runtime.files import DAMAGED, load_json
 from mixdtp_jax.tools.runs.event_log import Point, read_scalars
 from mixdtp_jax.weights.run import load_run_config
 
@@ -116,7 +116,7 @@ def _final(
   if not path.is_file():
     return None
   try:
-    results = json.loads(path.read_bytes())
+    results = load_json(path)
     # mixdtp eval may have written it, without a step.
     if int(results['context'].get('step', -1)) < updates:
       return None
@@ -127,10 +127,7 @@ def _final(
       }
       for which in _WHICH
     ]
-  except (
-    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
-    ValueError,
-  ):  # fmt: skip
+  except DAMAGED:
     raise ValueError(
       f'{path} is damaged: remove it, or start the training command again, '
       'which writes it again'
