@@ -1,24 +1,28 @@
 """Settings of every test: eight CPU devices, and where real data may lie.
 
 MIXDTP_TEST_PLATFORM=cuda (or tpu) runs tests on the devices at hand instead.
+Without TensorFlow, tests of models, ops and the update run all the same.
 """
 
 import os
 import pathlib
 
 # Before JAX is imported anywhere: tests of sharding need several devices.
-os.environ['JAX_PLATFORMS'] = os.environ.get('MIXDTP_TEST_PLATFORM', 'cpu')
-_flags = os.environ.get('XLA_FLAGS', '')
-os.environ['XLA_FLAGS'] = (
-  f'{_flags} --xla_force_host_platform_device_count=8'.strip()
-)
+PLATFORM = os.environ.get('MIXDTP_TEST_PLATFORM', 'cpu')
+os.environ['JAX_PLATFORMS'] = PLATFORM
+_flags = [os.environ.get('XLA_FLAGS', '')]
+_flags += ['--xla_force_host_platform_device_count=8']
+if PLATFORM != 'cpu':
+  # A GPU multiplies float32 in full, and takes the same kernels each time.
+  os.environ['JAX_DEFAULT_MATMUL_PRECISION'] = 'highest'
+  _flags += ['--xla_gpu_autotune_level=0']
+os.environ['XLA_FLAGS'] = ' '.join(_flags).strip()
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import pytest  # noqa: E402
 
 pytest_plugins = (
   'tests.helpers.tiny',
-  'tests.helpers.batches',
   'tests.helpers.child_runs',
   'tests.helpers.engines',
   'tests.helpers.tiny_weights',
@@ -40,6 +44,8 @@ def pytest_runtest_setup(item):
   if item.get_closest_marker('compiler'):
     from mixdtp_jax.ops.cpu import native
 
+    if PLATFORM != 'cpu':
+      pytest.skip(f'native code is for a CPU, not for {PLATFORM}')
     if not native.registered():
       pytest.skip('there is no C++ compiler')
 
@@ -52,6 +58,15 @@ def real_data() -> pathlib.Path:
   if not (folder / 'rain100l').is_dir():
     pytest.skip(f'no real rain data in {folder} (set MIXDTP_DATA)')
   return folder
+
+
+@pytest.fixture
+def eight_devices():
+  """Skips a test of several devices where there are fewer."""
+  import jax
+
+  if jax.device_count() < 8:
+    pytest.skip(f'needs eight devices; there are {jax.device_count()}')
 
 
 @pytest.fixture(

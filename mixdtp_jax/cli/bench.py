@@ -75,6 +75,8 @@ def _add_restoring(parser: Parser) -> None:
 
 def _add_training(parser: Parser) -> None:
   _add_crops(parser, ', or best: the fastest batch of each')
+  text = 'smallest batch that --batch best tries'
+  options.add(parser, 'least', 1, text, type=options.at_least_one)
   options.add(parser, 'most', 1024, 'largest batch that --batch best tries')
   _add_opponents(parser)
 

@@ -16,7 +16,6 @@ from mixdtp_jax.models.config import PReNetConfig, as_mapping
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.console import set_up_logging
-from mixdtp_jax.training.loop import train_and_evaluate
 from tests.helpers import tiny
 
 UPDATES = 30
@@ -38,6 +37,8 @@ def get_config(pairs, data_dir, **changes) -> ml_collections.ConfigDict:
 
 def run(config, workdir, output, compiler, devices, host, before) -> None:
   """Trains like train.py, in the child; `output` gets what it prints."""
+  from mixdtp_jax.training.loop import train_and_evaluate  # TensorFlow
+
   descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
@@ -64,7 +65,9 @@ class Children:
 
   def __init__(self, compiler, folder):
     self._context = multiprocessing.get_context('forkserver')
-    self._context.set_forkserver_preload(['tests.helpers.child_runs'])
+    self._context.set_forkserver_preload(
+      ['tests.helpers.child_runs', 'mixdtp_jax.training.loop']
+    )
     self._compiler = compiler
     self.output = folder / 'output.txt'
     self._started = []

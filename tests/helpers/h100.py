@@ -1,6 +1,7 @@
 """Programs that XLA compiles for an absent GPU."""
 
 import importlib.util
+import os
 
 import jax
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from mixdtp_jax.tools.plan.targets import gpu_box
 
 needs_cuda_plugin = pytest.mark.skipif(
-  importlib.util.find_spec('jax_cuda13_plugin') is None,
-  reason="JAX's plugin for CUDA, which compiles for GPUs, is not installed",
+  importlib.util.find_spec('jax_cuda13_plugin') is None
+  or os.environ['JAX_PLATFORMS'] != 'cpu',
+  reason="needs JAX's plugin for CUDA, which compiles for GPUs, on a CPU",
 )
 
 

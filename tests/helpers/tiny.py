@@ -17,13 +17,11 @@ from PIL import Image
 
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.configs.default import get_config as get_default_config
-from mixdtp_jax.data import eval_batches, train_batches
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
-from mixdtp_jax.training import loop, start
 from mixdtp_jax.training.step import init_state
 
 SIZE = (24, 40)
@@ -169,6 +167,10 @@ def tiny_run(tiny_pairs, compiler, tmp_path_factory):
   config = get_config()
   config.data.source = str(tiny_pairs)
   with pytest.MonkeyPatch.context() as patch:
+  from mixdtp_jax.data import eval_batches, train_batches  # TensorFlow
+  from mixdtp_jax.evaluation import score
+  from mixdtp_jax.training import loop, start
+
     real_init, real_train = start.init_state, train_batches.train_batches
     real_eval = eval_batches.eval_batches
 

@@ -73,6 +73,7 @@ def test_gradients_of_the_gate_on_a_gpu_are_the_plain_ones(shape, dtype):
     )
 
 
+@pytest.mark.usefixtures('eight_devices')
 @pytest.mark.parametrize('space', [1, 2])
 def test_feed_forward_in_strips_of_images_that_devices_share(
   small_cache, space

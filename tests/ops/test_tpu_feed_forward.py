@@ -113,6 +113,7 @@ def test_on_a_tpu_it_is_two_kernels(platform, kernels):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('eight_devices')
 def test_each_device_computes_its_own_images(monkeypatch):
   # As on TPUs, but interpreted.
   lax = types.SimpleNamespace(

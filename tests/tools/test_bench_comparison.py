@@ -79,7 +79,7 @@ def test_jax_can_be_measured_alone():
   assert 'PyTorch' not in str(table(found))
 
 
-def _search(rates, most=64):
+def _search(rates, most=64, least=1):
   """Searches among rates by batch; MemoryError beyond them."""
 
   def rate(batch):
@@ -87,7 +87,7 @@ def _search(rates, most=64):
       raise MemoryError('full')
     return rates[batch]
 
-  return fastest_batch(rate, most)
+  return fastest_batch(rate, most, least)
 
 
 def test_the_batch_is_doubled_until_that_is_of_little_use():
@@ -106,6 +106,7 @@ def test_memory_and_the_limit_end_the_search():
   assert (found.best, found.ended_by) == (4, 'memory')
   found = _search(rates, most=3)
   assert (found.best, found.ended_by) == (2, 'limit')
+  assert list(_search(rates, least=2).rates) == [2, 4]
 
 
 def test_one_image_must_fit():

@@ -98,6 +98,7 @@ def test_parts_of_a_batch_make_the_update_of_the_whole():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('eight_devices')
 def test_parts_of_a_batch_stay_on_their_devices():
   step, *_ = _compiled(_config(accumulate_steps=2), make_mesh())
   exchanges = Program(step.as_text(), 8).collectives()
@@ -156,6 +157,7 @@ def test_gray_levels_train_as_floats_do():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('eight_devices')
 def test_every_shape_that_is_to_come_is_compiled_ahead(caplog):
   caplog.set_level('INFO', 'absl')
   mesh = make_mesh(jax.devices()[:2], space=1)

@@ -76,6 +76,7 @@ def bench_training(
   devices: int,
   repeats: int,
   opponents: str,
+  least: int = 1,
 ) -> dict[str, Any]:
   """Measures updates: forward, loss, gradients and optimizer."""
   names, recipe = _parse_variants(opponents), case.recipe
@@ -88,7 +89,7 @@ def bench_training(
   def find_size(name: str, rate: Callable[[int], float]) -> int:
     if batch != 'best':
       return parse_number('batch', batch)
-    searches[name] = fastest_batch(rate, most)
+    searches[name] = fastest_batch(rate, most, least)
     return searches[name].best
 
   def draw(size: int) -> timed.Batch:
@@ -118,6 +119,8 @@ def bench_training(
     found = compare(ours, theirs, repeats)
   show(table(found), *(search.table(name) for name, search in searches.items()))
   found['searches'] = {name: s._asdict() for name, s in searches.items()}
+  held = jax.devices()[0].memory_stats() or {}  # of a CPU unknown
+  found['peak_bytes'] = held.get('peak_bytes_in_use')
   found |= {'machine': machine, 'torch': torch}
   return found | {'crop': crop, 'devices': devices}
 
@@ -221,19 +224,21 @@ class Search(NamedTuple):
     return Table(title, ('batch', 'images/s'), rows)
 
 
-def fastest_batch(rate: Callable[[int], float], most: int) -> Search:
-  """Doubles the batch from 1 to at most `most` while that gains at least 5 %.
+def fastest_batch(
+  rate: Callable[[int], float], most: int, least: int = 1
+) -> Search:
+  """Doubles the batch from `least` up to `most` while that gains at least 5 %.
 
   `rate` returns the images a second of a batch, or raises MemoryError.
 
   Raises:
-    MemoryError: one image is too much.
-    ValueError: `most` is below 1.
+    MemoryError: the smallest batch is too much.
+    ValueError: `most` is below `least`.
   """
-  if most < 1:
-    raise ValueError(f'--most {most}: needs at least 1')
+  if most < least:
+    raise ValueError(f'--most {most}: needs at least {least}')
   rates: dict[int, float] = {}
-  batch = 1
+  batch = least
   while batch <= most:
     try:
       rates[batch] = rate(batch)
@@ -241,7 +246,7 @@ def fastest_batch(rate: Callable[[int], float], most: int) -> Search:
       if not rates:
         raise
       return Search(rates, 'memory')
-    if batch > 1 and rates[batch] < _LEAST_GAIN * rates[batch // 2]:
+    if batch > least and rates[batch] < _LEAST_GAIN * rates[batch // 2]:
       return Search(rates, 'rate')
     batch *= 2
   return Search(rates, 'limit')

@@ -4,13 +4,16 @@ Every command runs in a process of its own. One that fails or is out of time is
 named in the results, and the others go on.
 """
 
+import contextlib
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mixdtp_jax
@@ -30,25 +33,57 @@ def bench_device(
   """Runs tests, compare, plan and benchmarks; writes a page beside the JSON.
 
   `platform` is JAX's name for the devices. All commands together take at most
-  `minutes`. `quick` takes small images and one file of tests.
+  `minutes`, one of them half of it. `quick` takes small images and one file of
+  tests.
   """
   end = time.monotonic() + 60 * minutes
+  results: dict[str, dict[str, Any]] = {}
   with tempfile.TemporaryDirectory() as folder:
-    results = []
     for name, command in _commands(case.words, quick, pathlib.Path(folder)):
+      if name == 'plan' and (training := results['training']['found']):
+        command.append(f'--config.batch_size={training["jax"]["batch"]}')
       show(f'{name}: {" ".join(command)}')
-      left = end - time.monotonic()
-      results.append(_result(name, command, platform, left, folder))
-  table = Table(
-    'Commands',
-    ('', 'seconds', 'ended'),
-    [(r['name'], f'{r["seconds"]:.0f}', r['ended']) for r in results],
+      left = min(end - time.monotonic(), 30 * minutes)
+      results[name] = _result(name, command, platform, left, folder)
+  ends = [
+    (name, f'{found["seconds"]:.0f}', found['ended'])
+    for name, found in results.items()
+  ]
+  tables = [Table('Commands', ('', 'seconds', 'ended'), ends)]
+  update = _planned_and_measured(
+    results['plan']['found'], results['training']['found']
   )
-  show(table)
+  if update:
+    rows = [
+      (what, *('' if number is None else f'{number:.3f}' for number in pair))
+      for what, pair in update.items()
+    ]
+    tables += [Table('An update of training', ('', 'plan', 'measured'), rows)]
+  show(*tables)
+  listed = list(results.values())
   if case.out is not None:
     page = pathlib.Path(case.out).with_suffix('.html')
-    write_page('device.html', page, table=table, results=results)
-  return {'platform': platform, 'results': results}
+    write_page('device.html', page, tables=tables, results=listed)
+  return {'platform': platform, 'update': update, 'results': listed}
+
+
+def _planned_and_measured(
+  plan: Mapping[str, Any] | None, training: Mapping[str, Any] | None
+) -> dict[str, tuple[float | None, float | None]]:
+  """Returns pairs of figures of an update; None if it was not measured."""
+  if not plan or not training or not (memory := plan['stages'][0]['memory']):
+    return {}
+
+  def gib(count: int | None) -> float | None:
+    return None if count is None else count / 2**30
+
+  stage, jax = plan['stages'][0], training['jax']
+  beyond = gib(memory['temporaries'] + memory['other'])
+  return {
+    'seconds': (stage['seconds']['step'], jax['seconds']),
+    'GiB beyond state and batch': (beyond, gib(jax['memory']['bytes'])),
+    'GiB in all': (gib(stage['needed']), gib(training['peak_bytes'])),
+  }
 
 
 def _commands(
@@ -63,9 +98,9 @@ def _commands(
     ('tests', list(_TESTS[-1:] if quick else _TESTS)),
     ('compare', ['compare', '--random', '0', '--folder', pairs, *recipe,
                  '--size', str(crop), '--crop', str(crop)]),
-    ('plan', ['plan', *half, f'--config.data.crop={crop}']),
     ('training', ['bench', 'training', *half, *beside, '--crop', str(crop),
-                  '--batch', '2' if quick else 'best']),
+                  '--batch', '2' if quick else 'best', '--least', '8']),
+    ('plan', ['plan', *half, f'--config.data.crop={crop}']),
     *(
       (f'inference {size}',
        ['bench', 'inference', *half, *beside, '--size', size])
@@ -91,7 +126,9 @@ def _result(
   place = pathlib.Path(folder, name)
   written = place / 'compare.json' if name == 'compare' else place
   if name == 'tests':
-    whole = [sys.executable, '-m', 'pytest', '-q', *command]
+    # Without options that pytest-xdist alone knows.
+    options = ['-q', '-o', 'addopts=-ra']
+    whole = [sys.executable, '-m', 'pytest', *options, *command]
   else:
     whole = [sys.executable, '-m', 'mixdtp_jax', *command, '--out', str(place)]
   environment = subprocesses.environment() | {
@@ -99,26 +136,31 @@ def _result(
     'JAX_PLATFORMS': platform,
   }
   start = time.monotonic()
-  try:
-    done = subprocess.run(
+  output = pathlib.Path(folder, f'{name}.txt')
+  with (
+    output.open('w') as stream,
+    subprocess.Popen(
       whole,
       cwd=pathlib.Path(mixdtp_jax.__file__).parents[1],
       env=environment,
-      stdout=subprocess.PIPE,
+      stdout=stream,
       stderr=subprocess.STDOUT,
-      text=True,
-      check=False,
-      timeout=max(seconds, 0),
-    )
-    ended, output = f'exit status {done.returncode}', done.stdout
-  except subprocess.TimeoutExpired as error:
-    ended = 'out of time'
-    output = (error.stdout or b'').decode(errors='replace')
+      start_new_session=True,
+    ) as process,
+  ):
+    try:
+      ended = f'exit status {process.wait(max(seconds, 0))}'
+    except subprocess.TimeoutExpired:
+      ended = 'out of time'
+    finally:  # what it has started would hold the device
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+  lines = output.read_text(errors='replace').strip().splitlines()
   return {
     'name': name,
     'command': ' '.join(whole[1:]),
     'seconds': time.monotonic() - start,
     'ended': ended,
-    'output': output.strip().splitlines()[-_LINES:],
+    'output': lines[-_LINES:],
     'found': json.loads(written.read_text()) if written.is_file() else None,
   }

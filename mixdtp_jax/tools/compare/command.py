@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from absl import logging
 
-from mixdtp_jax.data.datasets.registry import open_split
 from mixdtp_jax.data.matching import open_folder
 from mixdtp_jax.data.pairs import Pairs, centre_crops
 from mixdtp_jax.evaluation.results import scores_as_dict
@@ -168,6 +167,9 @@ def open_pairs(
         )
     yield open_folder(folder)
     return
+  # Needs TensorFlow, which a folder does not.
+  from mixdtp_jax.data.datasets.registry import open_split
+
   name = data or 'photographs'
   if data_dir is None and name != 'photographs':
     raise ValueError(
