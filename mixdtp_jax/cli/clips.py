@@ -107,12 +107,11 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[int, int]:
   from mixdtp_jax.restoration import video
   from mixdtp_jax.weights import shipped
 
-  jobs = list(_jobs(args, paths))
-  failed = sum(job is None for job in jobs)
-  jobs = [job for job in jobs if job is not None]
-  if not jobs:
-    return 0, failed
+  if not (targets := _targets(args, paths)):
+    return 0, 0
   restorer = options.load_restorer(args)
+  jobs = [job for job in _jobs(args, targets, restorer) if job is not None]
+  failed = len(targets) - len(jobs)
   weights = shipped.locate(args.weights)
   times = [p.stat().st_mtime_ns for p in (weights, *weights.rglob('*'))]
   key = str(weights), max(times), args.dtype
@@ -120,8 +119,6 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[int, int]:
   for job in jobs:
     clip = job.clip
     try:
-      # Of the encoder, which holds some frames.
-      restorer.check(clip.height, clip.width, 16 * clip.height * clip.width)
       result = video.restore(
         job,
         restorer.restore,
@@ -136,17 +133,18 @@ def restore(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[int, int]:
   return len(jobs) - lost, failed + lost
 
 
-def _jobs(args: argparse.Namespace, paths: Sequence[Path]) -> Iterator[Any]:
-  """Yields the work on each clip; None for one that cannot be restored.
+def _targets(
+  args: argparse.Namespace, paths: Sequence[Path]
+) -> dict[Path, Path]:
+  """Returns the clips to restore, by the file that each becomes.
 
   ValueError if two clips would have one output, or one would be overwritten.
   """
-  from mixdtp_jax.restoration import clips, video
+  from mixdtp_jax.restoration import video
 
-  codec = args.codec or 'h264'
   targets: dict[Path, Path] = {}
   for path in paths:
-    target = video.choose_target(path, args.output, codec)
+    target = video.choose_target(path, args.output, args.codec or 'h264')
     if (other := targets.setdefault(target, path)) != path:
       raise ValueError(
         f'{other} and {path} would both become {target}: restore them apart, '
@@ -154,15 +152,32 @@ def _jobs(args: argparse.Namespace, paths: Sequence[Path]) -> Iterator[Any]:
       )
     if target.exists() and target.samefile(path):
       raise ValueError(f'{path} would be overwritten: give another -o')
+  for target, path in list(targets.items()):
+    if target.exists() and not args.overwrite:
+      tell(args, path, 'skipped')
+      del targets[target]
+  return targets
+
+
+def _jobs(
+  args: argparse.Namespace, targets: dict[Path, Path], restorer: Any
+) -> Iterator[Any]:
+  """Yields the work on each clip; None for one that cannot be restored."""
+  from mixdtp_jax.restoration import clips, video
+
+  def check(clip: clips.Clip) -> None:
+    try:
+      # Of the encoder, which holds some frames.
+      restorer.check(clip.height, clip.width, 16 * clip.height * clip.width)
+    except ValueError as error:
+      raise clips.ClipError(f'cannot be restored: {error}') from error
+
   for target, path in targets.items():
     try:
-      if target.exists() and not args.overwrite:
-        tell(args, path, 'skipped')
-        continue
       with console.waiting(f'reading {path.name}'):
-        clip = clips.survey(path, args.start, args.end)
+        clip = clips.survey(path, args.start, args.end, check)
       yield video.prepare(
-        clip, target, codec, args.crf, not args.strip_metadata
+        clip, target, args.codec or 'h264', args.crf, not args.strip_metadata
       )
     except (OSError, ValueError, MemoryError) as error:
       _fail(args, path, error)

@@ -7,7 +7,7 @@ found before the work, and the number of frames and their times are known.
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Interpolation
 from mixdtp_jax.data import images
 
 # The muxers that state how long a file is, rather than estimating it.
-_STATES_DURATION = ('mov', 'matroska', 'avi', 'flv')
+_STATES_DURATION = ('mov', 'matroska', 'avi', 'flv', 'asf', 'mxf')
 # Of ITU-T H.273, as FFmpeg numbers it.
 _HDR = {16: 'PQ', 18: 'HLG'}
 _MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # that swscale converts; 2: not tagged
@@ -98,11 +98,15 @@ def opened(path: Path, format: str | None = None) -> Any:
 
 
 def survey(
-  path: Path, start: Fraction | None = None, end: Fraction | None = None
+  path: Path,
+  start: Fraction | None = None,
+  end: Fraction | None = None,
+  check: Callable[[Clip], None] = lambda clip: None,
 ) -> Clip:
   """Decodes a clip, or the part between two times in seconds.
 
-  What follows `end` is not read.
+  What follows `end` is not read. `check` is called with the facts of the first
+  frame, and may raise ClipError.
 
   Raises:
     ClipError: the file cannot be decoded, is damaged or cut short, is HDR, or
@@ -112,19 +116,23 @@ def survey(
     origin = Fraction(container.start_time or 0, 10**6)
     clip: Clip | None = None
     times, skipped, last = list[int](), 0, 0
+    time: int | None = None
     for frame in _frames(container, stream, whole=end is None):
       found = _describe(frame, stream, path)
-      clip = clip or found
+      if clip is None:
+        check(found)
+        clip = found
       if _kind(found) != _kind(clip):
         raise ClipError(
           f'changes from {_kind(clip)} to {_kind(found)} after '
           f'{skipped + len(times):,} frames: split it there'
         )
       step = max(1, round(1 / clip.rate / clip.time_base))
-      time = frame.pts
-      if times:  # later than all before it, whatever a damaged file says
-        time = max(times[-1] + (step if time is None else 1), time or 0)
-      time = time or 0
+      # AVI has the order of decoding alone.
+      now = frame.dts if container.format.name == 'avi' else frame.pts
+      if time is not None:  # later than before, whatever a damaged file says
+        now = max(time + (step if now is None else 1), now or 0)
+      time = now or 0
       seconds = time * clip.time_base - origin
       if end is not None and seconds >= end:
         break
@@ -243,13 +251,23 @@ def _frames(container: Any, stream: Any, whole: bool) -> Iterator[Any]:
       )
     yield from frames
   kind = container.format.name.partition(',')[0]
-  if whole and kind in _STATES_DURATION and container.duration and last:
+  # FFmpeg takes the length of ASF only if the size of the file fits.
+  if whole and kind == 'asf' and container.duration is None and last:
+    raise ClipError(
+      'is cut short, or a live recording: get it again, or restore what is '
+      f'there by --end {float(last - first):.3f}'
+    )
+  stated = Fraction(container.duration or 0, 10**6)
+  if kind == 'avi' and stream.average_rate:
+    # FFmpeg's duration is that of what is left; the header counts frames.
+    stated = max(stated, stream.frames / stream.average_rate)
+  if whole and kind in _STATES_DURATION and last:
     # Matroska counts from 0, also if the first frame is later.
-    missing = Fraction(container.duration, 10**6) - max(last, last - first)
+    missing = stated - max(last, last - first)
     if missing > max(Fraction(1, 4), 3 / (stream.average_rate or 12)):
       raise ClipError(
         f'is cut short: {float(missing):.1f} s of '
-        f'{container.duration / 1e6:.1f} s are missing; get it again, or '
+        f'{float(stated):.1f} s are missing; get it again, or '
         f'restore what is there by --end {float(last - first):.3f}'
       )
 
@@ -265,6 +283,11 @@ def _describe(frame: Any, stream: Any, path: Path) -> Clip:
       f'is HDR ({hdr}), and the networks know standard range alone: convert '
       'it to SDR'
     )
+  if stream.metadata.get('alpha_mode') == '1':
+    raise ClipError(
+      'is transparent in places (VP8 or VP9), which is not read: convert it to '
+      'FFV1'
+    )
   if frame.colorspace not in _MATRICES:
     raise ClipError(
       f'has colours of matrix {frame.colorspace} (ITU-T H.273), which is not '
@@ -272,7 +295,7 @@ def _describe(frame: Any, stream: Any, path: Path) -> Clip:
     )
   how = _orientation(sides.get('DISPLAYMATRIX'))
   height, width = frame.height, frame.width
-  aspect = stream.codec_context.sample_aspect_ratio
+  aspect = stream.sample_aspect_ratio  # the container's, if it has one
   if how >= 5:
     height, width, aspect = width, height, aspect and 1 / aspect
   samples = frame.format.components
@@ -309,9 +332,9 @@ def _kind(clip: Clip) -> str:
 def _orientation(side: Any) -> int:
   if side is None:
     return 1
-  a, b, _, c, d, *_ = np.frombuffer(bytes(side), '<i4') / 65536
-  turn = tuple(int(round(each)) for each in (a, b, c, d))
-  if turn not in _TURNS:
+  matrix = np.frombuffer(bytes(side), '<i4')[[0, 1, 3, 4]] / 65536
+  turn = tuple(matrix.round().astype(int).tolist())
+  if turn not in _TURNS or abs(matrix - turn).max() > 0.01:
     raise ClipError(
       'is shown turned by no multiple of 90 degrees: turn it first'
     )

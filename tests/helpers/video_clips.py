@@ -30,11 +30,13 @@ def make(
   subtitles=False,
   b_frames=False,
   frame=moving,
+  rate=10,
+  options=(),
 ):
-  """Writes a clip of 10 frames a second, or with given times.
+  """Writes a clip of `rate` frames a second, or with given times.
 
-  With B-frames, the sound is the first stream, and times are those of 10 frames
-  a second.
+  With B-frames, the sound is the first stream, and times are those of `rate`
+  frames a second.
   """
   deep = any(depth in format for depth in ('10', '12', '16'))
   dtype, layout = (np.uint16, 'rgb48le') if deep else (np.uint8, 'rgb24')
@@ -43,7 +45,7 @@ def make(
       sound = container.add_stream(audio, rate=48000)
     # Some encoders take no time base of 1/90000: times are set afterwards.
     video = container.add_stream(
-      codec, rate=10, options={'bf': str(3 * b_frames)}
+      codec, rate=rate, options={'bf': str(3 * b_frames)} | dict(options)
     )
     video.height, video.width = size
     video.pix_fmt, video.time_base = format, time_base
@@ -61,7 +63,7 @@ def make(
       pixels = frame(number, *size, dtype)
       rgb = av.VideoFrame.from_ndarray(pixels, layout)
       coded = rgb.reformat(format=format, dst_colorspace='ITU709')
-      coded.pts, coded.time_base = number, Fraction(1, 10)
+      coded.pts, coded.time_base = number, Fraction(1, rate)
       packets += video.encode(coded)
     packets += video.encode()
     ends = [*times[1:], 2 * times[-1] - times[-2]]
@@ -119,7 +121,13 @@ KINDS = {
   'mpg': {'codec': 'mpeg2video', 'audio': 'mp2'},
   'mov': {'codec': 'prores_ks', 'format': 'yuv422p10le'},
   'flv': {},
+  'wmv': {'codec': 'wmv2', 'audio': None},
+  'mxf': {
+    **{'codec': 'mpeg2video', 'format': 'yuv422p', 'audio': None},
+    **{'rate': 25, 'time_base': Fraction(1, 25)},
+  },
 }
+STATE_NO_LENGTH = ('ts', 'mpg')
 
 
 def damaged(folder, count, seed):

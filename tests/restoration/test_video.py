@@ -200,6 +200,45 @@ def test_turned_clips_are_written_upright(derain, matrix, turned):
     assert 'DISPLAYMATRIX' not in {d.type.name for d in frame.side_data}
 
 
+@pytest.mark.parametrize(
+  ('name', 'options', 'rate'),
+  [
+    ('a.h264', {}, 25),  # there are no times, and no rate
+    ('a.avi', {'b_frames': True}, 10),
+  ],
+)
+def test_a_part_of_a_clip_without_times(derain, name, options, rate):
+  make(name, range(100), audio=None, **options)
+  status, _, err = derain(name, '--start', 1, '--end', 2)
+  assert (status, err) == (0, '')
+  times = [Fraction(n, rate) for n in range(rate)]
+  found = packets('a_derained.mkv')
+  assert [round(p[0], 3) for p in found] == [round(t, 3) for t in times]
+
+
+def test_the_aspect_of_a_container(derain):
+  """ProRes has none of its own."""
+  aspect = {'sample_aspect_ratio': Fraction(4, 3)}
+  make('a.mov', codec='prores_ks', format='yuv422p10le', tags=aspect)
+  status, _, err = derain('a.mov')
+  assert (status, err) == (0, '')
+  with clips.opened('a_derained.mov') as container:
+    assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_a_clip_that_the_memory_does_not_hold_is_not_decoded(derain):
+  make('b.mkv', range(30))
+  pathlib.Path('b.mkv').write_bytes(pathlib.Path('b.mkv').read_bytes()[:9000])
+
+  def check(height, width, kept):
+    raise ValueError(f'{height} x {width} needs more memory')
+
+  derain.network.check = check
+  status, _, err = derain('b.mkv')
+  assert status == 1
+  assert err == 'error: b.mkv cannot be restored: 48 x 64 needs more memory\n'
+
+
 def test_small_and_late_clips(derain):
   make('a.ts', audio=None)  # of few packets
   make('b.mkv', range(1000, 1008), audio=None)  # begins after 100 seconds
@@ -209,8 +248,10 @@ def test_small_and_late_clips(derain):
     assert [p[:2] for p in packets(result)] == [p[:2] for p in packets(name)]
 
 
-def test_other_angles_are_refused(derain):
-  turn(make(pathlib.Path('a.mp4')), (0.7, 0.7, -0.7, 0.7))
+@pytest.mark.parametrize('angle', [20, 45])
+def test_other_angles_are_refused(derain, angle):
+  c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+  turn(make(pathlib.Path('a.mp4')), (c, s, -s, c))
   status, _, err = derain('a.mp4')
   assert status == 1
   assert 'a.mp4 is shown turned by no multiple of 90 degrees' in err
@@ -262,15 +303,19 @@ def test_what_is_not_kept_is_refused_by_name(derain):
   make('hlg.mp4', format='yuv420p10le', tags={'color_trc': 18})
   make('deep.mkv', codec='ffv1', format='yuv444p12le')
   make('clear.mkv', codec='ffv1', format='yuva420p')
+  clear = {'codec': 'libvpx-vp9', 'format': 'yuva420p', 'audio': None}
+  make('light.webm', options={'auto-alt-ref': '0'}, **clear)
   before = files()
-  status, _, err = derain('pq.mp4', 'hlg.mp4', 'deep.mkv', 'clear.mkv')
+  names = ('pq.mp4', 'hlg.mp4', 'deep.mkv', 'clear.mkv', 'light.webm')
+  status, _, err = derain(*names)
   lines = err.splitlines()
   assert status == 1
-  assert lines[4:] == ['4 failed'], err
+  assert lines[5:] == ['5 failed'], err
   assert 'pq.mp4 is HDR (PQ)' in lines[0]
   assert 'hlg.mp4 is HDR (HLG)' in lines[1]
   assert 'deep.mkv has 12 bits for each sample' in lines[2]
   assert 'clear.mkv is transparent in places' in lines[3]
+  assert 'light.webm is transparent in places' in lines[4]
   assert files() == before
 
 
@@ -415,10 +460,14 @@ def test_damaged_clips_are_one_line_and_no_file(derain):
   make('sound.mp4', times=range(20), size=(96, 128))
   make('sound.mkv', times=range(20), size=(96, 128))
   shorter = {}
-  for ending in ('mp4', 'mkv'):
-    data = pathlib.Path(f'sound.{ending}').read_bytes()
+  for ending, options in video_clips.KINDS.items():
+    if ending in video_clips.STATE_NO_LENGTH:
+      continue
+    clip = pathlib.Path(f'sound.{ending}')
+    options = {'size': (96, 128)} | options
+    data = make(clip, range(40), **options).read_bytes()
     for part in (0.3, 0.6, 0.8):
-      shorter[f'{part}.{ending}'] = data[: int(part * len(data))]
+      shorter[f'{part}{ending}.{ending}'] = data[: int(part * len(data))]
   shorter |= {'empty.mp4': b'', 'text.mkv': b'no video at all\n' * 99}
   for name, data in shorter.items():
     pathlib.Path(name).write_bytes(data)
@@ -426,7 +475,7 @@ def test_damaged_clips_are_one_line_and_no_file(derain):
   status, out, err = derain(*shorter)
   assert (status, out) == (1, '')
   lines = err.splitlines()
-  assert lines.pop() == '8 failed', err
+  assert lines.pop() == f'{len(shorter)} failed', err
   for name, line in zip(shorter, lines, strict=True):
     assert line.startswith(f'error: {name} ')
     assert re.search('damaged|cut short|is empty', line), line
