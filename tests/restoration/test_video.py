@@ -457,8 +457,6 @@ def test_the_warping_error_follows_motion():
 
 
 def test_damaged_clips_are_one_line_and_no_file(derain):
-  make('sound.mp4', times=range(20), size=(96, 128))
-  make('sound.mkv', times=range(20), size=(96, 128))
   shorter = {}
   for ending, options in video_clips.KINDS.items():
     if ending in video_clips.STATE_NO_LENGTH:
@@ -618,34 +616,40 @@ def test_without_pyav(derain, monkeypatch):
   assert err.endswith("[video]'\n")
 
 
+# The command, killed when it begins to write the third part.
+KILLED = r"""
+from tests.helpers import kills
+from mixdtp_jax.cli import main
+
+kills.signal_at(r'000002\.npz$')
+main.main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='signals are different there')
 def test_a_kill_as_a_user_meets_it(tmp_path, tiny_weights):
-  make(tmp_path / 'a.mp4', times=range(400))
-  command = {
-    'args': [
-      *(sys.executable, '-m', 'mixdtp_jax', 'derain', 'a.mp4'),
-      *('--weights', str(tiny_weights)),
-    ],
+  make(tmp_path / 'a.mp4', times=range(80))  # four parts
+  words = ('derain', 'a.mp4', '--weights', str(tiny_weights))
+  options = {
     'cwd': tmp_path,
     'env': os.environ
     | {'PYTHONPATH': str(REPOSITORY), 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'},
-    'stderr': subprocess.PIPE,
+    'capture_output': True,
     'text': True,
+    'timeout': 300,
   }
-  running = subprocess.Popen(**command)
+  killed = subprocess.run([sys.executable, '-c', KILLED, *words], **options)
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
   parts = tmp_path / '.a_derained.mp4.parts'
-  deadline = time.monotonic() + 240
-  while not (parts / '000001.npz').exists():
-    assert running.poll() is None, running.stderr.read()
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
-  running.kill()
-  running.communicate()
+  assert sorted(path.name for path in parts.glob('*.npz')) == [
+    '000000.npz',
+    '000001.npz',
+  ]
   assert not (tmp_path / 'a_derained.mp4').exists()
-  run = subprocess.run(**command, timeout=300)
+  run = subprocess.run([sys.executable, '-m', 'mixdtp_jax', *words], **options)
   assert run.returncode == 0, run.stderr
-  assert 'frames are restored already' in run.stderr
+  assert '48 frames are restored already' in run.stderr
   assert not parts.exists()
   old, new = (packets(tmp_path / n) for n in ('a.mp4', 'a_derained.mp4'))
   assert [p[:2] for p in new] == [p[:2] for p in old]
