@@ -57,6 +57,12 @@ def read_metadata(file: Image.Image, height: int, width: int) -> Metadata:
   )
 
 
+def fits(profile: bytes, channels: int) -> bool:
+  """Returns whether an ICC profile is for gray or RGB pixels of that kind."""
+  space = profile[16:20]
+  return space == b'RGB ' or (space == b'GRAY' and channels < 3)
+
+
 def png_chunks(metadata: Metadata) -> bytes:
   """Returns the chunks that belong behind the header of a PNG."""
   chunks = metadata.colours

@@ -78,7 +78,7 @@ class Picture:
       with self._opened() as second:
         pixels = read_wide(file, second, self.name)
     else:
-      pixels = _eight_bits(file)
+      pixels = eight_bits(file)
     pixels = images.turned(pixels, images.orientation(file))
     return Frame(pixels, file.info.get('duration', 0))
 
@@ -163,8 +163,8 @@ def _is_lossless_webp(data: bytes) -> bool:
   return lossless >= 0 and not 0 <= lossy < lossless
 
 
-def _eight_bits(file: Image.Image) -> np.ndarray:
-  """Returns a frame as (H, W, C) uint8."""
+def eight_bits(file: Image.Image) -> np.ndarray:
+  """Returns an image as (H, W, C) uint8: gray, RGB, or either with alpha."""
   file.load()
   mode = file.mode
   if file.has_transparency_data:

@@ -10,6 +10,8 @@ from PIL import Image
 
 from mixdtp_jax.data.images import orientation, turned
 from mixdtp_jax.restoration.engine import Engine
+from mixdtp_jax.restoration.metadata import fits
+from mixdtp_jax.restoration.pictures import eight_bits
 from mixdtp_jax.weights.load import load_weights
 
 Images = TypeVar('Images', np.ndarray, jax.Array, Image.Image)
@@ -17,8 +19,6 @@ Images = TypeVar('Images', np.ndarray, jax.Array, Image.Image)
 # Largest values of integers; floats are in [0, 1].
 _LARGEST = {'uint8': 255, 'uint16': 65535}
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-# Modes of PIL images that stay as they are; all others become RGB or RGBA.
-_MODES = ('L', 'LA', 'RGB', 'RGBA')
 # Bytes for a pixel: its colours as floats, and its samples before and after;
 # and for one that is kept and then written.
 _PER_PIXEL, _PER_KEPT_PIXEL = 12 + 2 * 8, 16
@@ -62,8 +62,9 @@ class Restorer:
 
     Returns:
       The same kind: type, shape and dtype of an array; mode, size and `info`
-      of a PIL image, but palette, CMYK and the like become RGB. Gray stays
-      gray, and alpha is kept.
+      of a PIL image. Gray stays gray, and alpha is kept. Palette, CMYK (by its
+      profile, which is then left out of `info`) and the like become RGB, one
+      bit becomes gray, and a transparent colour becomes alpha.
 
     Raises:
       TypeError: `image` is neither an array nor a PIL image.
@@ -140,23 +141,23 @@ class Restorer:
     image.load()
     how = orientation(image)
     if image.mode.startswith('I;16'):
-      pixels = np.asarray(image).astype(np.uint16)
+      pixels = np.asarray(image).astype(np.uint16)[..., None]
     elif image.mode in ('I', 'F'):
       raise ValueError(
         f'a PIL image of mode {image.mode}: pass its pixels as an array of '
         'uint16 or of float in [0, 1]'
       )
     else:
-      if image.mode not in _MODES:
-        transparent = image.has_transparency_data
-        image = image.convert('RGBA' if transparent else 'RGB')
-      pixels = np.asarray(image)
-    gray = pixels.ndim == 2
-    upright = turned(pixels[..., None] if gray else pixels, how)
+      pixels = eight_bits(image)
     # The turn back: only a quarter turn is not its own opposite.
-    restored = turned(self.restore(upright), {6: 8, 8: 6}.get(how, how))
-    result = Image.fromarray(restored[..., 0] if gray else restored)
+    back = {6: 8, 8: 6}.get(how, how)
+    restored = turned(self.restore(turned(pixels, how)), back)
+    channels = restored.shape[2]
+    result = Image.fromarray(restored[..., 0] if channels == 1 else restored)
     result.info = dict(image.info)
+    result.info.pop('transparency', None)  # it is alpha now
+    if not fits(result.info.get('icc_profile') or b'', channels):
+      result.info.pop('icc_profile', None)
     return result
 
 
