@@ -11,6 +11,8 @@ colour profile; animations keep their timing. What exists already is skipped.
 """
 
 import argparse
+import collections
+import dataclasses
 import os
 import pathlib
 import sys
@@ -154,19 +156,20 @@ def run(args: argparse.Namespace) -> int:
   kept = len(plan.done) + len(videos) - restored - lost
   for source in plan.done:
     clips.tell(args, source, 'skipped')
-  failed = _restore(args, plan.jobs) if plan.jobs else 0
+  done = _restore(args, plan.jobs) if plan.jobs else collections.Counter()
   counts = {
-    'restored': restored + len(plan.jobs) - failed,
+    'restored': restored + done['restored'],
+    'compared with results that exist': done['compared'],
     'left out as results of this command': results + plan.results,
-    'failed': failed + lost,
+    'failed': lost + done['failed'],
     'kept as it was: --overwrite restores it again'
     if kept == 1
     else 'kept as they were: --overwrite restores them again': kept,
   }
-  if sum(counts.values()) > 1 or not (counts['restored'] or counts['failed']):
-    done = [f'{count:,} {what}' for what, count in counts.items() if count]
-    logging.info('%s', ', '.join(done))
-  return 1 if failed or lost else 0
+  if sum(counts.values()) > 1 or not restored + lost + done.total():
+    shown = [f'{count:,} {what}' for what, count in counts.items() if count]
+    logging.info('%s', ', '.join(shown))
+  return 1 if counts['failed'] else 0
 
 
 def _check_heic(jobs: Sequence[Any]) -> None:
@@ -200,7 +203,9 @@ def _piped_job(args: argparse.Namespace, format: str):
       )
   else:
     target = pathlib.Path(files.local_path(args.output))
-    format = format or encoding.format_of(target.name)
+    named = encoding.format_of(target.name)
+    folders.check_ending(args.output, named, format)
+    format = format or named
     if not format or target.is_dir():
       raise ValueError(f'-o {target}: needs a file, such as dry.png')
     if target.exists() and not args.overwrite:
@@ -214,33 +219,38 @@ def _piped_job(args: argparse.Namespace, format: str):
   return folders.Job(data, target, None, format, len(data))
 
 
-def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> int:
-  """Restores pictures and tells about each; returns how many failed."""
+def _restore(
+  args: argparse.Namespace, jobs: Sequence[Any]
+) -> collections.Counter[str]:
+  """Restores pictures and tells about each; counts what became of them."""
   from mixdtp_jax.restoration import batch, memory_plan
 
-  restorer = options.load_restorer(args)
   memory = args.memory or memory_plan.half_of_free()
   settings = batch.Settings(
     args.quality,
     not args.strip_metadata,
     args.overwrite,
     ahead=memory // 500,
-    check=restorer.check,
   )
+  restore: Any = None
+  if not all(job.kept for job in jobs):  # not only sheets are missing
+    restorer = options.load_restorer(args)
+    restore = restorer.restore
+    settings = dataclasses.replace(settings, check=restorer.check)
   what = '1 picture' if len(jobs) == 1 else f'{len(jobs):,} pictures'
   report = console.progress(what, 100, percent=True)
 
   def tell(part: float) -> None:
     report(max(1, round(100 * part)))
 
-  failed = 0
-  for work in batch.restore_files(jobs, restorer.restore, settings, tell):
-    failed += bool(work.error)
+  return collections.Counter(
     _say(args, work)
-  return failed
+    for work in batch.restore_files(jobs, restore, settings, tell)
+  )
 
 
-def _say(args: argparse.Namespace, work) -> None:
+def _say(args: argparse.Namespace, work) -> str:
+  """Tells about a picture; returns 'restored', 'compared' or 'failed'."""
   from mixdtp_jax.restoration import memory_plan
 
   console.show('')
@@ -248,15 +258,18 @@ def _say(args: argparse.Namespace, work) -> None:
   if work.error:
     logging.error('%s', work.error)
     clips.tell(args, source, 'failed', error=work.error)
-    return
+    return 'failed'
   if work.lost:
     logging.warning('%s: written without %s', picture.name, work.lost)
   if work.job.target is None:
-    return
+    return 'restored'
   name = '-' if isinstance(source, bytes) else source
   target = work.job.sheet if work.job.kept else work.job.target
   names = (str(path) for path in (name, target))
   shown = ' -> '.join(n if n.isprintable() else ascii(n) for n in names)
+  if work.job.kept:
+    clips.tell(args, source, 'compared', shown, output=str(target))
+    return 'compared'
   clips.tell(
     args,
     source,
@@ -270,3 +283,4 @@ def _say(args: argparse.Namespace, work) -> None:
     megapixels_per_second=round(picture.pixels / 1e6 / work.seconds, 3),
     peak_memory=memory_plan.most_held(),
   )
+  return 'restored'

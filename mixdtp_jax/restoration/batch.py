@@ -14,7 +14,12 @@ import numpy as np
 
 from mixdtp_jax.data.images import ImageError, name_of
 from mixdtp_jax.restoration import sheets
-from mixdtp_jax.restoration.encoding import encode, lost
+from mixdtp_jax.restoration.encoding import (
+  check_alpha,
+  check_room,
+  encode,
+  lost,
+)
 from mixdtp_jax.restoration.folders import Job
 from mixdtp_jax.restoration.metadata import Metadata
 from mixdtp_jax.restoration.pictures import Frame, Picture, open_picture
@@ -81,8 +86,10 @@ class Work:
     # The memory is the limit.
     picture = open_picture(self.job.source, STDIN, sys.maxsize)
     single = picture.count == 1
-    # All frames are kept until they are written.
-    self.settings.check(*picture.largest, 0 if single else picture.pixels)
+    if not self.job.kept:
+      check_room(picture, self.job.format)
+      # All frames are kept until they are written.
+      self.settings.check(*picture.largest, 0 if single else picture.pixels)
     self.picture = picture
     if single and picture.pixels <= self.settings.ahead:
       self._read()
@@ -91,7 +98,7 @@ class Work:
   def restore(
     self, restore: Restore, progress: Callable[[float], None]
   ) -> None:
-    """Restores all frames."""
+    """Restores all frames; reads the first if only the sheet is missing."""
     assert self.picture
     start, count = time.perf_counter(), self.picture.count
     frames: Iterable[Frame]
@@ -99,15 +106,18 @@ class Work:
       frames = self._frames or self._read()
     else:
       frames, self._metadata = self.picture.frames(), self.picture.metadata()
-    if self.job.kept:  # an earlier result, of which the sheet is missing
-      assert self.job.target
-      old = next(open_picture(self.job.target, '', sys.maxsize).frames())
-      restore = lambda *_: old.pixels  # noqa: E731
     restored: list[Frame] = []
     self._frames = None
     for number, frame in enumerate(frames):
       if self.job.sheet and not number:
         self._before = sheets.small_rgb(frame.pixels)
+      if self.job.kept:
+        assert self.job.target
+        old = open_picture(self.job.target, '', sys.maxsize).frames()
+        self._frames = [next(old)]
+        return
+      format = self.job.format or self.picture.format
+      check_alpha(frame.pixels, self.picture.name, format)
 
       def part(fraction: float, number=number) -> None:
         progress((number + fraction) / count)
@@ -133,7 +143,8 @@ class Work:
     data = encode(
       self.picture, self._frames, kept, format=format, quality=quality
     )
-    self.lost = lost(self.picture, kept, format)
+    channels = self._frames[0].pixels.shape[2]
+    self.lost = lost(self.picture, kept, format, channels)
     self._save(self.job.target, data)
 
   def _read(self) -> Sequence[Frame]:

@@ -1,6 +1,7 @@
 """Encoding of restored pictures, in the way that the originals were stored."""
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -10,7 +11,12 @@ from PIL import Image
 
 from mixdtp_jax.data.images import ImageError
 from mixdtp_jax.restoration import sixteen_bits
-from mixdtp_jax.restoration.metadata import Metadata, png_chunks, tiff_tags
+from mixdtp_jax.restoration.metadata import (
+  Metadata,
+  fits,
+  png_chunks,
+  tiff_tags,
+)
 from mixdtp_jax.restoration.pictures import Frame, Picture
 
 # The format of each ending; the first ending of a format is its usual one.
@@ -33,6 +39,8 @@ ENDINGS = {
 }
 _DEEP = ('PNG', 'TIFF')  # hold 16 bits
 _SEVERAL = ('PNG', 'WEBP', 'GIF', 'TIFF', 'AVIF')  # hold several frames
+# The longest side in pixels of what the writers write.
+_LONGEST = {'JPEG': 65_500, 'WEBP': 16_383, 'GIF': 65_535, 'AVIF': 32_768}
 _QUALITY = {'JPEG': 95, 'WEBP': 90, 'AVIF': 85, 'HEIF': 90}  # if not known
 _BARE = ('BMP', 'GIF')  # hold no metadata
 _BLOCKS = {'exif': 'EXIF', 'icc': 'the colour profile', 'xmp': 'XMP'}
@@ -74,11 +82,7 @@ def encode(
     ImageError: the format cannot hold the picture; the message names both.
   """
   format = format or picture.format
-  if len(frames) > 1 and format not in _SEVERAL:
-    raise ImageError(
-      f'{picture.name} has {len(frames)} frames or pages, and {format} holds '
-      f'one: write {" or ".join(_SEVERAL)}'
-    )
+  check_room(picture, format)
   frames = [
     frame._replace(pixels=_fitting(frame.pixels, format, picture.name))
     for frame in frames
@@ -90,6 +94,32 @@ def encode(
     raise ImageError(
       f'{picture.name} cannot be written as {format}: {error}'
     ) from error
+
+
+def check_room(picture: Picture, format: str = '') -> None:
+  """Raises ImageError if a format has no room for a picture's frames."""
+  format = format or picture.format
+  if picture.count > 1 and format not in _SEVERAL:
+    raise ImageError(
+      f'{picture.name} has {picture.count} frames or pages, and {format} holds '
+      f'one: write {" or ".join(_SEVERAL)}'
+    )
+  if max(picture.largest) > _LONGEST.get(format, math.inf):
+    height, width = picture.largest
+    raise ImageError(
+      f'{picture.name} has {width}x{height} pixels, and {format} holds '
+      f'{_LONGEST[format]:,} along a side: write PNG or TIFF'
+    )
+
+
+def check_alpha(pixels: np.ndarray, name: str, format: str) -> None:
+  """Raises ImageError if pixels (H, W, C) are transparent and must not be."""
+  if pixels.shape[2] not in (2, 4) or format != 'JPEG':
+    return
+  if (pixels[..., -1] != np.iinfo(pixels.dtype).max).any():
+    raise ImageError(
+      f'{name} is partly transparent, which JPEG cannot hold: write PNG or WEBP'
+    )
 
 
 def _encode(picture, frames, metadata, format, quality) -> bytes:
@@ -142,7 +172,8 @@ def _options(
 
 
 def _timing(picture, frames, format) -> dict[str, Any]:
-  durations = [round(frame.duration) for frame in frames]
+  exact = format == 'PNG'  # whose times are fractions; others count in ms
+  durations = [f.duration if exact else round(f.duration) for f in frames]
   timing: dict[str, Any] = {'duration': durations}
   if 'loop' in picture.stored and format != 'AVIF':
     timing['loop'] = picture.stored['loop']
@@ -161,21 +192,32 @@ def _fitting(pixels: np.ndarray, format: str, name: str) -> np.ndarray:
   if pixels.dtype == np.uint16 and format not in _DEEP:
     pixels = np.round(pixels / np.float32(257)).astype(np.uint8)
   if pixels.shape[2] in (2, 4) and format == 'JPEG':
-    if (pixels[..., -1] != np.iinfo(pixels.dtype).max).any():
-      raise ImageError(
-        f'{name} is partly transparent, which JPEG cannot hold: write PNG or '
-        'WEBP'
-      )
+    check_alpha(pixels, name, format)
     pixels = pixels[..., :-1]
-  if pixels.shape[2] == 2 and format != 'PNG':
-    pixels = pixels[..., [0, 0, 0, 1]]  # what all of them can hold
+  if pixels.shape[2] < 3 and not _keeps_gray(format, pixels.shape[2]):
+    pixels = pixels[..., [0, 0, 0, 1][: 2 + pixels.shape[2]]]
   return pixels
 
 
-def lost(picture: Picture, metadata: Metadata, format: str = '') -> str:
-  """Names what of a picture and its metadata a format loses; '' for nothing."""
+def _keeps_gray(format: str, channels: int) -> bool:
+  if channels == 2:  # gray and alpha; a JPEG is written without
+    return format in ('PNG', 'JPEG')
+  return channels == 1 and format != 'WEBP'
+
+
+def lost(
+  picture: Picture, metadata: Metadata, format: str = '', channels: int = 3
+) -> str:
+  """Names what of a picture and its metadata a format loses; '' for nothing.
+
+  `channels` are those of the pixels before they are written.
+  """
   format = format or picture.format
-  blocks = [n for n in _BLOCKS if not _holds(format, n, getattr(metadata, n))]
+  blocks = [
+    name
+    for name in _BLOCKS
+    if not _holds(format, name, getattr(metadata, name), channels)
+  ]
   things = ['damaged EXIF'] * metadata.damaged
   things += [f'{_BLOCKS[name]}, which {format} cannot hold' for name in blocks]
   if picture.stored.get('deep'):
@@ -183,21 +225,21 @@ def lost(picture: Picture, metadata: Metadata, format: str = '') -> str:
   return ' and '.join(things)
 
 
-def _holds(format: str, name: str, block: bytes) -> bool:
+def _holds(format: str, name: str, block: bytes, channels: int) -> bool:
   if format in _BARE:
     return not block
-  fits = len(block) <= _SEGMENT or name == 'icc'  # which may be in several
-  return fits or format != 'JPEG'
+  if name == 'icc':  # which may be in several segments
+    return block[16:20] != b'GRAY' or _keeps_gray(format, channels)
+  return len(block) <= _SEGMENT or format != 'JPEG'
 
 
 def _holdable(metadata: Metadata, format: str, channels: int) -> Metadata:
   """Returns the metadata without what would be wrong or not fit."""
   kept = dict(vars(metadata))
-  space = metadata.icc[16:20]  # the colours that the profile is for
-  if space not in (b'RGB ', b'GRAY') or (space == b'GRAY' and channels > 2):
+  if not fits(metadata.icc, channels):
     kept['icc'] = b''
   for name in _BLOCKS:
-    if not _holds(format, name, kept[name]):
+    if not _holds(format, name, kept[name], channels):
       kept[name] = b''
   return Metadata(**kept)
 

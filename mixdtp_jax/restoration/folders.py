@@ -133,11 +133,16 @@ def _places(inputs, output, format) -> tuple[Path | None, Path | None]:
       f'written: use one of {" ".join(ENDINGS)}, or a folder that ends in '
       f'{os.sep}'
     )
-  if format and named != format:
+  check_ending(output, named, format)
+  return path, None
+
+
+def check_ending(output: str, named: str, format: str) -> None:
+  """Raises ValueError if a name stands for a format that is not written."""
+  if '' not in (named, format) and named != format:
     raise ValueError(
       f'-o {output} ends like {named}, and --format is {format}: drop one'
     )
-  return path, None
 
 
 def _job(found, file, folder, format, compare) -> Job:

@@ -211,11 +211,25 @@ def test_sheets(derain):
   sheet, result = pathlib.Path('out/a_compare.jpg'), pathlib.Path('out/a.png')
   before, time = sheet.read_bytes(), os.stat(result).st_mtime_ns
   sheet.unlink()
+  loaded = len(derain.loaded)
   status, out, err = derain('a.png', '-o', 'out', '--compare')
   assert (status, err) == (0, '')
-  assert out.startswith('a.png -> out/a_compare.jpg: ')
+  assert out == 'a.png -> out/a_compare.jpg\n'
   assert sheet.read_bytes() == before
   assert os.stat(result).st_mtime_ns == time
+  assert len(derain.loaded) == loaded  # the network is not needed
+  sheet.unlink()
+  pathlib.Path('out/b.gif').unlink()
+  words = ('a.png', 'b.gif', '-o', 'out', '--compare', '--json')
+  status, out, err = derain(*words)
+  assert err == '1 restored, 1 compared with results that exist\n'
+  found = {line['input']: line for line in map(json.loads, out.splitlines())}
+  assert found['b.gif']['status'] == 'restored'
+  assert found['a.png'] == {
+    'input': 'a.png',
+    'status': 'compared',
+    'output': 'out/a_compare.jpg',
+  }
 
 
 def test_formats_quality_and_metadata(derain):
@@ -271,6 +285,7 @@ def test_words_that_do_not_fit_are_refused_in_one_line(derain, words, message):
     (['-', 'a.png'], '- stands for one picture'),
     (['a.png', '-o', '-', '--json'], 'leave out --json'),
     (['-', '-o', 'c.png', '--compare'], '--compare needs a file as input'),
+    (['-', '-o', 'c.png', '--format', 'jpg'], 'c.png ends like PNG'),
     ([''], 'an input or -o is empty'),
     (['a.png', '-o', ''], 'an input or -o is empty'),
     (['a.png', '-o', 'gs://bucket/dry'], 'gs://bucket/dry is a URL'),
@@ -378,6 +393,31 @@ def test_what_does_not_fit_is_refused_with_the_least(
   assert files() == {'a.png', 'b.bmp', 'c.gif', 'd.tif'}
 
 
+def test_what_a_format_cannot_hold_is_refused_before_the_work(
+  derain, monkeypatch
+):
+  put('a.gif', 'gif_animated')
+  clear = np.zeros((9, 9, 4), np.uint8)
+  Image.fromarray(clear).save('b.png')
+  Image.new('L', (16_384, 1)).save('c.png')
+  Image.new('L', (1, 65_501)).save('d.png')
+
+  def restore(self, rainy, progress):
+    raise AssertionError('the network is asked')
+
+  monkeypatch.setattr(Negative, 'restore', restore)
+  for name, format, message in (
+    ('a.gif', 'jpg', 'a.gif has 3 frames or pages, and JPEG holds one'),
+    ('b.png', 'jpg', 'b.png is partly transparent, which JPEG cannot hold'),
+    ('c.png', 'webp', 'c.png has 16384x1 pixels, and WEBP holds 16,383'),
+    ('d.png', 'jpg', 'd.png has 1x65501 pixels, and JPEG holds 65,500'),
+  ):
+    status, out, err = derain(name, '-o', 'out/', '--format', format)
+    assert (status, out, err.count('\n')) == (1, '', 1)
+    assert err.startswith(f'error: {message}')
+  assert not os.path.exists('out')
+
+
 def test_a_file_that_appears_meanwhile_is_not_replaced(derain, monkeypatch):
   put('a.png')
   real = Negative.restore
@@ -455,13 +495,29 @@ def test_a_large_picture_has_the_memory_for_itself(monkeypatch, tmp_path):
   number = iter(range(3))
 
   def restore(rainy, progress):
-    for job in jobs[: next(number)]:
+    current = next(number)
+    for job in jobs[:current]:
       assert job.target.exists()
+    assert len(opened) == current + 1
     return rainy
 
-  settings = batch.Settings(ahead=100)
-  works = list(batch.restore_files(jobs, restore, settings, lambda part: None))
-  assert [work.error for work in works] == [''] * 3
+  opened = []
+  real_open = batch.open_picture
+  monkeypatch.setattr(
+    batch, 'open_picture', lambda *args: opened.append(args) or real_open(*args)
+  )
+
+  def check(height, width, kept):
+    if kept:
+      raise ValueError('there is no room for others')
+
+  for settings in (batch.Settings(ahead=100), batch.Settings(check=check)):
+    works = list(batch.restore_files(jobs, restore, settings, lambda _: None))
+    assert [work.error for work in works] == [''] * 3
+    number = iter(range(3))
+    opened.clear()
+    for job in jobs:
+      job.target.unlink()
 
 
 @pytest.mark.filterwarnings('ignore')  # Pillow's, of damaged tags

@@ -2,6 +2,8 @@
 
 import functools
 import io
+import itertools
+import struct
 import zlib
 
 import numpy as np
@@ -21,6 +23,30 @@ def smooth(seed=0, height=36, width=48):
 @functools.cache  # it has the time in it
 def profile():
   return ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+
+
+def printers_profile():
+  """An ICC profile whose inks C, M, Y, K are red, green, blue, black."""
+  inks = {  # L, a, b under D50 of sRGB's primaries
+    (0, 0, 0, 0): (100, 0, 0),
+    (1, 0, 0, 0): (54.29, 80.81, 69.89),
+    (0, 1, 0, 0): (87.82, -79.27, 80.99),
+    (0, 0, 1, 0): (29.57, 68.30, -112.03),
+  }
+  corners = [
+    (round(light * 2.55), round(a + 128), round(b + 128))
+    for corner in itertools.product((0, 1), repeat=4)
+    for light, a, b in [inks.get(corner, (0, 0, 0))]
+  ]
+  line = bytes(range(256))
+  matrix = [65536 * (row == column) for row in range(3) for column in range(3)]
+  table = b'mft1' + bytes(4) + bytes([4, 3, 2, 0]) + struct.pack('>9i', *matrix)
+  table += 4 * line + bytes(np.ravel(corners).tolist()) + 3 * line
+  head = struct.pack('>I4xI', 128 + 16 + len(table), 0x02400000)
+  head += b'prtrCMYKLab ' + bytes(12) + b'acsp' + bytes(28)
+  head += struct.pack('>3i', 63190, 65536, 54061)  # D50
+  head = head.ljust(128, b'\0') + struct.pack('>I', 1)
+  return head + b'A2B0' + struct.pack('>II', 144, len(table)) + table
 
 
 def exif(orientation=6):

@@ -175,6 +175,39 @@ def test_what_is_too_long_for_a_jpeg_is_left_out():
   assert lost(picture, metadata, 'JPEG') == 'EXIF, which JPEG cannot hold'
 
 
+def gray_profile():
+  """What says that it is an ICC profile for gray."""
+  profile = bytearray(hostile.profile())
+  profile[16:20] = b'GRAY'
+  return bytes(profile)
+
+
+@pytest.mark.parametrize(
+  ('source', 'format', 'kept'),
+  [
+    ('L', 'JPEG', True),
+    ('L', 'PNG', True),
+    ('L', 'TIFF', True),
+    ('L', 'WEBP', False),
+    ('LA', 'PNG', True),
+    ('LA', 'JPEG', True),
+    ('LA', 'WEBP', False),
+    ('LA', 'TIFF', False),
+  ],
+)
+def test_the_profile_of_gray_stays_with_gray(source, format, kept):
+  file = io.BytesIO()
+  gray = hostile.smooth().convert(source)
+  gray.save(file, 'PNG', icc_profile=gray_profile())
+  picture = open_picture(file.getvalue(), 'x')
+  frames, metadata = picture.read()
+  image = opened(encode(picture, frames, metadata, format=format))
+  assert (image.mode in ('L', 'LA')) == kept
+  assert image.info.get('icc_profile') == (gray_profile() if kept else None)
+  loss = '' if kept else f'the colour profile, which {format} cannot hold'
+  assert lost(picture, metadata, format, len(source)) == loss
+
+
 def test_a_png_keeps_its_colours_without_a_profile():
   info = PngImagePlugin.PngInfo()
   info.add(b'gAMA', struct.pack('>I', 100_000))

@@ -1,6 +1,8 @@
 import io
 import itertools
+import re
 import struct
+import zlib
 
 import numpy as np
 import png
@@ -232,30 +234,6 @@ def test_colours_go_through_their_profile():
   assert 'icc_profile' not in Image.open(io.BytesIO(again(data))).info
 
 
-def printers_profile():
-  """An ICC profile whose inks C, M, Y, K are red, green, blue, black."""
-  inks = {  # L, a, b under D50 of sRGB's primaries
-    (0, 0, 0, 0): (100, 0, 0),
-    (1, 0, 0, 0): (54.29, 80.81, 69.89),
-    (0, 1, 0, 0): (87.82, -79.27, 80.99),
-    (0, 0, 1, 0): (29.57, 68.30, -112.03),
-  }
-  corners = [
-    (round(light * 2.55), round(a + 128), round(b + 128))
-    for corner in itertools.product((0, 1), repeat=4)
-    for light, a, b in [inks.get(corner, (0, 0, 0))]
-  ]
-  line = bytes(range(256))
-  matrix = [65536 * (row == column) for row in range(3) for column in range(3)]
-  table = b'mft1' + bytes(4) + bytes([4, 3, 2, 0]) + struct.pack('>9i', *matrix)
-  table += 4 * line + bytes(np.ravel(corners).tolist()) + 3 * line
-  head = struct.pack('>I4xI', 128 + 16 + len(table), 0x02400000)
-  head += b'prtrCMYKLab ' + bytes(12) + b'acsp' + bytes(28)
-  head += struct.pack('>3i', 63190, 65536, 54061)  # D50
-  head = head.ljust(128, b'\0') + struct.pack('>I', 1)
-  return head + b'A2B0' + struct.pack('>II', 144, len(table)) + table
-
-
 @pytest.mark.parametrize('format', ['TIFF', 'JPEG'])
 def test_cmyk_goes_through_its_profile(format):
   """Without it, pure inks C, M, Y would be cyan, magenta, yellow."""
@@ -264,7 +242,7 @@ def test_cmyk_goes_through_its_profile(format):
     inks[:, 16 * number : 16 * number + 16, number] = 255
   photo = Image.fromarray(inks, 'CMYK')
   exact = {'quality': 100} if format == 'JPEG' else {}
-  data = saved(photo, format, icc_profile=printers_profile(), **exact)
+  data = saved(photo, format, icc_profile=hostile.printers_profile(), **exact)
   found = only_pixels(data)[8, 8::16].astype(int)
   expected = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [0] * 3, [255] * 3]
   np.testing.assert_allclose(found, expected, atol=12)
@@ -324,6 +302,22 @@ def test_animations_keep_their_timing(name, format):
     if written.format == 'PNG':
       np.testing.assert_array_equal(pixels, frame.pixels)
     assert np.abs(pixels.astype(int) - frame.pixels).mean() < 12
+
+
+def test_a_thirtieth_of_a_second_stays_one_in_a_png():
+  still, *others = (hostile.smooth(seed) for seed in range(3))
+  source = bytearray(
+    saved(still, 'PNG', save_all=True, append_images=others, duration=40)
+  )
+  for found in re.finditer(b'fcTL', source):
+    place = found.start()
+    source[place + 24 : place + 28] = struct.pack('>HH', 1, 30)
+    check = zlib.crc32(source[place : place + 30])
+    source[place + 30 : place + 34] = struct.pack('>I', check)
+  picture = open_picture(bytes(source), 'x')
+  data = encode(picture, list(picture.frames()), Metadata())
+  for frame in open_picture(data, 'y').frames():
+    assert frame.duration == pytest.approx(1000 / 30)
 
 
 def test_a_gif_that_plays_once_does_so_in_other_formats():
