@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import heapq
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ from mixdtp_jax.runtime.files import replacing
 
 # Tags of the source's video stream that are kept; others tell of its encoding.
 _TAGS = ('language', 'title', 'handler_name', 'timecode', 'comment')
+# Tags that tell of the source's file itself.
+_OWN_TAGS = ('encoder', 'major_brand', 'minor_version', 'compatible_brands')
 # swscale's matrices, by those of ITU-T H.273.
 _SWSCALE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _LIMITED_RANGE = 1
@@ -196,7 +199,9 @@ def join(
   with replacing(job.target) as temporary:
     with (
       clips.opened(clip.path) as source,
-      av.open(f'file:{temporary}', 'w') as target,
+      av.open(
+        f'file:{temporary}', 'w', options=_options(job, source)
+      ) as target,
     ):
       stream: Any = target.add_stream(job.encoder, rate=clip.rate)
       _configure(stream.codec_context, job)
@@ -222,6 +227,17 @@ def join(
       )
 
 
+def _options(job: Job, source: Any) -> dict[str, str]:
+  """Returns options of the file: telephones use tags beyond MP4's own."""
+  further = any(
+    n.startswith(('com.', 'make', 'model')) for n in source.metadata
+  )
+  mp4 = job.target.suffix.lower() in ('.mp4', '.m4v', '.mov')
+  if job.tags and further and mp4:
+    return {'movflags': 'use_metadata_tags'}
+  return {}
+
+
 def _copy_tags(
   job: Job, source: Any, target: Any, streams: Mapping[int, Any]
 ) -> None:
@@ -232,9 +248,11 @@ def _copy_tags(
       if index != job.clip.stream or name in _TAGS:
         stream.metadata[name] = value
   if job.tags:
-    target.metadata.update(source.metadata)
+    kept = source.metadata.items()
+    target.metadata.update({n: v for n, v in kept if n not in _OWN_TAGS})
   if job.clip.start is None and job.clip.end is None:
-    target.set_chapters(source.chapters())
+    titles = {} if job.tags else {'metadata': {}}
+    target.set_chapters([each | titles for each in source.chapters()])
 
 
 def _video_packets(
@@ -260,7 +278,10 @@ def _video_packets(
 def _copied_packets(
   clip: Clip, source: Any, copies: Mapping[int, Any]
 ) -> Iterator[Any]:
-  """Yields the packets of other streams that begin in the restored part."""
+  """Yields the packets of other streams that begin in the restored part.
+
+  A subtitle that is on screen when it begins is shown from there.
+  """
   first = clip.start or 0
   cover = av.stream.Disposition.attached_pic
   streams = [source.streams[index] for index in copies]
@@ -270,6 +291,10 @@ def _copied_packets(
     packet.pts = packet.dts or 0 if packet.pts is None else packet.pts
     packet.dts = packet.pts if packet.dts is None else packet.dts
     if not packet.stream.disposition & cover:
+      late = math.ceil(first / packet.time_base) - packet.pts
+      if packet.stream.type == 'subtitle' and 0 < late < (packet.duration or 0):
+        packet.pts = packet.dts = packet.pts + late
+        packet.duration -= late
       seconds = packet.pts * packet.time_base
       early = clip.start is not None and seconds < first
       if early or (clip.end is not None and seconds >= clip.end):
@@ -288,16 +313,18 @@ def _verify(path: Path, clip: Clip) -> None:
     stream = container.streams.video[0]
     tick = max(stream.time_base, clip.time_base)
     size = stream.codec_context.width, stream.codec_context.height
+    aspect = (stream.sample_aspect_ratio or 1) / (clip.aspect or 1)
     packets = (p for p in container.demux(stream) if p.pts is not None)
     found = sorted(packet.pts * stream.time_base for packet in packets)
   wanted = [time * clip.time_base for time in clip.times]
   pairs = zip(found, wanted, strict=False)
   if (
     size != (clip.width, clip.height)
+    or abs(aspect - 1) > 0.01
     or len(found) != len(wanted)
     or any(abs(a - found[0] - b + wanted[0]) > tick for a, b in pairs)
   ):
     raise ClipError(
-      f'{path.suffix} does not hold the size or the times of the frames of '
-      f'{clip.name}: write .mkv'
+      f'{path.suffix} does not hold the size, the times or the shape of pixels '
+      f'of {clip.name} in this codec: write .mkv with --codec h264'
     )

@@ -101,7 +101,9 @@ def prepare(
   )
   _say_changes(job)
   with clips.opened(clip.path) as source:
-    types = {s.index: s.type for s in source.streams if s.index != clip.stream}
+    # What is discarded holds chapters, which are copied as such.
+    kept = (s for s in source.streams if s.discard != av.stream.Discard.all)
+    types = {s.index: s.type for s in kept if s.index != clip.stream}
     copied = tuple(
       i for i in types if clip_files.fits(source.streams[i], target)
     )

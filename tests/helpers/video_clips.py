@@ -32,6 +32,8 @@ def make(
   frame=moving,
   rate=10,
   options=(),
+  texts={'title': 'rainy'},  # noqa: B006 - is only read
+  chapters=(),
 ):
   """Writes a clip of `rate` frames a second, or with given times.
 
@@ -40,7 +42,8 @@ def make(
   """
   deep = any(depth in format for depth in ('10', '12', '16'))
   dtype, layout = (np.uint16, 'rgb48le') if deep else (np.uint8, 'rgb24')
-  with av.open(str(path), 'w') as container:
+  tagged = {'movflags': 'use_metadata_tags'} if len(texts) > 1 else {}
+  with av.open(str(path), 'w', options=tagged) as container:
     if audio and b_frames:
       sound = container.add_stream(audio, rate=48000)
     # Some encoders take no time base of 1/90000: times are set afterwards.
@@ -51,11 +54,13 @@ def make(
     video.pix_fmt, video.time_base = format, time_base
     for name, value in dict(tags).items():
       setattr(video.codec_context, name, value)
-    container.metadata['title'] = 'rainy'
+    container.metadata.update(texts)
+    container.set_chapters(list(chapters))
     if audio and not b_frames:
       sound = container.add_stream(audio, rate=48000)
     if subtitles:
-      texts = container.add_mux_stream('subrip', time_base=Fraction(1, 1000))
+      kind = 'subrip' if subtitles is True else subtitles
+      lines = container.add_mux_stream(kind, time_base=Fraction(1, 1000))
       chapter = {'id': 1, 'start': 0, 'end': 300, 'metadata': {'title': 'one'}}
       container.set_chapters([chapter | {'time_base': Fraction(1, 1000)}])
     times, packets = list(times), []
@@ -86,8 +91,11 @@ def make(
       container.mux(sound.encode())
     if subtitles:
       for start in (100, 400):
-        packet = av.Packet(f'at {start}'.encode())
-        packet.stream, packet.time_base = texts, Fraction(1, 1000)
+        text = f'at {start}'.encode()
+        if kind == 'mov_text':
+          text = len(text).to_bytes(2, 'big') + text
+        packet = av.Packet(text)
+        packet.stream, packet.time_base = lines, Fraction(1, 1000)
         packet.pts = packet.dts = start
         packet.duration = 200
         container.mux(packet)

@@ -343,6 +343,41 @@ def test_the_shape_of_pixels_stays_and_titles_are_stripped(derain):
     assert context.sample_aspect_ratio == Fraction(4, 3)
 
 
+def test_pixels_of_a_shape_that_would_be_lost_are_refused(derain):
+  make('a.mp4', tags={'sample_aspect_ratio': Fraction(4, 3)})
+  status, _, err = derain('a.mp4', '-o', 'b.mkv', '--codec', 'vp9')
+  assert (status, 'the shape of pixels of a.mp4' in err) == (1, True)
+  assert files() == {'a.mp4'}
+
+
+PHONE = {
+  'com.apple.quicktime.location.ISO6709': '+48.1371+011.5754/',
+  'com.apple.quicktime.creationdate': '2024-05-06T07:08:09+0200',
+  'com.apple.quicktime.make': 'Apple',
+}
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mov', 'a.mkv'])
+def test_places_and_dates_of_telephones_stay(derain, name):
+  chapter = {'id': 1, 'start': 0, 'end': 300, 'metadata': {'title': 'home'}}
+  chapters = [chapter | {'time_base': Fraction(1, 1000)}]
+  make(name, texts=PHONE | {'title': 'rainy'}, chapters=chapters)
+  status, _, err = derain(name)
+  assert (status, err) == (0, '')
+  assert (
+    derain(name, '-o', name.replace('a.', 'b.'), '--strip-metadata')[0] == 0
+  )
+  with clips.opened(name.replace('a.', 'a_derained.')) as container:
+    texts = {n.lower(): v for n, v in container.metadata.items()}
+    expected = {n.lower(): v for n, v in PHONE.items()} | {'title': 'rainy'}
+    assert texts.items() >= expected.items()
+    assert container.chapters()[0]['metadata']['title'] == 'home'
+  with clips.opened(name.replace('a.', 'b.')) as container:
+    found = [container.metadata, *(c['metadata'] for c in container.chapters())]
+    assert len(found) == 2
+    assert not re.search('2024|48.1|Apple|rainy|home', str(found))
+
+
 def test_cover_pictures_and_fonts_stay(derain):
   make('sound.mp4')
   cover = hostile.sound('jpeg')
@@ -393,6 +428,30 @@ def test_a_part(derain):
   assert abs(new[0][0] - (part[0][0] - Fraction(1, 2))) <= Fraction(1, 48000)
   status, _, err = derain('a.mp4', '-o', 'b.mp4', '--start', 9)
   assert (status, 'has no frames between --start and' in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+  ('name', 'kind'), [('a.mkv', 'subrip'), ('a.mp4', 'mov_text')]
+)
+def test_subtitles_of_a_part(derain, name, kind):
+  """Of 0.1 to 0.3 s and 0.4 to 0.6 s: the second one is on screen."""
+  make(name, times=range(30), subtitles=kind)
+  assert len([p for p in packets(name, 'subtitle') if len(p[2]) > 2]) == 2
+  status, _, err = derain(name, '--start', 0.5)
+  assert (status, err) == (0, '')
+  result = name.replace('a.', 'a_derained.')
+  (shown,) = (p for p in packets(result, 'subtitle') if len(p[2]) > 2)
+  assert shown[:2] == (0, Fraction(1, 10))
+  assert b'at 400' in shown[2]
+
+
+def test_what_a_container_does_not_hold_is_named(derain):
+  make('a.mkv', subtitles=True)
+  status, _, err = derain('a.mkv', '-o', 'b.mp4')
+  assert (status, err) == (
+    0,
+    'warning: a.mkv: written without streams 2 (subtitle)\n',
+  )
 
 
 def test_it_goes_on_from_the_last_whole_segment(derain):
