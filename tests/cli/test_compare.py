@@ -73,7 +73,11 @@ def test_a_data_set(tiny_pairs, tmp_path):
     ({'overrides': ['nothing=1']}, '--config.nothing is an unknown option'),
   ],
 )
-def test_settings_that_do_not_fit(tiny_pairs, change, message):
+def test_settings_that_do_not_fit(tiny_pairs, monkeypatch, change, message):
+  # Drawing weights would take ten seconds.
+  monkeypatch.setattr(
+    command, '_load_network', lambda recipe, *_: (recipe.model, None)
+  )
   if change.get('folder') == 'PAIRS':
     change = change | {'folder': str(tiny_pairs / 'test')}
   with pytest.raises(ValueError, match=re.escape(message)):
@@ -95,6 +99,7 @@ def test_options_that_do_not_fit(words, message, capsys):
   assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_pytorch_the_remedy_is_told(tmp_path):
   (tmp_path / 'torch.py').write_text('raise ImportError("no torch")')
   result = subprocess.run(
