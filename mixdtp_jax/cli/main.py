@@ -79,4 +79,5 @@ def run_command(words: Sequence[str], *, own_process: bool = False) -> int:
 
 def main(*command: str) -> None:
   """Runs the program: `command` and the arguments of the command line."""
+  console.set_up_streams()
   sys.exit(run_command([*command, *sys.argv[1:]], own_process=True))

@@ -5,6 +5,7 @@ which `show` changes; elsewhere it is a message now and then.
 """
 
 import contextlib
+import io
 import logging as standard_logging
 import pathlib
 import sys
@@ -44,6 +45,16 @@ class _Lines(standard_logging.Handler):
 
 
 _LINES = _Lines()
+
+
+def set_up_streams() -> None:
+  """Makes stdout and stderr print all texts.
+
+  A letter that the code page lacks becomes an escape such as \\xfc.
+  """
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
 
 
 def set_up_logging(first: bool = True) -> None:

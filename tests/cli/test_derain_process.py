@@ -79,6 +79,27 @@ def test_a_folder_as_a_user_runs_it(process, tmp_path, tiny_weights):
       assert (line['width'], line['height']) == after.size
 
 
+def test_names_that_the_code_page_lacks(process, tmp_path):
+  """As where stdout of Windows is redirected; sheets need no network."""
+  for name in ('a\xfc', 'b'):
+    for file in (f'{name}.png', f'{name}_derained.png'):
+      (tmp_path / file).write_bytes(hostile.sound('png'))
+  process['env']['PYTHONIOENCODING'] = 'ascii'
+  run = subprocess.run(
+    command('a\xfc.png', 'b.png', '--compare'),
+    capture_output=True,
+    text=True,
+    timeout=300,
+    **process,
+  )
+  assert run.returncode == 0, run.stderr
+  assert run.stdout.splitlines() == [
+    r'a\xfc.png -> a\xfc_compare.jpg',
+    'b.png -> b_compare.jpg',
+  ]
+  assert (tmp_path / 'a\xfc_compare.jpg').exists()
+
+
 # A laptop: no /proc, no fcntl, no compiler.
 BARE = """
 import builtins, io, os, sys
