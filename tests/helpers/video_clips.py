@@ -42,7 +42,8 @@ def make(
   """
   deep = any(depth in format for depth in ('10', '12', '16'))
   dtype, layout = (np.uint16, 'rgb48le') if deep else (np.uint8, 'rgb24')
-  tagged = {'movflags': 'use_metadata_tags'} if len(texts) > 1 else {}
+  further = len(texts) > 1 and not str(path).endswith('.mkv')
+  tagged = {'movflags': 'use_metadata_tags'} if further else {}
   with av.open(str(path), 'w', options=tagged) as container:
     if audio and b_frames:
       sound = container.add_stream(audio, rate=48000)
