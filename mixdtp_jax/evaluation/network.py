@@ -48,6 +48,7 @@ def score_network(
   limit: int = 0,
   folder: str | os.PathLike | None = None,
   mesh: jax.sharding.Mesh | None = None,
+  kernels: str = 'auto',
   inputs: dict[str, Scores] | None = None,
   check: Callable[[], None] = lambda: None,
 ) -> tuple[list[Row], np.ndarray]:
@@ -63,6 +64,7 @@ def score_network(
     folder: the first host writes the restored images there, into images/; None
       writes none.
     mesh: see `make_restore`.
+    kernels: likewise.
     inputs: see `evaluate`.
     check: called between batches; its error ends the evaluation.
 
@@ -82,7 +84,13 @@ def score_network(
 
   multiple = make_network(cfg).multiple
   rows = evaluate(
-    make_restore(final_image(cfg), params, multiple=multiple, mesh=mesh),
+    make_restore(
+      final_image(cfg),
+      params,
+      multiple=multiple,
+      mesh=mesh,
+      kernels=kernels,
+    ),
     eval_batches.eval_batches(pairs, batch_size=batch_size, limit=limit),
     protocols,
     save=first.add,

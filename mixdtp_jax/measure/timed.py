@@ -13,6 +13,7 @@ from mixdtp_jax.measure import memory
 from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image
+from mixdtp_jax.ops import choice
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
 from mixdtp_jax.runtime.mesh import batch_sharding, place, replicated
@@ -43,15 +44,22 @@ class Timed(NamedTuple):
 
 
 def make_inference(
-  cfg: AnyConfig, params: dict, rainy: np.ndarray, mesh: jax.sharding.Mesh
+  cfg: AnyConfig,
+  params: dict,
+  rainy: np.ndarray,
+  mesh: jax.sharding.Mesh,
+  kernels: str = 'auto',
 ) -> Timed:
   """Prepares restoring rainy images (B, H, W, 3); they stay on the devices.
 
   The network's multiple divides H and W, the number of devices of `mesh` B.
+  `kernels` is the option of a recipe.
   """
+  chosen = choice.resolve(kernels, list(mesh.devices.flat))
   params = place(params, replicated(mesh))
   images = place(rainy, batch_sharding(mesh))
-  compiled = _compile(jax.jit(final_image(cfg)), params, images)
+  restore = choice.traced_with(chosen, final_image(cfg))
+  compiled = _compile(jax.jit(restore), params, images)
 
   def run() -> None:
     jax.block_until_ready(compiled[0](params, images))

@@ -1,8 +1,9 @@
 """The choice of kernels: XLA's own code, native code or Pallas kernels.
 
-It is made once for a program, where its devices are known, and is the value of
-`kernels` while the program is traced. A function with several forms takes the
-one of that value and, by `jax.lax.platform_dependent`, of the platform.
+It is made once for a program, by `resolve`, where its devices are known, and is
+the value of `kernels` while the program is traced. A function with several
+forms takes the one of that value and, by `jax.lax.platform_dependent`, of the
+platform.
 """
 
 import functools
@@ -16,9 +17,8 @@ from jax import lax
 from mixdtp_jax.ops.cpu.native import registered
 
 # 'xla': XLA's own code; 'cpu': with the native code of ops/cpu; 'tpu': with the
-# kernels of ops/tpu; 'auto': what `resolve` gives for all devices. JAX traces a
-# function again for another value.
-kernels = jax.make_user_context('auto')
+# kernels of ops/tpu. JAX traces a function again for another value.
+kernels = jax.make_user_context('xla')
 
 
 def resolve(wanted: str, devices: Sequence[jax.Device]) -> str:
@@ -61,10 +61,7 @@ def traced_with(chosen: str, function: Callable) -> Callable:
 
 def usable(dtype: jnp.dtype) -> bool:
   """Returns whether the native code may compute images of this dtype."""
-  chosen = kernels.value
-  if chosen == 'auto' and dtype == jnp.float32:
-    chosen = resolve('auto', jax.devices())
-  return chosen == 'cpu' and dtype == jnp.float32
+  return kernels.value == 'cpu' and dtype == jnp.float32
 
 
 def by_platform(

@@ -58,7 +58,7 @@ residual_feed_forward.defvjp(
 def _kernels_fit(arguments):
   rows_shared = jax.sharding.get_abstract_mesh().shape.get('space', 1) > 1
   x, hidden = arguments.x, arguments.narrow.shape[0]
-  if rows_shared or choice.kernels.value not in ('auto', 'tpu'):
+  if rows_shared or choice.kernels.value != 'tpu':
     return False
   return on_tpu.fits(x.shape, x.dtype, hidden)
 

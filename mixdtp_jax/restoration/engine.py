@@ -39,6 +39,7 @@ class Engine:
     scratch: str | os.PathLike | None = None,
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
+    kernels: str = 'auto',
   ):
     """Puts the weights on the devices, and compiles nothing yet.
 
@@ -50,13 +51,14 @@ class Engine:
       scratch: folder for what does not fit into them; None for the system's.
       dtype: of the convolutions, float32 or bfloat16.
       devices: of one kind, that share each image; None for all.
+      kernels: the option of a recipe.
     """
     cfg = dataclasses.replace(cfg, dtype=dtype)
     devices = list(devices or jax.local_devices())
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
     self._multiple = cfg.multiple
-    self._programs = Programs(devices)
+    self._programs = Programs(devices, kernels=kernels)
     steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
     self._kinds = [self._programs.kind(step) for step in steps]
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)

@@ -63,15 +63,18 @@ class Programs:
     devices: Sequence[jax.Device],
     folder: pathlib.Path | None = None,
     limit: int = LIMIT,
+    kernels: str = 'auto',
   ):
     """Compiles nothing yet.
 
     The devices are of one kind; each computes one of the pieces. Programs are
     kept in `folder`, None for that of the user's cache, up to `limit` bytes.
+    `kernels` is the option of a recipe.
     """
+    self._kernels = choice.resolve(kernels, devices)
     self.mesh = Mesh(np.array(devices), 'piece', axis_types=(AxisType.Auto,))
     self._limit, self._folder = limit, _usable(folder)
-    self._environment = _environment(self.mesh)
+    self._environment = f'{self._kernels} {_environment(self.mesh)}'
     self._loaded: dict[str, Program] = {}
     self._cores = _cores_on_disk(self._folder)
     self.compiled = 0  # programs that were not on disk
@@ -141,7 +144,8 @@ class Programs:
     for shape, dtype in _windows(kind.step, core):
       pieces.append(jax.ShapeDtypeStruct((devices, *shape), dtype))
     self.compiled += 1
-    return jax.jit(shared).lower(kind.common, pieces).compile()
+    traced = choice.traced_with(self._kernels, shared)
+    return jax.jit(traced).lower(kind.common, pieces).compile()
 
   def _load(self, name) -> Program | None:
     if self._folder is None:
@@ -252,7 +256,6 @@ def _environment(mesh: Mesh) -> str:
       mesh.devices[0].device_kind,
       build.processor(),
       os.environ.get('XLA_FLAGS', ''),
-      str(choice.usable(np.dtype(np.float32))),
       *(str(getattr(jax.config, name)) for name in _SETTINGS),
       str(jax.config.read('jax_disable_most_optimizations')),
     ]

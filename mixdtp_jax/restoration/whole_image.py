@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from mixdtp_jax.ops import choice
 from mixdtp_jax.runtime.mesh import (
   MIN_SHARED_ROWS,
   batch_sharding,
@@ -48,6 +49,7 @@ def make_restore(
   *,
   multiple: int,
   mesh: jax.sharding.Mesh | None = None,
+  kernels: str = 'auto',
 ) -> Restore:
   """Makes a function that restores images of any size.
 
@@ -59,6 +61,7 @@ def make_restore(
     multiple: pixels that height and width must be multiples of.
     mesh: the devices that share a batch, and along 'space' the rows of each
       image; None takes all devices, with whole images for each.
+    kernels: the option of a recipe.
 
   Returns:
     A function of images (B, H, W, 3), float in [0, 1], to float32 images of
@@ -70,6 +73,7 @@ def make_restore(
   mesh = make_mesh() if mesh is None else mesh
   params = place(params, replicated(mesh))
   by_image = NamedSharding(mesh, PartitionSpec('data'))
+  chosen = choice.resolve(kernels, list(mesh.devices.flat))
 
   def restore(images: np.ndarray) -> jax.Array:
     images = np.asarray(images, np.float32)
@@ -79,7 +83,8 @@ def make_restore(
       )
     batch, height, width, _ = images.shape
     padded = place(pad(images, multiple, mesh.shape['data']), by_image)
-    restored = _apply_and_clamp(apply, mesh, params, padded)
+    with choice.kernels(chosen):
+      restored = _apply_and_clamp(apply, mesh, params, padded)
     return _cut(restored.addressable_data(0), batch, height, width)
 
   return restore

@@ -17,7 +17,6 @@ from mixdtp_jax.data import train_batches
 from mixdtp_jax.data.pairs import Pairs
 from mixdtp_jax.evaluation.network import report, score_network
 from mixdtp_jax.evaluation.score import Row, Scores, mean_row
-from mixdtp_jax.ops import choice
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.files import dump_json
@@ -190,19 +189,18 @@ class _Run:
     images.
     """
     step, config = int(state.step), self.config
-    kernels = choice.resolve(config.kernels, list(self.mesh.devices.flat))
-    with choice.kernels(kernels):
-      rows, image = score_network(
-        config.model,
-        state.eval_params,
-        pairs,
-        batch_size=config.eval_batch_size,
-        limit=config.eval_images if folder is None else 0,
-        folder=folder,
-        mesh=self.mesh,
-        inputs=inputs,
-        check=self.watch.check,
-      )
+    rows, image = score_network(
+      config.model,
+      state.eval_params,
+      pairs,
+      batch_size=config.eval_batch_size,
+      limit=config.eval_images if folder is None else 0,
+      folder=folder,
+      mesh=self.mesh,
+      kernels=config.kernels,
+      inputs=inputs,
+      check=self.watch.check,
+    )
     self.writer.write_scalars(step, _mean_scalars(rows))
     self.writer.write_images(step, {'eval/restored': image[None]})
     score = mean_row(rows).restored['rgb']

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixdtp_jax.ops import dense
+from mixdtp_jax.ops import choice, dense
 from mixdtp_jax.ops import fused_feed_forward as residual
 from mixdtp_jax.ops.feed_forward import feed_forward
 from mixdtp_jax.ops.fused_feed_forward import residual_feed_forward
@@ -107,7 +107,7 @@ def test_on_a_tpu_it_is_two_kernels(platform, kernels):
     return value_and_gradients(residual_feed_forward, arguments, g)
 
   arguments = arguments_of((2, 16, 16, 16), 20)
-  trace = jax.jit(both).trace(arguments, arguments.x)
+  trace = jax.jit(choice.traced_with('tpu', both)).trace(arguments, arguments.x)
   text = trace.lower(lowering_platforms=(platform,)).as_text()
   assert text.count('@tpu_custom_call') == kernels
 
@@ -138,6 +138,7 @@ def test_each_device_computes_its_own_images(monkeypatch):
   split = Arguments(
     place(arguments.x, images), *place(arguments[1:], replicated(mesh))
   )
-  got = jax.jit(traced_for(mesh, both))(split, place(g, images))
+  traced = choice.traced_with('tpu', traced_for(mesh, both))
+  got = jax.jit(traced)(split, place(g, images))
   for x, y in zip(got, value_and_gradients(plain, arguments, g), strict=True):
     np.testing.assert_allclose(x, y, rtol=0, atol=2e-6 * abs(y).max())

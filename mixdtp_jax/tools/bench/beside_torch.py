@@ -56,7 +56,7 @@ def bench_inference(
   with _pytorch(names, cfg) as (pytorch, torch):
     what = f'inference, {batch} x {width}x{height} pixels'
     machine = case.announce(what, torch)
-    ours = timed.make_inference(cfg, params, rainy, mesh)
+    ours = timed.make_inference(cfg, params, rainy, mesh, recipe.kernels)
     theirs = {
       name: functools.partial(pytorch.make_inference, name, cfg, params, rainy)
       for name in names

@@ -99,7 +99,7 @@ def bench_profile(
   rainy = images['rainy']
   found = {
     'inference': profile(
-      timed.make_inference(cfg, params, rainy, mesh),
+      timed.make_inference(cfg, params, rainy, mesh, recipe.kernels),
       count_flops(final_image(cfg), params, rainy),
       scopes,
       repeats,

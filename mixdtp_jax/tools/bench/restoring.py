@@ -15,6 +15,7 @@ import psutil
 from mixdtp_jax.measure.memory import planned
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image
+from mixdtp_jax.ops import choice
 from mixdtp_jax.restoration.engine import Engine
 from mixdtp_jax.restoration.memory_plan import most_held
 from mixdtp_jax.restoration.whole_image import pad
@@ -121,7 +122,9 @@ def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
   image = pad(_picture(size)[None], cfg.multiple, 1)
   params = jax.device_put(draw_params(cfg, 0))
   start = time.perf_counter()
-  program = jax.jit(final_image(cfg)).lower(params, image).compile()
+  chosen = choice.resolve('auto', jax.local_devices()[:1])
+  restore = jax.jit(choice.traced_with(chosen, final_image(cfg)))
+  program = restore.lower(params, image).compile()
   start = time.perf_counter() - start
   needed = planned(program).bytes or 0
   if needed > psutil.virtual_memory().available / 2:

@@ -100,7 +100,7 @@ def _study(
     jax.default_matmul_precision('highest'),
     inference.full_precision(),
   ):
-    both = networks.make_networks(cfg, params)
+    both = networks.make_networks(cfg, params, recipe.kernels)
     logging.info('Comparing all modules on %d images', len(images))
     stages = networks.stage_differences(both, images)
     logging.info('Scoring the images that both restore')

@@ -16,6 +16,7 @@ from mixdtp_jax.evaluation.score import Row, Scores, evaluate
 from mixdtp_jax.measure import timed
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.ops import choice
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.schedules import make_schedule
 from mixdtp_jax.restoration import whole_image
@@ -34,13 +35,17 @@ class Networks(NamedTuple):
   params: dict  # on `device`
   torch: Any  # a PyTorch module with the same weights
   device: jax.Device
+  kernels: str  # those of the device
 
 
-def make_networks(cfg: AnyConfig, params: dict) -> Networks:
-  """Puts a network on the devices."""
+def make_networks(
+  cfg: AnyConfig, params: dict, kernels: str = 'auto'
+) -> Networks:
+  """Puts a network on the devices; `kernels` is the option of a recipe."""
   device = jax.devices()[0]
+  kernels = choice.resolve(kernels, [device])
   network = inference.load_network(cfg, params)
-  return Networks(cfg, jax.device_put(params, device), network, device)
+  return Networks(cfg, jax.device_put(params, device), network, device, kernels)
 
 
 def stage_differences(
@@ -55,7 +60,9 @@ def stage_differences(
     difference divided by it.
   """
   network = make_network(networks.cfg)
-  jax_outputs = module_outputs.make_jax_outputs(network, networks.cfg)
+  jax_outputs = choice.traced_with(
+    networks.kernels, module_outputs.make_jax_outputs(network, networks.cfg)
+  )
   found: dict[str, list[tuple[float, ...]]] = {}
   for batch in eval_batches(images, batch_size=1):
     rainy = whole_image.pad(batch.rainy, networks.cfg.multiple, num_devices=1)
@@ -95,7 +102,13 @@ def restore_both(
   inputs: dict[str, Scores] = {}
   rows, restored = [], []
   for restore in (
-    whole_image.make_restore(network, params, multiple=multiple, mesh=mesh),
+    whole_image.make_restore(
+      network,
+      params,
+      multiple=multiple,
+      mesh=mesh,
+      kernels=networks.kernels,
+    ),
     inference.make_restore(networks.torch, multiple=multiple),
   ):
     saved: dict[str, np.ndarray] = {}
