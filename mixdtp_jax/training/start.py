@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import pathlib
 import shutil
 
@@ -49,11 +48,7 @@ def locate(config: Recipe, workdir: str) -> tuple[Recipe, pathlib.Path]:
 def remove_leftovers(workdir: pathlib.Path) -> None:
   """Removes what a killed run has half-written; no other run may be active."""
   results = workdir / 'results'
-  for left in itertools.chain(
-    workdir.glob('.writing-*'),
-    results.rglob('.writing-*'),
-    (workdir / 'data').glob('*/*incomplete*'),
-  ):
+  for left in (*workdir.glob('.writing-*'), *results.rglob('.writing-*')):
     shutil.rmtree(left, ignore_errors=True)
     logging.info('Removed %s, which a killed run has left', left)
 

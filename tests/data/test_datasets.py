@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import threading
 
 import numpy as np
@@ -344,17 +345,46 @@ def test_large_sets_are_in_several_files(source, monkeypatch):
 
 
 def test_removes_what_a_killed_process_left_unless_one_writes(source, caplog):
-  left = source.parent / 'data/pairs/incomplete.ABC_1.0.0'
-  left.mkdir(parents=True)
-  with registry._room_to_write(left.parent) as other:
-    assert not left.exists()
-    left.mkdir()
+  folder = source.parent / 'data/pairs'
+  users, left = folder / 'incomplete.scans', folder / 'incomplete.ABC'
+  for path in (users, left):
+    (path / 'notes').mkdir(parents=True)
+  (left / 'notes').rename(left / '1.0.0')
+  with registry._room_to_write(folder) as other:
     assert len(open_split(source, 'train')) == 3
     assert pathlib.Path(other).exists()
     assert left.exists()
     assert 'is being written by another process' in caplog.text
-  assert len(registry.PreparedPairs(prepare(source, again=True), 'test')) == 3
-  assert [p.name for p in left.parent.iterdir()] == ['1.0.0']
+  assert len(open_split(source, 'train')) == 3  # though nothing is written
+  assert {p.name for p in folder.iterdir()} == {'1.0.0', 'incomplete.scans'}
+  assert (users / 'notes').exists()
+
+
+@pytest.mark.parametrize('killed', [False, True])
+def test_a_copy_survives_a_replacement_that_fails(source, monkeypatch, killed):
+  path = pathlib.Path(prepare(source).data_path)
+  real = pathlib.Path.rename
+
+  def fails(self, target):
+    if target == path and self.name == '1.0.0':
+      if killed:
+        real(path.parent, path.parents[1] / 'killed')  # nothing cleans up
+      raise OSError('lost')
+    return real(self, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'rename', fails)
+    with pytest.raises(OSError, match='lost'):
+      prepare(source, again=True)
+  if killed:
+    (path.parents[1] / 'killed').rename(path.parent)
+    assert not path.exists()
+  shutil.rmtree(source)  # it cannot be made again
+  opened = registry.open_split(
+    'pairs', source='', data_dir=str(path.parents[1]), split='train'
+  )
+  assert len(opened) == 3
+  assert [p.name for p in path.parent.iterdir()] == ['1.0.0']
 
 
 def test_rain100l_pairs_the_published_files(real_data):

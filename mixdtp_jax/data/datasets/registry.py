@@ -65,6 +65,7 @@ def prepare(
     PermissionError: nothing can be written into `data_dir`.
   """
   path = _copy(name, data_dir)
+  _clear(path.parent)
   if again or not path.exists():
     if DATASETS[name].reads_source and not source:
       raise FileNotFoundError(
@@ -156,27 +157,43 @@ def _found(
   return splits, metadata
 
 
-@contextlib.contextmanager
-def _room_to_write(folder: Path) -> Iterator[Path]:
-  """Yields a temporary folder in `folder`, and removes it afterwards.
+def _clear(folder: Path) -> None:
+  """Removes what killed processes left in the folder of a data set.
 
-  What killed processes left there is removed first. Processes that write hold
-  a lock of the folder, which the kernel releases when they end.
+  A copy that was being replaced is put back. Processes that write hold a lock
+  of the folder, which the kernel releases when they end.
   """
-  folder.mkdir(parents=True, exist_ok=True)
+  left = []
+  for path in folder.glob('incomplete.*'):
+    with contextlib.suppress(OSError):  # a file, or gone meanwhile
+      if {*os.listdir(path)} <= {VERSION, 'old'}:  # else it is the user's
+        left.append(path)
+  if not left:
+    return
   lock = os.open(folder, os.O_RDONLY)
   try:
-    left = list(folder.glob('incomplete.*'))
-    if _locked(lock, 'LOCK_EX', 'LOCK_NB'):
-      for path in left:
-        logging.info('Removing %s, which a killed process left', path)
-        shutil.rmtree(path, ignore_errors=True)
-    elif left:
+    if not _locked(lock, 'LOCK_EX', 'LOCK_NB'):
       logging.warning(
         '%s is being written by another process, or was left by one that was '
         'killed: delete it if none runs',
         left[0],
       )
+      return
+    for path in left:
+      logging.info('Removing %s, which a killed process left', path)
+      if not (folder / VERSION).exists() and (path / 'old').exists():
+        (path / 'old').rename(folder / VERSION)
+      shutil.rmtree(path, ignore_errors=True)
+  finally:
+    os.close(lock)
+
+
+@contextlib.contextmanager
+def _room_to_write(folder: Path) -> Iterator[Path]:
+  """Yields a temporary folder in `folder`, and removes it afterwards."""
+  folder.mkdir(parents=True, exist_ok=True)
+  lock = os.open(folder, os.O_RDONLY)
+  try:
     _locked(lock, 'LOCK_SH')
     with tempfile.TemporaryDirectory(dir=folder, prefix='incomplete.') as new:
       Path(new, VERSION).mkdir()
@@ -197,14 +214,18 @@ def _locked(lock: int, *how: str) -> bool:
 def _move(new: Path, path: Path, again: bool) -> None:
   """Moves a copy that was written to its place."""
   seal(new)
+  old = new.with_name('old')  # is removed with its folder
   if again and path.exists():
-    path.rename(new.with_name('old'))  # is removed with its folder
+    path.rename(old)
   try:
     new.rename(path)
   except OSError:
     # Another host with the same folder finished first, and its copy stays.
     if not path.exists():
       raise
+  finally:
+    if old.exists() and not path.exists():
+      old.rename(path)
 
 
 def _check_prepared(
