@@ -48,9 +48,9 @@ _LINES = _Lines()
 
 
 def set_up_streams() -> None:
-  """Makes stdout and stderr print all texts.
+  r"""Makes stdout and stderr print all texts.
 
-  A letter that the code page lacks becomes an escape such as \\xfc.
+  A letter that the code page lacks becomes an escape such as \xfc.
   """
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
