@@ -13,7 +13,10 @@ HEAVY = {
   'clu', 'flax', 'jax', 'jaxlib', 'matplotlib', 'numpy', 'orbax', 'scipy',
   'skimage', 'tensorboard', 'tensorflow', 'tensorflow_datasets', 'torch',
 }  # fmt: skip
-BENCHMARKS = ('data', 'inference', 'training', 'profile', 'start', 'growth')
+BENCHMARKS = (
+  'data', 'device', 'growth', 'inference', 'profile', 'restoring', 'start',
+  'training',
+)  # fmt: skip
 HELPS = [
   [],
   *([name] for name in main.COMMANDS),
