@@ -36,7 +36,7 @@ def load(
     memory: bytes that this process may use in all; None for half of what is
       free when it is called.
     scratch: folder for a temporary file of what does not fit into `memory`;
-      None for the system's own.
+      None for the user's cache folder, or TMPDIR if that is set.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
 
   Returns:

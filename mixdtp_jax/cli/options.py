@@ -64,8 +64,8 @@ def add_network(parser: Parser) -> None:
   group.add_argument(
     '--scratch',
     metavar='DIR',
-    help='folder for what does not fit into the memory (default: the '
-    "system's folder for temporary files)",
+    help='folder for what does not fit into the memory (default: TMPDIR if '
+    'that is set, or the cache folder of the user)',
   )
   text = (
     'numbers that the network computes with; bfloat16 is faster on GPUs and '

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
 import jax
@@ -48,18 +48,22 @@ class Engine:
       params: of the network.
       memory: bytes that this process may hold in all; None for half of what is
         free.
-      scratch: folder for what does not fit into them; None for the system's.
+      scratch: folder for what does not fit into them; None for the user's
+        cache folder, or TMPDIR if that is set.
       dtype: of the convolutions, float32 or bfloat16.
       devices: of one kind, that share each image; None for all.
       kernels: the option of a recipe.
     """
+    if memory is not None and memory <= 0:
+      raise ValueError(f'memory = {memory}: needs a number of bytes, or None')
     cfg = dataclasses.replace(cfg, dtype=dtype)
     devices = list(devices or jax.local_devices())
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
     self._multiple = cfg.multiple
     self._programs = Programs(devices, kernels=kernels)
-    steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
+    with _device_memory():
+      steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
     self._kinds = [self._programs.kind(step) for step in steps]
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)
     cores = min(os.cpu_count() or 1, _MOST_AT_ONCE)
@@ -70,22 +74,27 @@ class Engine:
     self._held = memory_plan.held()
 
   def __call__(
-    self, image: np.ndarray, progress: Progress | None = None
+    self,
+    image: np.ndarray,
+    progress: Progress | None = None,
+    beside: int = 0,
   ) -> np.ndarray:
     """Restores an image (H, W, 3), float32 in [0, 1], to the same.
 
-    `progress` is called with the part that is done, up to 1.
+    `progress` is called with the part that is done, up to 1; `beside` are bytes
+    that others may take meanwhile.
 
     Raises:
       ValueError: the image has another shape, or too little memory is allowed.
+      MemoryError: a device has too little memory.
       OSError: a scratch file cannot be made or written.
     """
     image = np.asarray(image, np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
       raise ValueError(f'an image of shape {image.shape}: needs (H, W, 3)')
-    with self._lock:
+    with self._lock, _device_memory():
       padded = _padded(image, self._multiple)
-      plan, programs, room = self._prepared(padded.shape[:2])
+      plan, programs, room = self._prepared(padded.shape[:2], beside)
       final = np.empty(image.shape, np.float32)
       with contextlib.closing(
         memory_plan.MapRoom(padded.shape[:2], room, self._scratch)
@@ -117,8 +126,8 @@ class Engine:
       plan.append((kind, self._shapes.choose(kind.step, sides, cores)))
     return plan
 
-  def _room(self, size, plan, others):
-    """Returns the bytes for maps, beside what `others` hold."""
+  def _room(self, size, plan, others, beside=0):
+    """Returns the bytes for maps; see `memory_plan.room_for_maps`."""
     return memory_plan.room_for_maps(
       [(kind.step, grid) for kind, grid in plan],
       size,
@@ -126,9 +135,10 @@ class Engine:
       memory=self._memory or memory_plan.half_of_free(),
       compiled=all(g.core in self._programs.cores(kind) for kind, g in plan),
       others=others,
+      beside=beside,
     )
 
-  def _prepared(self, size):
+  def _prepared(self, size, beside):
     """Returns the plan, the program of each step, and the bytes for maps."""
     plan = self._plan(size)
     self._room(size, plan, memory_plan.held())  # before the work of compiling
@@ -136,7 +146,8 @@ class Engine:
       self._shapes.count(kind.step, grid)
     programs = self._programs.get([(kind, grid.core) for kind, grid in plan])
     memory_plan.give_back()
-    return plan, programs, self._room(size, plan, memory_plan.held())
+    room = self._room(size, plan, memory_plan.held(), beside)
+    return plan, programs, room
 
   def _take_steps(self, plan, programs, maps, progress):
     """Takes all steps, and tells the progress after each piece."""
@@ -167,6 +178,20 @@ class Engine:
         progress(min(done / sum(times), 1))
       mix = [] if targets else [_mixing_matrix(sums, *step.mixing)]
       maps.drop(step.frees)
+
+
+@contextlib.contextmanager
+def _device_memory() -> Iterator[None]:
+  """Raises MemoryError, with advice, if a device has too little memory."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise MemoryError(
+      'the device has too little memory: close other programs that use it, '
+      'allow less with --memory, or try --dtype bfloat16'
+    ) from error
 
 
 def _on_devices(steps, mesh):

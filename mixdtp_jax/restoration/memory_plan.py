@@ -7,19 +7,22 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import psutil
 
+from mixdtp_jax.ops.cpu import build
 from mixdtp_jax.restoration.pieces import FileMap, Grid, Map
 from mixdtp_jax.restoration.steps import FINAL, MapSpec, Step
 
-_CGROUP = pathlib.Path('/sys/fs/cgroup')
+_ROOT = pathlib.Path('/')
 
 # Bytes: while programs are compiled; for the rest of the process's life; and
 # those that are free, but not given back by the C library.
 _COMPILING, _COMPILED, _KEPT = (2**20 * size for size in (180, 100, 100))
+# What a process holds differs by this from run to run, in bytes.
+_VARIES = 40 * 2**20
 # What a piece takes, as multiples of a window of as many channels as the step
 # has; in a block, the feed-forward is wider than that.
 _WINDOWS, _WINDOWS_OF_BLOCK = 6, 16
@@ -46,12 +49,40 @@ def most_held() -> int | None:
 
 def half_of_free() -> int:
   """Returns what this process holds, and half of what is free besides."""
-  free = psutil.virtual_memory().available
-  # A container may have less than the machine.
-  with contextlib.suppress(OSError, ValueError):
-    limit = int((_CGROUP / 'memory.max').read_text())
-    free = min(free, limit - int((_CGROUP / 'memory.current').read_text()))
+  free = min([psutil.virtual_memory().available, *_left_by_groups()])
   return held() + max(free, 0) // 2
+
+
+def _left_by_groups() -> Iterator[int]:
+  """Yields the bytes that each control group of this process leaves to it.
+
+  A container may have less than the machine, which psutil does not know.
+  """
+  with contextlib.suppress(OSError, ValueError):
+    for line in (_ROOT / 'proc/self/cgroup').read_text().splitlines():
+      _, controllers, path = line.split(':', 2)
+      if controllers and 'memory' not in controllers.split(','):
+        continue
+      top = _ROOT / 'sys/fs/cgroup' / ('memory' if controllers else '')
+      group = top / path.lstrip('/')
+      for folder in (group, *group.parents):
+        if folder.is_relative_to(top):
+          yield from _left_by_group(folder, version=1 if controllers else 2)
+
+
+def _left_by_group(folder: pathlib.Path, version: int) -> Iterator[int]:
+  names = ('limit_in_bytes', 'usage_in_bytes'), ('max', 'current')
+  # It may have no limit, or a container may not see it.
+  with contextlib.suppress(OSError, ValueError):
+    limit, used = (
+      int((folder / f'memory.{name}').read_text())
+      for name in names[version - 1]
+    )
+    # What was read of files is given up when memory is needed.
+    found = re.findall(
+      r'inactive_file (\d+)', (folder / 'memory.stat').read_text()
+    )
+    yield limit - used + int(found[-1] if found else 0)
 
 
 def room_for_maps(
@@ -62,6 +93,7 @@ def room_for_maps(
   memory: int,
   compiled: bool,
   others: int,
+  beside: int = 0,
 ) -> int:
   """Returns the bytes that feature maps may take of the memory.
 
@@ -72,6 +104,7 @@ def room_for_maps(
     memory: bytes that this process may hold in all.
     compiled: whether all programs are.
     others: bytes of all else that this process holds meanwhile.
+    beside: bytes that are left free, but nothing is refused for them.
 
   Raises:
     ValueError: the memory is too small, even with all maps in files.
@@ -81,16 +114,16 @@ def room_for_maps(
   if not compiled:
     always = max(always + _COMPILED, others + _COMPILING)
   most = _most_at_once([step for step, _ in plan], size)
-  if always + most <= memory:
+  if always + most + beside <= memory:
     return most
   # Rows of maps in files are read and written for a row of pieces at a time.
-  always += max(_rows(*pair, size) for pair in plan)
+  always += min(most, max(_rows(*pair, size) for pair in plan))
   if always > memory:
     raise ValueError(
-      f'this image needs at least {_megabytes(always)} MB of memory and may '
-      f'use {_megabytes(memory)} MB: allow more with --memory'
+      f'this image needs at least {_megabytes(always + _VARIES)} MB of memory '
+      f'and may use {_megabytes(memory)} MB: allow more with --memory'
     )
-  return memory - always
+  return max(memory - always - beside, 0)
 
 
 def bytes_of(spec: MapSpec, size: tuple[int, int]) -> int:
@@ -147,7 +180,7 @@ class MapRoom(dict[MapSpec, Map]):
     super().__init__()
     self._size, self._room = size, room
     self._taken: dict[MapSpec, int] = {}
-    self._folder = os.fspath(scratch or tempfile.gettempdir())
+    self._scratch = scratch
 
   def __missing__(self, spec: MapSpec) -> Map:
     """Makes a map."""
@@ -158,14 +191,15 @@ class MapRoom(dict[MapSpec, Map]):
       self._taken[spec] = needed
       self._room -= needed
       return self[spec]
-    free = shutil.disk_usage(self._folder).free
+    folder = os.fspath(self._scratch or _scratch_folder())
+    free = shutil.disk_usage(folder).free
     if needed > free:
       raise OSError(
-        f'{self._folder}: a scratch file needs {_megabytes(needed)} MB and '
+        f'{folder}: a scratch file needs {_megabytes(needed)} MB and '
         f'{free // 10**6} MB are free; name another folder with --scratch, or '
         'allow more with --memory'
       )
-    self[spec] = FileMap(shape, np.dtype(spec.dtype), self._folder)
+    self[spec] = FileMap(shape, np.dtype(spec.dtype), folder)
     return self[spec]
 
   def drop(self, specs: Iterable[MapSpec]) -> None:
@@ -178,6 +212,17 @@ class MapRoom(dict[MapSpec, Map]):
   def close(self) -> None:
     """Drops all maps."""
     self.drop(list(self))
+
+
+def _scratch_folder() -> str:
+  """Returns the user's cache folder, as /tmp often lies in memory."""
+  if 'TMPDIR' not in os.environ:
+    with contextlib.suppress(OSError, RuntimeError):
+      folder = build.cache_folder()
+      folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+      if os.access(folder, os.W_OK | os.X_OK):
+        return os.fspath(folder)
+  return tempfile.gettempdir()
 
 
 def give_back() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 
+import jax
 import numpy as np
 import pytest
 
@@ -77,21 +78,52 @@ def test_least_memory_is_named():
     engines.engine('prenet', memory=MEGABYTE)(image)
   assert '1 MB' in str(refusal.value) and '--memory' in str(refusal.value)
   least = int(re.search(r'at least (\d+) MB', str(refusal.value))[1])
-  # What this process holds changes a little.
-  allowed = (least + 100) * MEGABYTE
-  assert engines.engine('prenet', memory=allowed)(image).shape == image.shape
+  engine = engines.engine('prenet', memory=least * MEGABYTE)
+  assert engine(image).shape == image.shape
 
 
-def test_half_of_the_free_memory(monkeypatch, tmp_path):
+@pytest.mark.parametrize('memory', [0, -1])
+def test_no_memory_is_refused(memory):
+  with pytest.raises(ValueError, match=f'memory = {memory}: needs'):
+    engines.engine('prenet', memory=memory)
+
+
+def test_a_device_without_memory_is_told_with_advice(monkeypatch):
+  engine = engines.engine('prenet')
+
+  def fail(*_):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+  monkeypatch.setattr('mixdtp_jax.restoration.engine._run', fail)
+  with pytest.raises(MemoryError, match='--memory, or try --dtype bfloat16'):
+    engine(engines.picture(37, 51))
+
+
+@pytest.mark.parametrize(
+  ('line', 'folder', 'names'),
+  [
+    ('0::/jobs/mine', 'jobs/mine', ('max', 'current')),
+    ('0::/jobs/mine', 'jobs', ('max', 'current')),  # its parent has the limit
+    ('0::/elsewhere', '', ('max', 'current')),  # as in a container
+    ('4:cpu,memory:/jobs', 'memory/jobs', ('limit_in_bytes', 'usage_in_bytes')),
+  ],
+)
+def test_half_of_the_free_memory(monkeypatch, tmp_path, line, folder, names):
   memory = type('Memory', (), {'available': 1000 * MEGABYTE})
   monkeypatch.setattr(memory_plan.psutil, 'virtual_memory', lambda: memory)
   monkeypatch.setattr(memory_plan, 'held', lambda: 300 * MEGABYTE)
-  monkeypatch.setattr(memory_plan, '_CGROUP', tmp_path)
+  monkeypatch.setattr(memory_plan, '_ROOT', tmp_path)
   assert memory_plan.half_of_free() == 800 * MEGABYTE
-  (tmp_path / 'memory.max').write_text(f'{700 * MEGABYTE}\n')
-  (tmp_path / 'memory.current').write_text(f'{300 * MEGABYTE}\n')
+  for path in ('proc/self', group := f'sys/fs/cgroup/{folder}'):
+    (tmp_path / path).mkdir(parents=True)
+  (tmp_path / 'proc/self/cgroup').write_text(f'9:pids:/\n{line}\n')
+  limit, used = (tmp_path / group / f'memory.{name}' for name in names)
+  limit.write_text(f'{700 * MEGABYTE}\n')
+  used.write_text(f'{400 * MEGABYTE}\n')
+  stat = f'anon 5\ninactive_file {100 * MEGABYTE}\n'
+  (tmp_path / group / 'memory.stat').write_text(stat)
   assert memory_plan.half_of_free() == 500 * MEGABYTE
-  (tmp_path / 'memory.max').write_text('max\n')
+  limit.write_text('max\n')
   assert memory_plan.half_of_free() == 800 * MEGABYTE
 
 
@@ -164,6 +196,22 @@ def test_a_killed_process_leaves_no_file(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_scratch_lies_in_the_systems_folder(monkeypatch, tmp_path):
-  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-  assert memory_plan.MapRoom((1, 1), 0, None)._folder == str(tmp_path)
+def test_scratch_lies_in_the_users_cache(monkeypatch, tmp_path, no_room):
+  """And not in /tmp, which may be memory, unless somebody names that."""
+  monkeypatch.delenv('TMPDIR', raising=False)
+  monkeypatch.setattr(tempfile, 'tempdir', '/tmp')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  folders = []
+
+  class Listening(pieces.FileMap):
+    def __init__(self, shape, dtype, folder):
+      folders.append(folder)
+      super().__init__(shape, dtype, folder)
+
+  monkeypatch.setattr(memory_plan, 'FileMap', Listening)
+  engine = engines.engine('prenet')
+  engine(engines.picture(9, 9))
+  assert set(folders) == {str(tmp_path / 'mixdtp_jax')}
+  monkeypatch.setenv('TMPDIR', '/tmp')
+  engine(engines.picture(9, 9))
+  assert set(folders[len(folders) // 2 :]) == {'/tmp'}
