@@ -226,15 +226,17 @@ def _restore(
   from mixdtp_jax.restoration import batch, memory_plan
 
   memory = args.memory or memory_plan.half_of_free()
+  ahead = memory // 1600  # so a tenth of it is for pictures beside
   settings = batch.Settings(
     args.quality,
     not args.strip_metadata,
     args.overwrite,
-    ahead=memory // 500,
+    ahead=ahead,
   )
   restore: Any = None
   if not all(job.kept for job in jobs):  # not only sheets are missing
     restorer = options.load_restorer(args)
+    restorer.beside = batch.BESIDE * ahead
     restore = restorer.restore
     settings = dataclasses.replace(settings, check=restorer.check)
   what = '1 picture' if len(jobs) == 1 else f'{len(jobs):,} pictures'

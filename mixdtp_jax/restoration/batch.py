@@ -30,6 +30,10 @@ Restore = Callable[[np.ndarray, Callable[[float], None]], np.ndarray]
 
 STDIN = 'standard input'
 _WRITERS = 2  # encoding a PNG may take longer than restoring the next picture
+# A picture that is read and two that are written take the memory of so many
+# that are kept, as encoders of AVIF take 60 bytes a pixel, of WebP 40.
+BESIDE = 10
+_HUNGRY = ('AVIF', 'HEIF', 'WEBP')  # one takes more than restoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +93,23 @@ class Work:
     if not self.job.kept:
       check_room(picture, self.job.format)
       # All frames are kept until they are written.
-      self.settings.check(*picture.largest, 0 if single else picture.pixels)
+      hungry = (self.job.format or picture.format) in _HUNGRY
+      kept = 0 if single and not hungry else picture.pixels
+      self.settings.check(*picture.largest, kept)
     self.picture = picture
-    if single and picture.pixels <= self.settings.ahead:
+    if single and self._has_company():
       self._read()
+
+  def _has_company(self) -> bool:
+    """Returns whether others may be read and written while it is restored."""
+    assert self.picture
+    ahead = self.settings.ahead
+    try:
+      if not self.job.kept:
+        self.settings.check(*self.picture.largest, BESIDE * ahead)
+    except ValueError:
+      return False
+    return self.picture.pixels <= ahead
 
   @_step
   def restore(
@@ -199,9 +216,11 @@ def restore_files(
     while following:
       work, opening = following
       opening.result()
-      following = next(begun, None)
-      if work._frames is None:  # it is large: memory is for it alone
+      alone = work._frames is None  # it is large: memory is for it alone
+      if alone:
         yield from _written(writing, 0)
+      else:
+        following = next(begun, None)
 
       def part(fraction: float, done=done, size=work.job.size) -> None:
         progress((done + fraction * size) / total)
@@ -210,7 +229,9 @@ def restore_files(
       done += work.job.size
       progress(done / total)
       writing.append((work, writer.submit(work.write)))
-      yield from _written(writing, _WRITERS)
+      yield from _written(writing, 0 if alone else _WRITERS)
+      if alone:
+        following = next(begun, None)
     yield from _written(writing, 0)
 
 

@@ -48,6 +48,8 @@ class Restorer:
     self._engine = Engine(
       cfg, params, memory=memory, scratch=scratch, dtype=dtype
     )
+    # Pixels of pictures that others read and write meanwhile.
+    self.beside = 0
 
   def __call__(self, image: Images) -> Images:
     """Restores an image, or a batch.
@@ -113,7 +115,9 @@ class Restorer:
     colours = 1 if pixels.shape[2] < 3 else 3
     rainy = _to_float(pixels[..., :colours])
     restored = self._engine(
-      np.broadcast_to(rainy, (*rainy.shape[:2], 3)), progress
+      np.broadcast_to(rainy, (*rainy.shape[:2], 3)),
+      progress,
+      _PER_KEPT_PIXEL * self.beside,
     )
     del rainy
     if not np.isfinite(restored).all():
