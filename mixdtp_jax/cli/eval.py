@@ -87,12 +87,17 @@ def run(args: argparse.Namespace) -> None:
   from mixdtp_jax.runtime import hosts
   from mixdtp_jax.weights import shipped
   from mixdtp_jax.weights.load import load_weights
+  from mixdtp_jax.weights.run import load_run_config
 
   protocols = _protocols(args.protocols)
   options.join_hosts(args)
   if not (path := shipped.locate(args.weights)).exists():
     raise shipped.not_found(path)
-  pairs, source = _open_pairs(args)
+  try:
+    recipe = load_run_config(path)
+  except FileNotFoundError:  # weights of no run
+    recipe = {}
+  pairs, source = _open_pairs(args, recipe.get('data'))
   cfg, params = load_weights(args.weights, steps=args.steps, update=args.step)
   rows, image = score_network(
     cfg,
@@ -101,6 +106,8 @@ def run(args: argparse.Namespace) -> None:
     batch_size=args.batch_size or jax.device_count(),
     protocols=protocols,
     folder=args.out,
+    # Other kernels may need devices that are not here.
+    kernels='xla' if recipe.get('kernels') == 'xla' else 'auto',
   )
   if not hosts.is_first():
     return
@@ -135,7 +142,7 @@ def _protocols(names: list[str] | None) -> list[str]:
   return names or list(PROTOCOLS)
 
 
-def _open_pairs(args):
+def _open_pairs(args, run):
   """Returns the pairs that the options name, and a record of these options."""
   from mixdtp_jax.data.matching import open_folder
   from mixdtp_jax.runtime import hosts
@@ -146,7 +153,7 @@ def _open_pairs(args):
         '--folder goes without --data, --source and --data_dir: drop either'
       )
     return open_folder(args.folder), {'folder': args.folder}
-  name, source, data_dir = _data_set(args)
+  name, source, data_dir = _data_set(args, run)
 
   from mixdtp_jax.data.datasets.registry import open_split
 
@@ -156,15 +163,9 @@ def _open_pairs(args):
   return pairs, {'name': pairs.name, 'source': source, 'split': args.split}
 
 
-def _data_set(args) -> tuple[str, str, str]:
-  """Returns name, source and data_dir: the options', else the run's."""
-  from mixdtp_jax.weights.run import load_run_config
-
+def _data_set(args, run) -> tuple[str, str, str]:
+  """Returns name, source and data_dir: the options', else the run's, if any."""
   name, source, data_dir = args.data or 'pairs', '', ''
-  try:
-    run = load_run_config(args.weights)['data']
-  except FileNotFoundError:  # weights of no run: the options must name all
-    run = None
   if run is not None and args.data in (None, run['name']):
     name, source, data_dir = run['name'], run['source'], run['data_dir']
     beside = os.path.join(args.weights, 'data')

@@ -1,5 +1,6 @@
 """Scores a network, in training and by mixdtp eval, and reports the scores."""
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +10,26 @@ import jax
 import numpy as np
 
 from mixdtp_jax.data import eval_batches
+from mixdtp_jax.data.images import write_png
 from mixdtp_jax.data.pairs import Pairs
 from mixdtp_jax.evaluation import published, results
 from mixdtp_jax.evaluation.images import FirstImages
 from mixdtp_jax.evaluation.metrics import PROTOCOLS
 from mixdtp_jax.evaluation.score import Row, Scores, evaluate, mean_row
 from mixdtp_jax.models.config import AnyConfig
-from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops.ssim import WINDOW
+from mixdtp_jax.restoration.engine import Engine
+from mixdtp_jax.restoration.programs import Programs
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.console import progress
+from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import show
+
+# Images of one size for which one device gets a program for whole images; it
+# costs seconds to compile. Other sizes are restored in pieces.
+_OFTEN = 20
 
 
 def check_sizes(
@@ -29,11 +38,11 @@ def check_sizes(
   """Raises ValueError if one of the images is too small to be scored."""
   if set(protocols) <= {'rgb'}:  # whose SSIM has a border of zeros
     return
-  for index in range(min(limit or len(pairs), len(pairs))):
-    height, width = pairs.shape(index)
+  groups = eval_batches.by_shape(pairs, limit)
+  for (height, width), (first, *_) in groups.items():
     if min(height, width) < WINDOW:
       raise ValueError(
-        f'{pairs[index]["name"]} has {width}x{height} pixels; SSIM needs '
+        f'{pairs[first]["name"]} has {width}x{height} pixels; SSIM needs '
         f'{WINDOW}x{WINDOW}: remove the pair, or take protocol rgb alone'
       )
 
@@ -76,21 +85,15 @@ def score_network(
   """
   check_sizes(pairs, protocols, limit)
   first = FirstImages(pairs, folder if hosts.is_first() else None)
-  tell = progress('Evaluating', min(limit or len(pairs), len(pairs)))
+  groups = eval_batches.by_shape(pairs, limit)
+  tell = progress('Evaluating', sum(map(len, groups.values())))
 
   def after_batch(done: int) -> None:
     tell(done)
     check()
 
-  multiple = make_network(cfg).multiple
   rows = evaluate(
-    make_restore(
-      final_image(cfg),
-      params,
-      multiple=multiple,
-      mesh=mesh,
-      kernels=kernels,
-    ),
+    _make_restore(cfg, params, groups, mesh, kernels, batch_size),
     eval_batches.eval_batches(pairs, batch_size=batch_size, limit=limit),
     protocols,
     save=first.add,
@@ -98,6 +101,43 @@ def score_network(
     inputs=inputs,
   )
   return rows, first.image
+
+
+def _make_restore(cfg, params, groups, mesh, kernels, batch_size):
+  """Returns the `restore` of `evaluate` for groups of images by size."""
+  mesh = mesh or make_mesh()
+  rare = {size for size, images in groups.items() if len(images) < _OFTEN}
+  if mesh.size > 1:
+    rare.clear()
+  if rare:
+    engine = Engine(
+      cfg,
+      jax.device_get(params),
+      dtype=cfg.dtype,
+      programs=_programs(mesh.devices.item(), kernels),
+    )
+  if rare < groups.keys():
+    whole = make_restore(
+      final_image(cfg),
+      params,
+      multiple=cfg.multiple,
+      mesh=mesh,
+      kernels=kernels,
+      batch_size=batch_size,
+    )
+
+  def restore(images: np.ndarray) -> np.ndarray | jax.Array:
+    if images.shape[1:3] in rare:
+      return np.stack([engine(image) for image in images])
+    return whole(images)
+
+  return restore
+
+
+# Kept, as JAX keeps those for whole images, for all evaluations of a run.
+@functools.cache
+def _programs(device: jax.Device, kernels: str) -> Programs:
+  return Programs([device], kernels=kernels)
 
 
 def report(
@@ -118,12 +158,16 @@ def report(
       none.
     dataset: whose whole test split was scored; '' for other images.
     crop_multiple: of the images' sides.
-    context: what was evaluated, for results.json.
+    context: what was evaluated, in JSON, for results.json.
   """
   name = published.run_name(crop_multiple)
   ranks = published.rank(dataset, mean_row(rows).restored, name)
   paths = []
   if folder is not None:
-    paths = results.write_results(folder, rows, image, context, ranks)
+    names = ('results.csv', 'results.json', 'comparison.png')
+    paths = [pathlib.Path(folder, name) for name in names]
+    results.write_csv(rows, paths[0])
+    results.write_json(rows, paths[1], context, ranks)
+    write_png(image, paths[2])
   show(results.score_table(rows), *published.tables(ranks))
   return paths

@@ -2,13 +2,9 @@
 
 import csv
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from mixdtp_jax.data.images import write_png
 from mixdtp_jax.evaluation.metrics import Score
 from mixdtp_jax.evaluation.score import Row, mean_row
 from mixdtp_jax.runtime.files import dump_json, replacing
@@ -75,7 +71,7 @@ def write_json(
     }
     for row in (mean_row(rows), *rows)
   )
-  content = {'context': context, 'published': published or {}}
+  content: dict[str, Any] = {'context': context, 'published': published or {}}
   content |= {'mean': mean, 'images': images}
   dump_json(content, path, sealed=True)
 
@@ -83,23 +79,3 @@ def write_json(
 def scores_as_dict(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
   """Returns {protocol: {'psnr', 'ssim'}}, as JSON holds scores."""
   return {name: score._asdict() for name, score in scores.items()}
-
-
-def write_results(
-  folder: str | os.PathLike,
-  rows: Sequence[Row],
-  image: np.ndarray,
-  context: Mapping[str, Any],
-  published: Mapping[str, Any] | None = None,
-) -> list[pathlib.Path]:
-  """Writes results.csv, results.json and comparison.png; returns their paths.
-
-  `image` is `FirstImages.image`; `context` says what was evaluated, in JSON;
-  `published` is `published.rank` of the means, if there is one.
-  """
-  names = ('results.csv', 'results.json', 'comparison.png')
-  paths = [pathlib.Path(folder, name) for name in names]
-  write_csv(rows, paths[0])
-  write_json(rows, paths[1], context, published)
-  write_png(image, paths[2])
-  return paths

@@ -120,7 +120,7 @@ def ssim_map(
   return luminance * structure
 
 
-def check_shapes(x: jax.Array, y: jax.Array) -> None:
+def check_shapes(x: jax.Array | np.ndarray, y: jax.Array | np.ndarray) -> None:
   """Raises ValueError unless both are (B, H, W, C) of one shape."""
   if x.shape != y.shape or x.ndim != 4:
     raise ValueError(

@@ -40,6 +40,7 @@ class Engine:
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
     kernels: str = 'auto',
+    programs: Programs | None = None,
   ):
     """Puts the weights on the devices, and compiles nothing yet.
 
@@ -53,15 +54,20 @@ class Engine:
       dtype: of the convolutions, float32 or bfloat16.
       devices: of one kind, that share each image; None for all.
       kernels: the option of a recipe.
+      programs: those of another engine, whose devices and kernels they have;
+        None starts without.
     """
     if memory is not None and memory <= 0:
       raise ValueError(f'memory = {memory}: needs a number of bytes, or None')
     cfg = dataclasses.replace(cfg, dtype=dtype)
-    devices = list(devices or jax.local_devices())
+    programs = programs or Programs(
+      list(devices or jax.local_devices()), kernels=kernels
+    )
+    devices = list(programs.mesh.devices)
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
     self._multiple = cfg.multiple
-    self._programs = Programs(devices, kernels=kernels)
+    self._programs = programs
     with _device_memory():
       steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
     self._kinds = [self._programs.kind(step) for step in steps]
@@ -217,7 +223,8 @@ def _padded(image, multiple):
 
 
 def _run(program, common, *arrays):
-  return [np.asarray(found) for found in program(common, list(arrays))]
+  with jax.transfer_guard('allow'):  # pieces come and go on purpose
+    return [np.asarray(found) for found in program(common, list(arrays))]
 
 
 def _mixing_matrix(sums, temperature, projection) -> np.ndarray:

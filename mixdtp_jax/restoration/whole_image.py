@@ -50,6 +50,7 @@ def make_restore(
   multiple: int,
   mesh: jax.sharding.Mesh | None = None,
   kernels: str = 'auto',
+  batch_size: int = 1,
 ) -> Restore:
   """Makes a function that restores images of any size.
 
@@ -62,18 +63,20 @@ def make_restore(
     mesh: the devices that share a batch, and along 'space' the rows of each
       image; None takes all devices, with whole images for each.
     kernels: the option of a recipe.
+    batch_size: images of a program, or more if the devices do not divide it.
 
   Returns:
     A function of images (B, H, W, 3), float in [0, 1], to float32 images of
     that shape in [0, 1]; ValueError for another shape or an empty batch. All
     hosts of the mesh call it with the same images, and each gets the whole
-    result, on one of its devices. If the devices do not divide a batch, its
-    last image is repeated.
+    result, on one of its devices. To fill a program, the last image is
+    repeated.
   """
   mesh = make_mesh() if mesh is None else mesh
   params = place(params, replicated(mesh))
   by_image = NamedSharding(mesh, PartitionSpec('data'))
   chosen = choice.resolve(kernels, list(mesh.devices.flat))
+  at_once = batch_size + -batch_size % mesh.shape['data']
 
   def restore(images: np.ndarray) -> jax.Array:
     images = np.asarray(images, np.float32)
@@ -82,7 +85,7 @@ def make_restore(
         f'images of shape {images.shape}: restore needs (B, H, W, 3)'
       )
     batch, height, width, _ = images.shape
-    padded = place(pad(images, multiple, mesh.shape['data']), by_image)
+    padded = place(pad(images, multiple, at_once), by_image)
     with choice.kernels(chosen):
       restored = _apply_and_clamp(apply, mesh, params, padded)
     return _cut(restored.addressable_data(0), batch, height, width)
@@ -90,15 +93,15 @@ def make_restore(
   return restore
 
 
-def pad(images: np.ndarray, multiple: int, num_devices: int) -> np.ndarray:
+def pad(images: np.ndarray, multiple: int, at_once: int) -> np.ndarray:
   """Pads images (B, H, W, 3), no side empty.
 
   H and W become multiples of `multiple`, by reflection at the bottom and right;
-  B one of `num_devices`, by repeating the last image.
+  B one of `at_once`, by repeating the last image.
   """
   batch, height, width, _ = images.shape
   # NumPy reflects as often as necessary, and repeats a side of one pixel.
   sides = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
   images = np.pad(images, sides, mode='reflect')
-  rows = ((0, -batch % num_devices), (0, 0), (0, 0), (0, 0))
+  rows = ((0, -batch % at_once), (0, 0), (0, 0), (0, 0))
   return np.pad(images, rows, mode='edge')

@@ -109,7 +109,7 @@ def make_restore(
 
   def restore(images: np.ndarray) -> np.ndarray:
     _, height, width, _ = images.shape
-    final, _ = forward(network, pad(images, multiple, num_devices=1))
+    final, _ = forward(network, pad(images, multiple, at_once=1))
     return to_nhwc(final.clamp(0, 1))[:, :height, :width]
 
   return restore

@@ -1,8 +1,10 @@
 """eval.py as a user runs it: in a process of its own, on files."""
 
+import copy
 import csv
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.cli import main
+from mixdtp_jax.evaluation import network
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 from mixdtp_jax.evaluation.published import rank, tables
-from mixdtp_jax.models.factory import final_image
+from mixdtp_jax.models.config import as_mapping
+from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.pth import write_pth
@@ -74,7 +80,8 @@ def test_scores_and_saves_a_folder_of_pairs(
   assert result.returncode == 0, result.stderr
 
   rainy = np.asarray(Image.open(pairs / 'rainy' / 'second.png'))
-  restore = make_restore(final_image(cfg), params, multiple=8)
+  multiple = make_network(cfg).multiple
+  restore = make_restore(final_image(cfg), params, multiple=multiple)
   want = restore(np.float32(rainy)[None] / 255)[0]
   got = np.asarray(Image.open(out / 'images' / 'second.png'))
   assert got.shape == (*_SIZE, 3)
@@ -83,7 +90,7 @@ def test_scores_and_saves_a_folder_of_pairs(
   assert set(_rows(out / 'results.csv')) == set(_NAMES)
   content = json.loads((out / 'results.json').read_text())
   assert set(content['mean']['restored']) == set(PROTOCOLS)
-  assert content['context']['model']['width'] == cfg.width
+  assert content['context']['model'] == as_mapping(cfg)
   assert content['published'] == {}  # a folder has no published results
   mean = content['mean']['restored']['rgb']['psnr']
   assert f'{mean:.4f}' in result.stdout
@@ -133,6 +140,33 @@ def test_places_a_whole_test_split_among_published_results(
   assert content['published'] == rank('rain100l', scores)
   (table,) = tables(content['published'])
   assert str(table) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('recorded, used', [('xla', 'xla'), ('cpu', 'auto')])
+def test_a_run_without_other_kernels_is_scored_without_them(
+  tiny_run, pairs, tmp_path, monkeypatch, capsys, recorded, used
+):
+  config = copy.deepcopy(tiny_run.config)
+  config.kernels = recorded
+  with saving.make_manager(tmp_path) as manager:
+    saving.save(manager, tiny_run.state, make_recipe(config))
+
+  def score_network(*args, kernels, **kwargs):
+    raise ValueError(f'scored with {kernels}')
+
+  monkeypatch.setattr(network, 'score_network', score_network)
+  words = [f'--weights={tmp_path}', f'--folder={pairs}']
+  assert main.run_command(['eval', *words]) == 1
+  assert f'scored with {used}' in capsys.readouterr().err
+
+
+def test_a_shipped_name_is_not_the_run_in_a_folder_of_that_name(
+  tiny_run, tmp_path, monkeypatch, capsys
+):
+  shutil.copytree(tiny_run.workdir, tmp_path / 'general')
+  monkeypatch.chdir(tmp_path)
+  assert main.run_command(['eval', '--weights=general']) == 1
+  assert 'general has no test images of its own' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -51,4 +51,4 @@ def test_the_next_batches_are_decoded_meanwhile_and_no_more(monkeypatch):
   pairs = _Counted()
   batches = eval_batches.eval_batches(pairs, batch_size=1)
   assert next(batches).names == ('0',)
-  assert pairs.decoded.wait(60)
+  assert pairs.decoded.wait(20)

@@ -148,7 +148,7 @@ def test_images_are_saved_while_the_next_ones_are_restored():
     return _darken(images)
 
   def save(name, image):
-    assert restoring.wait(60)
+    assert restoring.wait(20)
 
   evaluate(restore, eval_batches(_Pairs(), batch_size=2), ('rgb',), save=save)
   assert calls == [2, 1, 2]

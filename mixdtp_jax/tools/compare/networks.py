@@ -65,7 +65,7 @@ def stage_differences(
   )
   found: dict[str, list[tuple[float, ...]]] = {}
   for batch in eval_batches(images, batch_size=1):
-    rainy = whole_image.pad(batch.rainy, networks.cfg.multiple, num_devices=1)
+    rainy = whole_image.pad(batch.rainy, networks.cfg.multiple, at_once=1)
     ours = jax_outputs(networks.params, rainy)
     theirs = module_outputs.torch_outputs(networks.torch, networks.cfg, rainy)
     for name, value in theirs.items():
