@@ -14,13 +14,16 @@ from mixdtp_jax.tools.bench import device
 REPOSITORY = pathlib.Path(__file__).parents[2]
 _WITHOUT = """
 import sys
+from importlib.machinery import PathFinder
 
-class Absent:
-  def find_spec(name, *_):
-    if name.startswith(('array_record', 'clu', 'tensorboard', 'tensorflow')):
-      raise ModuleNotFoundError(f'{name} is absent', name=name)
+absent = 'array_record', 'clu', 'tensorboard', 'tensorflow'
 
-sys.meta_path.insert(0, Absent)
+class Finder(PathFinder):
+  @classmethod
+  def find_spec(cls, name, *rest):
+    return None if name.startswith(absent) else super().find_spec(name, *rest)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 """
 _IMPORTS = """
 import importlib, sys, pytest
