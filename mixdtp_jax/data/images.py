@@ -193,9 +193,10 @@ def is_wide(file: OpenFile) -> bool:
 def is_animated(file: OpenFile) -> bool:
   """Returns whether a file has several frames or pages.
 
-  The further images of an MPO, such as the other eye's, do not count.
+  The further images of an MPO or HEIC, such as the other eye's, do not count.
   """
-  return file.format != 'MPO' and getattr(file, 'is_animated', False)
+  several = getattr(file, 'is_animated', False)
+  return several and file.format not in ('MPO', 'HEIF')
 
 
 def encoded(image: ImageFile) -> bytes:

@@ -56,7 +56,8 @@ class Picture:
     """
     with self._opened() as file:
       for index in range(self.count):
-        file.seek(index)
+        if self.count > 1:  # else the file begins with its main image
+          file.seek(index)
         yield self._decoded(file)
 
   def metadata(self) -> Metadata:

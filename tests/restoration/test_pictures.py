@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
+from mixdtp_jax.data import images
 from mixdtp_jax.data.images import ImageError
 from mixdtp_jax.restoration import sixteen_bits
 from mixdtp_jax.restoration.encoding import encode
@@ -368,6 +369,51 @@ def test_formats_of_one_frame_refuse_animations():
   picture = open_picture(hostile.sound('gif_animated'), 'dance.gif')
   with pytest.raises(ImageError, match=r'dance\.gif has 3 frames.*JPEG holds'):
     encode(picture, list(picture.frames()), Metadata(), format='JPEG')
+
+
+# HEIC.
+
+
+@pytest.fixture
+def heic():
+  """A function that saves images as HEIC."""
+  pytest.importorskip('pillow_heif', reason='pillow-heif is not installed')
+  images.formats()  # prepares Pillow
+  return lambda *args, **options: saved(*args, 'HEIF', **options)
+
+
+@pytest.mark.parametrize('format', ['', 'JPEG'])
+def test_heic_keeps_its_pixels_and_metadata(heic, format):
+  data = heic(hostile.smooth(), quality=95, **hostile.metadata())
+  upright = hostile.smooth().transpose(Image.Transpose.ROTATE_270)
+  pixels = only_pixels(data)
+  assert np.abs(pixels - np.int16(upright)).mean() < 15  # fewer colours
+  written = Image.open(io.BytesIO(again(data, format=format)))
+  assert written.format == (format or 'HEIF')
+  assert np.abs(np.int16(written) - pixels).mean() < 4
+  exif = written.getexif()
+  assert (exif[271], exif.get(0x0112, 1)) == ('Maker', 1)
+  assert exif.get_ifd(0x8825)[2] == (47.0, 22.0, 30.0)
+  assert written.info['icc_profile'] == hostile.profile()
+  assert written.info['xmp'].startswith(b'<x:xmpmeta>')
+
+
+def test_heic_keeps_alpha_and_gray(heic):
+  for mode in ('RGBA', 'L'):
+    data = heic(hostile.smooth().convert(mode), quality=95)
+    assert Image.open(io.BytesIO(again(data))).mode == mode
+
+
+def test_the_main_image_of_a_heic_is_taken(heic):
+  others = [hostile.smooth(1), hostile.smooth(2)]
+  options = {'save_all': True, 'append_images': others, 'primary_index': 1}
+  data = heic(hostile.smooth(0), quality=95, **options)
+  expected = only_pixels(heic(others[0], quality=95))
+  np.testing.assert_array_equal(only_pixels(data), expected)
+  picture = open_picture(data, 'x')
+  (frame,) = picture.frames()
+  np.testing.assert_array_equal(frame.pixels, expected)
+  np.testing.assert_array_equal(images.read_image(data, 'x'), expected)
 
 
 # Limits.
