@@ -27,8 +27,9 @@ from mixdtp_jax.models.config import (
   RestormerConfig,
   make_model_config,
 )
+from mixdtp_jax.recipe import config_file
 from mixdtp_jax.recipe.knobs import make_recipe
-from mixdtp_jax.tools.compare import networks, tables
+from mixdtp_jax.tools.compare import command, networks, tables
 from mixdtp_jax.tools.compare.networks import crop_batches, train_both
 from mixdtp_jax.torch_reference.network import make_torch_network
 from mixdtp_jax.weights.state_dict import from_torch
@@ -265,6 +266,16 @@ class _Page(html.parser.HTMLParser):
 
   def handle_data(self, data):
     self.words += data
+
+
+def test_a_shipped_name_is_not_the_run_in_a_folder_of_that_name(
+  workdir, tmp_path, monkeypatch
+):
+  shutil.copytree(workdir, tmp_path / 'general')
+  monkeypatch.chdir(tmp_path)
+  recipe = command._load_recipe(None, 'general', ())
+  assert recipe == config_file.load_recipe('default', ())
+  assert command._load_recipe(None, './general', ()) != recipe
 
 
 def test_the_command(workdir, folder, environment, tmp_path):

@@ -26,6 +26,7 @@ from mixdtp_jax.runtime.tables import show
 from mixdtp_jax.tools.compare import networks, tables
 from mixdtp_jax.torch_reference import inference
 from mixdtp_jax.training.step import init_state
+from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.run import load_run_config
 
@@ -130,7 +131,7 @@ def _load_recipe(
 ) -> Recipe:
   if config is None and weights is not None:
     with contextlib.suppress(FileNotFoundError):  # weights without a run
-      run = load_run_config(weights)
+      run = load_run_config(shipped.locate(weights))
       return config_file.override(make_recipe(run), overrides)
   return config_file.load_recipe(config or 'default', overrides)
 
