@@ -95,6 +95,25 @@ def test_the_folder_has_a_limit(tmp_path):
   assert (30, 2) in others.cores(kind) and (1, 2) not in others.cores(kind)
 
 
+@pytest.mark.parametrize(
+  ('place', 'value'),
+  [
+    ('mixdtp_jax.ops.cpu.build.processor', lambda: 'another'),
+    ('jax.__version__', '0.0.1'),
+    ('jax.lib.__version__', '0.0.1'),
+  ],
+)
+def test_another_processor_or_version_has_its_own(
+  tmp_path, monkeypatch, place, value
+):
+  step = Step(abs, {}, ((MapSpec('x', 0, 3), 0),), (), 0)
+  names = [programs.Programs(jax.devices()[:1], tmp_path).kind(step).name]
+  names.append(programs.Programs(jax.devices()[:1], tmp_path).kind(step).name)
+  monkeypatch.setattr(place, value)
+  names.append(programs.Programs(jax.devices()[:1], tmp_path).kind(step).name)
+  assert names[0] == names[1] != names[2]
+
+
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
   (tmp_path / 'mixdtp_jax').write_text('no folder')
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
