@@ -3,6 +3,7 @@
 All is decided from names alone, before the first picture is read.
 """
 
+import contextlib
 import dataclasses
 import glob
 import os
@@ -273,11 +274,11 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
 
 def _file(path: Path | bytes) -> tuple[int, int] | str:
   """Returns what is equal for all names of one file."""
-  try:
+  with contextlib.suppress(OSError):  # it is not there
     found = os.stat(path)
-  except OSError:  # it is not there
-    return _plain(path)
-  return found.st_dev, found.st_ino
+    if found.st_ino:  # some file systems do not number their files
+      return found.st_dev, found.st_ino
+  return _plain(path)
 
 
 def _plain(path: Path | bytes | None) -> str:
