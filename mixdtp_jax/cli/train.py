@@ -27,6 +27,13 @@ def add_arguments(parser: Parser) -> None:
     help='check options, data, weights and the folder, and stop before the '
     'first update; prepares the data if necessary',
   )
+  parser.add_argument(
+    '--profile',
+    type=options.at_least_one,
+    metavar='N',
+    help='trace N updates, after the first ten of this start, into '
+    'FOLDER/plugins/profile, where TensorBoard finds them',
+  )
   options.add_hosts(parser)
 
 
@@ -39,4 +46,6 @@ def run(args: argparse.Namespace) -> None:
   from mixdtp_jax.training.loop import train_and_evaluate
 
   options.join_hosts(args)
-  train_and_evaluate(recipe, args.workdir, check_only=args.check)
+  train_and_evaluate(
+    recipe, args.workdir, check_only=args.check, profile=args.profile or 0
+  )

@@ -26,16 +26,19 @@ from mixdtp_jax.training.log import JsonLines, TrainingLog
 from mixdtp_jax.training.run_lock import only_run
 from mixdtp_jax.training.step import Step, compile_ahead, make_train_step
 
+_UNTRACED = 10  # updates of a start, before those that are traced
+
 
 def train_and_evaluate(
-  config: Recipe, workdir: str, *, check_only: bool = False
+  config: Recipe, workdir: str, *, check_only: bool = False, profile: int = 0
 ) -> TrainState | None:
   """Trains from the newest checkpoint in `workdir`, or from the start.
 
   Writes metrics for TensorBoard, checkpoints, and after the last update the
   scores of the test images into `workdir`, and prints the scores. All hosts
   call this in the same way, with a folder that they share; the first one
-  writes. On SIGTERM it saves the state and returns.
+  writes. On SIGTERM it saves the state and returns. `profile` is a number of
+  updates to trace.
 
   Returns:
     The state after config.num_train_steps updates, or after fewer on SIGTERM;
@@ -51,6 +54,11 @@ def train_and_evaluate(
     FloatingPointError: loss, gradient or parameters are no longer finite.
     CollapseError: the SSIM of the restored images stays at 0.
   """
+  if profile and config.num_train_steps < (least := _UNTRACED + profile):
+    raise ValueError(
+      f'--profile {profile}: the first {_UNTRACED} updates are not traced, so '
+      f'num_train_steps must be at least {least}'
+    )
   config, folder = start.locate(config, workdir)
   mesh = make_mesh(space=config.mesh_space)
   step_fn = make_train_step(config, mesh)
@@ -78,7 +86,9 @@ def train_and_evaluate(
       batches = train_batches.train_batches(config, start_step=first, mesh=mesh)
     compiled = compile_ahead(step_fn, state, config, mesh)
     with _closing(_make_writer(str(folder))) as writer:
-      run = _Run(config, folder, mesh, manager, watch, writer, test, scored)
+      run = _Run(
+        config, folder, mesh, manager, watch, writer, test, scored, profile
+      )
       return run.train(state, compiled, batches)
 
 
@@ -111,6 +121,7 @@ class _Run:
   writer: metric_writers.MetricWriter
   test: Pairs
   scored: Pairs  # while training
+  profile: int  # updates to trace
   # Scores of the rainy images, made once.
   inputs: dict[str, Scores] = dataclasses.field(default_factory=dict)
 
@@ -129,6 +140,8 @@ class _Run:
       for step, batch in zip(range(first, end), batches, strict=False):
         state, scalars = step_fn(state, batch)  # state.step is step + 1 now
         log.add(step + 1, scalars)
+        if self.profile and hosts.is_first():
+          self.trace(step + 1, first, log)
         self.watch.check()
         if _due(step + 1, config.checkpoint_every_steps, end):
           log.check()
@@ -145,6 +158,26 @@ class _Run:
       log.check()
       self.save_and_tell(state)
     return state
+
+  def trace(self, update: int, first: int, log: TrainingLog) -> None:
+    """Begins or ends the trace after an update, if it is the one for that."""
+    begin = first + _UNTRACED
+    end = begin + self.profile
+    if end > self.config.num_train_steps:
+      logging.warning('Too few updates are left to trace %d', self.profile)
+      self.profile = 0
+    elif update == begin:
+      log.check()
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0  # tracing Python's calls takes time
+      jax.profiler.start_trace(self.folder, profiler_options=options)
+    elif update == end:
+      log.check()
+      jax.profiler.stop_trace()
+      logging.info(
+        'Updates %d to %d are traced in %s; tensorboard --logdir=%s shows them',
+        *(begin + 1, end, self.folder / 'plugins/profile', self.folder),
+      )
 
   def evaluate(self, state: TrainState) -> None:
     """Scores a state while training, and keeps it if it is the best."""

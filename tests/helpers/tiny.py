@@ -194,6 +194,8 @@ def tiny_run(tiny_pairs, compiler, tmp_path_factory):
     # This fixture is made before a module's quick_compiler.
     # Whatever a run sends to its eight devices, it sends on purpose.
     with _compiling(compiler), jax.transfer_guard('disallow'):
-      run.state = loop.train_and_evaluate(make_recipe(config), str(run.workdir))
+      run.state = loop.train_and_evaluate(
+        make_recipe(config), str(run.workdir), profile=2
+      )
   run.config = config
   return run

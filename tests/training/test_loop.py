@@ -73,6 +73,14 @@ def test_logs_every_few_updates(tiny_run, events):
   assert rate[20] == pytest.approx(tiny_run.config.schedule.final_rate)
 
 
+def test_traces_a_few_updates(tiny_run):
+  (trace,) = tiny_run.workdir.glob('plugins/profile/*/*.xplane.pb')
+  planes = jax.profiler.ProfileData.from_file(str(trace)).planes
+  events = [e for plane in planes for line in plane.lines for e in line.events]
+  programs = {dict(event.stats).get('hlo_module') for event in events}
+  assert 'jit_train_step' in programs
+
+
 def test_evaluates_every_few_updates(tiny_run, events):
   assert tiny_run.config.eval_every_steps == 10
   for protocol in PROTOCOLS:
