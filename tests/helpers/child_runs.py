@@ -12,7 +12,6 @@ import jax
 import ml_collections
 import pytest
 
-from mixdtp_jax.models.config import PReNetConfig, as_mapping
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.console import set_up_logging
@@ -23,9 +22,7 @@ UPDATES = 30
 
 def get_config(pairs, data_dir, **changes) -> ml_collections.ConfigDict:
   """Returns a run that saves after each update; all learning rates differ."""
-  config = tiny.get_config()
-  network = PReNetConfig(recurrent_width=4, steps=1)
-  config.model = ml_collections.ConfigDict(as_mapping(network))
+  config = tiny.get_prenet_config()
   config.data.source, config.data.data_dir = str(pairs), str(data_dir)
   config.batch_size = 4
   config.num_train_steps = UPDATES

@@ -17,7 +17,11 @@ from PIL import Image
 
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.configs.default import get_config as get_default_config
-from mixdtp_jax.models.config import make_model_config
+from mixdtp_jax.models.config import (
+  PReNetConfig,
+  as_mapping,
+  make_model_config,
+)
 from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
@@ -55,6 +59,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_crop_multiple = 16
   config.checkpoint_every_steps = 4
   config.keep_checkpoints = 2
+  return config
+
+
+def get_prenet_config() -> ml_collections.ConfigDict:
+  """Returns the same with the smallest PReNet, which compiles in seconds."""
+  config = get_config()
+  network = PReNetConfig(recurrent_width=4, steps=1)
+  config.model = ml_collections.ConfigDict(as_mapping(network))
   return config
 
 
@@ -113,11 +125,17 @@ def tiny_rain100l(tiny_pairs, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def compiler(tmp_path_factory):
-  """Settings that compile faster to slower code, and each program once."""
+  """Settings that compile faster to slower code, and each program once.
+
+  The processes of pytest-xdist share the folder of programs.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    folder = folder.parent
   return {
     'jax_disable_most_optimizations': True,
     'jax_persistent_cache_min_compile_time_secs': 0.0,
-    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
+    'jax_compilation_cache_dir': str(folder / 'compiled'),
   }
 
 
@@ -157,22 +175,26 @@ def environment(compiler):
 
 @pytest.fixture(scope='session')
 def tiny_run(tiny_pairs, compiler, tmp_path_factory):
-  """One whole run of `get_config`: workdir, state, and recorded calls.
+  """One whole run of `get_prenet_config`: workdir, state, and recorded calls.
 
   The recorded functions are the real ones.
   """
-  run = types.SimpleNamespace(
-    workdir=tmp_path_factory.mktemp('tiny_run'), seeds=[], trained=[], shown=[]
-  )
-  config = get_config()
-  config.data.source = str(tiny_pairs)
-  with pytest.MonkeyPatch.context() as patch:
   from mixdtp_jax.data import eval_batches, train_batches  # TensorFlow
   from mixdtp_jax.evaluation import score
   from mixdtp_jax.training import loop, start
 
+  run = types.SimpleNamespace(
+    workdir=tmp_path_factory.mktemp('tiny_run'),
+    seeds=[],
+    trained=[],
+    shown=[],
+    scored=[],
+  )
+  config = get_prenet_config()
+  config.data.source = str(tiny_pairs)
+  with pytest.MonkeyPatch.context() as patch:
     real_init, real_train = start.init_state, train_batches.train_batches
-    real_eval = eval_batches.eval_batches
+    real_eval, real_scores = eval_batches.eval_batches, score._scores
 
     def init(seed, *args, **kwargs):
       run.seeds.append(seed)
@@ -188,6 +210,11 @@ def tiny_run(tiny_pairs, compiler, tmp_path_factory):
         run.shown.append((batch.rainy.shape, batch.names))
         yield batch
 
+    def counting_scores(image, *args):
+      run.scored.append(image.shape)
+      return real_scores(image, *args)
+
+    patch.setattr(score, '_scores', counting_scores)
     patch.setattr(start, 'init_state', init)
     patch.setattr(train_batches, 'train_batches', listening_train)
     patch.setattr(eval_batches, 'eval_batches', listening_eval)

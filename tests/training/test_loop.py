@@ -104,9 +104,16 @@ def test_evaluates_as_many_images_as_it_should(tiny_run):
   config = tiny_run.config
   assert config.eval_images < tiny.TEST_IMAGES
   assert config.eval_crop_multiple == 16
-  shape = (config.eval_batch_size, *tiny.CROPPED_SIZE, 3)
+  assert config.eval_batch_size == 3
   # In the middle as many as configured, at the end all.
-  assert tiny_run.shown == [(shape, ('0', '1')), (shape, ('0', '1', '2'))]
+  assert tiny_run.shown == [
+    ((2, *tiny.CROPPED_SIZE, 3), ('0', '1')),
+    ((3, *tiny.CROPPED_SIZE, 3), ('0', '1', '2')),
+  ]
+
+
+def test_scores_each_rainy_image_once(tiny_run):
+  assert len(tiny_run.scored) == (2 + 3) + 3
 
 
 def test_writes_the_results(tiny_run, events):
@@ -181,7 +188,7 @@ def _poisoned(params, value=math.nan):
 
 def _poisoned_run(tiny_run, workdir):
   """Makes a run whose checkpoint of update 4 holds too large a number."""
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
   with saving.make_manager(workdir) as manager:
@@ -204,7 +211,7 @@ def test_stops_when_the_loss_is_not_finite(tiny_run, tmp_path):
 
 
 def test_an_unknown_model_field_is_refused_before_anything_is_written(tmp_path):
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   with config.unlocked():
     config.model.nonsense = 1
   with pytest.raises(ValueError, match='unknown option model.nonsense'):
@@ -213,7 +220,7 @@ def test_an_unknown_model_field_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_a_run_past_its_end_is_refused(tiny_run):
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   config.data.source = tiny_run.config.data.source
   config.num_train_steps = 10
   with pytest.raises(ValueError, match='made 20 updates already, more than'):
@@ -223,7 +230,7 @@ def test_a_run_past_its_end_is_refused(tiny_run):
 def test_places_the_results_among_published_ones(
   tiny_run, tiny_rain100l, tmp_path, capsys
 ):
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   config.data.name, config.data.source = 'rain100l', str(tiny_rain100l)
   with saving.make_manager(tmp_path) as manager:
     saving.save(manager, tiny_run.state, make_recipe(config))
@@ -241,7 +248,7 @@ def test_without_test_images_it_stops_before_training(
   source, workdir = tmp_path / 'source', tmp_path / 'run'
   for ours, theirs in (('input', 'rainy'), ('target', 'clean')):
     shutil.copytree(tiny_pairs / 'train' / theirs, source / 'train' / ours)
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   config.data.name, config.data.source = 'rain200l', str(source)
   config.num_train_steps = 24
   registry.prepare(
@@ -259,7 +266,7 @@ def test_without_test_images_it_stops_before_training(
 
 
 def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   config.data.source = tiny_run.config.data.source
   config.data.data_dir = str(tiny_run.workdir / 'data')
   config.eval_crop_multiple = 32  # the images have 24 rows
@@ -269,7 +276,7 @@ def test_a_test_image_too_small_to_cut_stops_a_run_at_once(tiny_run, tmp_path):
 
 
 def _start(workdir, **changes):
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   config.update_from_flattened_dict(changes)
   sharding = replicated(make_mesh())
   with saving.make_manager(workdir) as manager:
@@ -290,15 +297,15 @@ def test_starts_from_given_weights_with_a_fresh_optimizer(tiny_run, tmp_path):
 
 
 def test_weights_of_another_network_are_no_start(tiny_run, tmp_path):
-  with pytest.raises(ValueError, match='coupling: there True, here False'):
+  with pytest.raises(ValueError, match='steps: there 1, here 2'):
     _start(
       tmp_path,
-      **{'init_from': str(tiny_run.workdir), 'model.coupling': False},
+      **{'init_from': str(tiny_run.workdir), 'model.steps': 2},
     )
 
 
 def test_a_run_trains_the_weights_that_it_is_given(tiny_run, tmp_path):
-  config = tiny.get_config()
+  config = tiny.get_prenet_config()
   config.data.source = tiny_run.config.data.source
   config.data.data_dir = str(tiny_run.workdir / 'data')
   config.init_from = str(tmp_path / 'poisoned')

@@ -3,13 +3,11 @@
 import json
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
 from mixdtp_jax.configs import rain100l_robust
 from mixdtp_jax.evaluation import network
-from mixdtp_jax.models.config import PReNetConfig, as_mapping
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.training.guards import CollapseError
 from mixdtp_jax.training.loop import train_and_evaluate
@@ -24,10 +22,7 @@ def make_config(tiny_pairs, tmp_path_factory):
   data_dir = tmp_path_factory.mktemp('prepared')
 
   def config_of(**changes):
-    config = tiny.get_config()
-    config.model = ml_collections.ConfigDict(
-      as_mapping(PReNetConfig(recurrent_width=4, steps=1))
-    )
+    config = tiny.get_prenet_config()
     config.data.source, config.data.data_dir = str(tiny_pairs), str(data_dir)
     config.eval_every_steps = 0
     config.update_from_flattened_dict(changes)
