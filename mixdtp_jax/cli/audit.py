@@ -27,7 +27,8 @@ def add_arguments(parser: Parser) -> None:
     help='a data set, such as rain100l or pairs, and its original files',
   )
   text = 'file to write, with every finding'
-  options.add(parser, 'json', 'audit.json', text, metavar='FILE')
+  kind = options.local
+  options.add(parser, 'json', 'audit.json', text, type=kind, metavar='FILE')
 
 
 def run(args: argparse.Namespace) -> None:

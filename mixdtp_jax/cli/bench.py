@@ -98,7 +98,9 @@ def _add_growth(parser: Parser) -> None:
   )
   _add_crop(parser)
   _add_repeats(parser)
-  parser.add_argument('--plot', metavar='FILE', help='SVG file to write')
+  parser.add_argument(
+    '--plot', type=options.local, metavar='FILE', help='SVG file to write'
+  )
 
 
 def _add_device(parser: Parser) -> None:

@@ -50,12 +50,15 @@ def _add_images(parser: Parser) -> None:
   images = parser.add_argument_group('images')
   for name, text in (
     ('folder', 'folder with rainy/ and clean/'),
-    ('data', 'data set instead of a folder (default: photographs)'),
-    ('data_dir', 'folder of its prepared copy'),
+    ('data_dir', 'folder of a prepared copy'),
     ('source', 'folder of its original files'),
-    ('split', 'its split (default: test)'),
   ):
-    images.add_argument(f'--{name}', help=text)
+    images.add_argument(
+      f'--{name}', type=options.local, metavar='FOLDER', help=text
+    )
+  text = 'data set instead of a folder (default: photographs)'
+  images.add_argument('--data', metavar='NAME', help=text)
+  images.add_argument('--split', help='its split (default: test)')
   number = options.at_least_one
   options.add(images, 'num_images', 2, 'number of images', type=number)
   text = 'cut images to this side in pixels; 0 takes them whole'

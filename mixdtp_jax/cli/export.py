@@ -35,6 +35,7 @@ def add_arguments(parser: Parser) -> None:
   options.add_steps(parser)
   parser.add_argument(
     '--runtime',
+    type=options.local,
     metavar='DIR',
     help='for web: folder with the files of ONNX Runtime Web, such as '
     'node_modules/onnxruntime-web/dist after npm install onnxruntime-web',

@@ -63,6 +63,7 @@ def add_network(parser: Parser) -> None:
   )
   group.add_argument(
     '--scratch',
+    type=local,
     metavar='DIR',
     help='folder for what does not fit into the memory (default: TMPDIR if '
     'that is set, or the cache folder of the user)',

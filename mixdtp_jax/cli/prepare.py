@@ -23,12 +23,14 @@ def add_arguments(parser: Parser) -> None:
   parser.add_argument('name', help='data set, such as rain100l or pairs')
   parser.add_argument(
     '--source',
+    type=options.local,
     default='',
     metavar='FOLDER',
     help='folder of the original files',
   )
   parser.add_argument(
     '--data_dir',
+    type=options.local,
     required=True,
     metavar='FOLDER',
     help='folder of all prepared copies; the copy becomes FOLDER/NAME',
@@ -40,6 +42,7 @@ def add_arguments(parser: Parser) -> None:
   )
   parser.add_argument(
     '--exclude',
+    type=options.local,
     default='',
     metavar='FILE',
     help='leave out of training what mixdtp audit found; its JSON file',
@@ -62,15 +65,13 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Prepares the data set and prints the numbers of its pairs."""
   from mixdtp_jax.data.datasets import registry
-  from mixdtp_jax.runtime.files import local_path
 
   # glibc would keep, for each thread, what its largest image took.
   with contextlib.suppress(AttributeError, OSError, TypeError):
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**23)
   # Unwinds, which removes what is half-written.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped by SIGTERM'))
-  paths = {n: local_path(getattr(args, n)) for n in ('source', 'data_dir')}
-  builder = registry.prepare(**options.settings(args) | paths)
+  builder = registry.prepare(**options.settings(args))
   counts = ', '.join(
     f'{split} {info.num_examples:,}'
     for split, info in builder.info.splits.items()

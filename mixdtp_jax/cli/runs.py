@@ -14,7 +14,11 @@ from mixdtp_jax.cli.parser import Parser
 def add_arguments(parser: Parser) -> None:
   """Adds the options of the command."""
   parser.add_argument(
-    'workdirs', nargs='+', metavar='WORKDIR', help='folder of a training run'
+    'workdirs',
+    type=options.local,
+    nargs='+',
+    metavar='WORKDIR',
+    help='folder of a training run',
   )
   parser.add_argument(
     '--out',

@@ -1,5 +1,6 @@
 """What every command does alike: its help, its options and its errors."""
 
+import argparse
 import subprocess
 import sys
 
@@ -209,19 +210,33 @@ def test_errors_that_users_cause_are_one_line(tmp_path):
   assert '\n' not in explained(exhausted)
 
 
+def options_of(parser):
+  for action in parser._actions:
+    if isinstance(action, argparse._SubParsersAction):
+      for command in action.choices.values():
+        yield from options_of(command)
+    else:
+      yield parser.prog, action
+
+
 @pytest.mark.parametrize(
-  'words',
+  ('prog', 'action'),
   [
-    ['rain', 'a.png', '--to'],
-    ['eval', '--weights=general', '--out'],
-    ['runs', 'run', '--out'],
-    ['compare', '--random=0', '--out'],
-    ['bench', 'growth', '--out'],
+    pytest.param(prog, action, id=f'{prog} {action.dest}')
+    for prog, action in options_of(main.make_parser())
+    if action.metavar in ('DIR', 'FILE', 'FOLDER', 'WORKDIR')
   ],
-  ids=lambda words: words[0],
 )
-def test_a_url_for_the_output_is_refused_before_the_work(words, capsys):
+def test_a_folder_or_file_is_local(prog, action, monkeypatch):
+  """A URL is refused before the work, and ~ is the home folder."""
+  monkeypatch.setenv('HOME', '/home/me')
+  with pytest.raises(argparse.ArgumentTypeError, match='gs://b/x is a URL'):
+    action.type('gs://b/x')
+  assert action.type('~/x') == '/home/me/x'
+
+
+def test_a_url_is_refused_in_one_line(capsys):
   with pytest.raises(SystemExit) as caught:
-    main.run_command([*words, 'gs://bucket/x'])
+    main.run_command(['rain', 'a.png', '--to', 'gs://bucket/x'])
   assert caught.value.code == 2
   assert 'gs://bucket/x is a URL' in capsys.readouterr().err
