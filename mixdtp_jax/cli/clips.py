@@ -186,7 +186,9 @@ def _jobs(
 
 def _fail(args: argparse.Namespace, path: Path, error: Exception) -> int:
   console.show('')
-  line = str(error) or f'{path}: there is too little memory'
+  line = str(error) or 'there is too little memory'
+  if type(error) in (ValueError, MemoryError):  # others name the clip
+    line = f'{path}: {line}'
   logging.error('%s', line)
   tell(args, path, 'failed', error=line)
   return 1

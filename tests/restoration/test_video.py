@@ -239,6 +239,21 @@ def test_a_clip_that_the_memory_does_not_hold_is_not_decoded(derain):
   assert err == 'error: b.mkv cannot be restored: 48 x 64 needs more memory\n'
 
 
+def test_a_device_without_memory_is_one_line(derain):
+  make('a.mkv', range(2))
+  make('b.mkv', range(2))
+
+  def restore(pixels, progress=None):
+    raise MemoryError('the device has too little memory')
+
+  derain.network.restore = restore
+  status, _, err = derain('a.mkv', 'b.mkv')
+  assert status == 1
+  assert err.splitlines()[:2] == [
+    f'error: {name}.mkv: the device has too little memory' for name in 'ab'
+  ]
+
+
 def test_small_and_late_clips(derain):
   make('a.ts', audio=None)  # of few packets
   make('b.mkv', range(1000, 1008), audio=None)  # begins after 100 seconds
