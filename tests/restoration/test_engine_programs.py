@@ -15,6 +15,14 @@ from mixdtp_jax.restoration.steps import MapSpec, Step, steps_of
 from tests.helpers import engines
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _fewer_optimizations():
+  """Compiles faster; without JAX's cache, since some tests count."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
