@@ -40,6 +40,7 @@ def test_the_centre_is_cut_out(tiny_pairs):
   assert whole.shape(0) == (24, 40)
 
 
+@pytest.mark.slow
 def test_photographs_need_no_files(monkeypatch):
   monkeypatch.setattr(photographs, 'TRAIN_VERSIONS', 1)  # they take a while
   with command.open_pairs() as pairs:

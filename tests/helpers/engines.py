@@ -1,6 +1,7 @@
 """Tiny networks with weights that are far from their start, and engines."""
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
@@ -40,6 +41,11 @@ NETWORKS = {
 
 @functools.cache
 def weights(name: str) -> dict:
+  """Draws weights of one of NETWORKS."""
+  return drawn(NETWORKS[name])
+
+
+def drawn(cfg) -> dict:
   """Draws weights: no scale is 1, no bias 0, no temperature small."""
   random = np.random.default_rng(0)
 
@@ -54,7 +60,7 @@ def weights(name: str) -> dict:
       values = 0.2 * random.standard_normal(shape) + (kind == 'scale')
     return values.astype(np.float32)
 
-  return jax.tree_util.tree_map_with_path(draw, abstract_params(NETWORKS[name]))
+  return jax.tree_util.tree_map_with_path(draw, abstract_params(cfg))
 
 
 def weights_at_start(cfg) -> dict:
@@ -107,8 +113,11 @@ def small_pieces(monkeypatch):
 
 
 @pytest.fixture(scope='session')
-def _programs(tmp_path_factory):
-  return str(tmp_path_factory.mktemp('programs'))
+def _programs(compiler):
+  folder = pathlib.Path(compiler['jax_compilation_cache_dir'])
+  folder = folder.with_name('programs')
+  folder.mkdir(exist_ok=True)
+  return str(folder)
 
 
 @pytest.fixture
