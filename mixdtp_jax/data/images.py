@@ -190,6 +190,23 @@ def is_wide(file: OpenFile) -> bool:
   return ';16' in raw_mode(file) or file.mode.startswith(('I', 'F'))
 
 
+def av1_flags(data: bytes) -> int:
+  """Returns the byte of an AVIF that says its depth and sampling of colours.
+
+  Bit 0x40 is for more than 8 bits; a file without such a byte has 0x0C.
+  """
+  place = data.find(b'av1C')
+  return data[place + 6] if 0 <= place < len(data) - 6 else 0x0C
+
+
+def _is_cut(file: OpenFile) -> bool:
+  """Returns whether Pillow gives 8 bits of a file that has more."""
+  if file.format != 'AVIF':
+    return file.info.get('bit_depth', 8) > 8  # of HEIF
+  file.fp.seek(0)
+  return bool(av1_flags(file.fp.read()) & 0x40)
+
+
 def is_animated(file: OpenFile) -> bool:
   """Returns whether a file has several frames or pages.
 
@@ -256,7 +273,7 @@ def _half_width(path: Path, width: int) -> int:
 
 
 def _check_rgb(file: OpenFile, name: str) -> None:
-  if is_wide(file):
+  if is_wide(file) or _is_cut(file):
     raise ImageError(
       f'{name} has more than 8 bits for each sample, and data sets hold 8: '
       'convert it to 8 bits'

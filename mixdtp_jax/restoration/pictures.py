@@ -153,8 +153,7 @@ def _content(source: Path | bytes) -> bytes:
 
 def _stored_avif(data: bytes) -> dict[str, Any]:
   """Returns the sampling of colours, and whether there are 10 bits or more."""
-  place = data.find(b'av1C')
-  bits = data[place + 6] if 0 <= place < len(data) - 6 else 0x0C
+  bits = images.av1_flags(data)
   sampling = ('4:4:4', '4:2:0', '4:2:2', '4:2:0')[bits >> 2 & 3]
   return {'subsampling': sampling, 'deep': bool(bits & 0x40)}
 

@@ -1,3 +1,4 @@
+import base64
 import io
 import os
 import pathlib
@@ -111,11 +112,24 @@ def wide_png():
   )
 
 
+# 64x64 pixels of 10 bits; Pillow gives 8 of them.
+_AVIF = base64.b64decode(
+  'AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAAD5bWV0YQAAAAAAAAAvaGRscgAAAA'
+  'AAAAAAcGljdAAAAAAAAAAAAAAAAFBpY3R1cmVIYW5kbGVyAAAAAA5waXRtAAAAAAABAAAAHmls'
+  'b2MAAAAARAAAAQABAAAAAQAAASEAAAAdAAAAKGlpbmYAAAAAAAEAAAAaaW5mZQIAAAAAAQAAYX'
+  'YwMUNvbG9yAAAAAGppcHJwAAAAS2lwY28AAAAUaXNwZQAAAAAAAABAAAAAQAAAABBwaXhpAAAA'
+  'AAMKCgoAAAAMYXYxQ4EATAAAAAATY29scm5jbHgAAgACAAIAAAAAF2lwbWEAAAAAAAAAAQABBA'
+  'ECgwQAAAAlbWRhdAoKAAAAAq//jV84CDIPEAC6AgssUUEAAAgAldCC'
+)
+
+
 @pytest.mark.parametrize('read', [images.read_image, images.image_shape])
 def test_data_sets_refuse_16_bits(read):
   wide = wide_png()
   with pytest.raises(ImageError, match='street .* more than 8 bits .*convert'):
     read(wide, 'street')
+  with pytest.raises(ImageError, match='street has more than 8 bits'):
+    read(_AVIF, 'street')
   gray = Image.fromarray(np.zeros((4, 5), np.uint16))
   with pytest.raises(ImageError, match='street .* more than 8 bits'):
     read(encoded(gray), 'street')
