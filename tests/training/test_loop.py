@@ -297,10 +297,10 @@ def test_starts_from_given_weights_with_a_fresh_optimizer(tiny_run, tmp_path):
 
 
 def test_weights_of_another_network_are_no_start(tiny_run, tmp_path):
-  with pytest.raises(ValueError, match='steps: there 1, here 2'):
+  with pytest.raises(ValueError, match='recurrent_width: there 4, here 6'):
     _start(
       tmp_path,
-      **{'init_from': str(tiny_run.workdir), 'model.steps': 2},
+      **{'init_from': str(tiny_run.workdir), 'model.recurrent_width': 6},
     )
 
 
