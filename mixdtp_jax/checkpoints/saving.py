@@ -21,7 +21,7 @@ from mixdtp_jax.checkpoints import verifying
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
-from mixdtp_jax.runtime.files import DAMAGED
+from mixdtp_jax.runtime.files import DAMAGED, dump_json
 
 FORMAT = 1  # checkpoints of version 0.1 have no number
 BEST = 'best.json'  # in the workdir: the record of the best checkpoint
@@ -37,12 +37,14 @@ class Manager(ocp.CheckpointManager):
 
   Orbax deletes old checkpoints only after a save has succeeded, and `_verify`
   is a part of that save. `best` is the record of the best checkpoint, which is
-  kept; see `read_best`.
+  kept; see `read_best`. `candidate` is that of a better one that is being
+  saved; it takes over when the save is complete.
   """
 
   def __init__(self, workdir: str | os.PathLike, keep: int | None):
     """Opens the checkpoints of a run; see `make_manager`."""
     self.best = read_best(workdir)
+    self.candidate: dict[str, Any] | None = None
     self._keep = keep or 0
     self._saving: tuple[int, dict[str, Any], dict[str, Any]] | None = None
     options = ocp.CheckpointManagerOptions(
@@ -63,6 +65,15 @@ class Manager(ocp.CheckpointManager):
       kept.add(self.best['update'])
     return [c.step in kept for c in checkpoints]
 
+  def wait_until_finished(self) -> None:
+    """Waits for the last save, as orbax does; then its record may be true."""
+    candidate, self.candidate = self.candidate, None  # lost with a failed save
+    super().wait_until_finished()
+    if candidate:
+      self.best = candidate
+      if hosts.is_first():
+        dump_json(self.best, pathlib.Path(self.directory.parent, BEST))
+
   def reached_preemption(self, step: int) -> bool:
     """Returns False: training/preemption.py watches for preemption.
 
@@ -73,8 +84,7 @@ class Manager(ocp.CheckpointManager):
 
   def expect(self, update: int, trees: dict[str, Any], config: dict) -> None:
     """Notes what the checkpoint that is saved next must hold."""
-    trees = verifying.on_host(trees)
-    self._saving = update, trees, {'update': update, 'config': config}
+    self._saving = update, verifying.on_host(trees), config
 
   def _verify(self) -> None:
     """Reads back what was written, and adds its digests.
@@ -82,13 +92,15 @@ class Manager(ocp.CheckpointManager):
     Orbax calls it in a thread of the first host, before it renames the folder.
     """
     assert self._saving is not None  # `expect` comes before a save
-    (update, trees, facts), self._saving = self._saving, None
+    (update, trees, config), self._saving = self._saving, None
     (folder,) = self.directory.glob(f'{update}.orbax-checkpoint-tmp*')
     try:
       arrays = verifying.named(trees)
       if bad := verifying.not_finite(arrays):
         raise not_finite(self, update, f'{bad[0]} is not finite')
+      facts = {'update': update, 'config': config}
       verifying.write_digests(folder, arrays, facts)
+      facts['config'] = ocp.JsonCheckpointHandler().restore(folder / 'config')
       for name, tree in trees.items():
         check_readable(folder, facts, name, tree)
     except BaseException:
@@ -195,6 +207,12 @@ def save(manager: Manager, state: TrainState, config: Recipe) -> None:
     if hosts.is_first():
       manager.expect(update, trees, saved)
     manager.save(update, args=ocp.args.Composite(**items))
+
+
+def settle(manager: Manager) -> None:
+  """Records a better checkpoint if its save is complete; does not wait."""
+  if manager.candidate and not manager.is_saving_in_progress():
+    wait(manager)
 
 
 def wait(manager: ocp.CheckpointManager) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -88,21 +89,21 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, value):
   assert _names(tmp_path) == {'3'}
 
 
-def test_what_is_read_back_wrong_is_no_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize('item', ['params/d', 'config'])
+def test_what_is_read_back_wrong_is_no_checkpoint(tmp_path, monkeypatch, item):
   """As on a faulty disk, and the older one is still there."""
   _save(tmp_path, 3, keep=1)
-  real = saving.check_readable
+  real = verifying.write_digests
 
-  def faulty(folder, facts, name, tree):
-    arrays = pathlib.Path(folder, name, 'd').iterdir()
-    found = [p for p in arrays if p.is_file()]
+  def faulty(folder, arrays, facts):
+    real(folder, arrays, facts)
+    found = [p for p in pathlib.Path(folder, item).iterdir() if p.is_file()]
     path = max(found, key=lambda p: p.stat().st_size)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    real(folder, facts, name, tree)
 
-  monkeypatch.setattr(saving, 'check_readable', faulty)
+  monkeypatch.setattr(verifying, 'write_digests', faulty)
   with (
     pytest.raises(OSError, match='of update 6 could not be saved') as error,
     saving.make_manager(tmp_path, keep=1) as manager,
@@ -119,6 +120,54 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
     for update in (3, 6, 9):
       saving.save(manager, _state(update), _RECIPE)
   assert _names(tmp_path) == {'3', '9'}
+
+
+def _record(update):
+  return {'update': update, 'split': 'val', 'images': 1, 'y_psnr': 1.0}
+
+
+def test_the_best_changes_when_its_save_is_complete(tmp_path, monkeypatch):
+  """So that a kill loses neither the old one nor the record."""
+  begun, go_on, real = (
+    threading.Event(),
+    threading.Event(),
+    saving.check_readable,
+  )
+
+  def slow(*args):
+    begun.set()
+    assert go_on.wait(60)
+    real(*args)
+
+  with saving.make_manager(tmp_path, keep=1) as manager:
+    saving.save(manager, _state(3), _RECIPE)
+    manager.candidate = _record(3)
+    saving.wait(manager)
+    monkeypatch.setattr(saving, 'check_readable', slow)
+    saving.save(manager, _state(6), _RECIPE)
+    manager.candidate = _record(6)
+    assert begun.wait(60)
+    saving.settle(manager)
+    assert saving.read_best(tmp_path) == _record(3)
+    assert '3' in _names(tmp_path)
+    go_on.set()
+    while saving.read_best(tmp_path) != _record(6):
+      saving.settle(manager)
+    assert _names(tmp_path) == {'3', '6'}
+    saving.save(manager, _state(9), _RECIPE)
+  assert _names(tmp_path) == {'6', '9'}
+
+
+def test_a_better_one_that_cannot_be_saved_leaves_the_best(tmp_path):
+  with saving.make_manager(tmp_path, keep=1) as manager:
+    saving.save(manager, _state(3), _RECIPE)
+    manager.candidate = _record(3)
+    saving.save(manager, _state(6, np.nan), _RECIPE)
+    manager.candidate = _record(6)
+    with pytest.raises(saving.NotFiniteError):
+      saving.wait(manager)
+  assert saving.read_best(tmp_path) == _record(3)
+  assert _names(tmp_path) == {'3'}
 
 
 @pytest.mark.parametrize('update', ['1e999', '-1e999', '"x"', 'null'])
