@@ -19,7 +19,6 @@ from mixdtp_jax.evaluation.network import report, score_network
 from mixdtp_jax.evaluation.score import Row, Scores, mean_row
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
-from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
 from mixdtp_jax.training import preemption, start
 from mixdtp_jax.training.log import JsonLines, TrainingLog
@@ -100,6 +99,7 @@ def _prepare(config, folder, update, mesh):
   """
   if hosts.is_first():
     start.remove_leftovers(folder)
+    start.check_results(folder)
     if update < config.num_train_steps:
       start.check_room(config, folder)
   batches = train_batches.train_batches(config, start_step=update, mesh=mesh)
@@ -147,6 +147,7 @@ class _Run:
           log.check()
           logging.info('Saving checkpoint %d', step + 1)
           saving.save(manager, state, config)
+        saving.settle(manager)
         if _due(step + 1, config.eval_every_steps, end) and step + 1 < end:
           with log.paused():
             self.evaluate(state)
@@ -182,7 +183,8 @@ class _Run:
   def evaluate(self, state: TrainState) -> None:
     """Scores a state while training, and keeps it if it is the best."""
     rows = self.score(state, self.scored, self.inputs, None)
-    split, known = self.config.keep_best, self.manager.best
+    split = self.config.keep_best
+    known = self.manager.candidate or self.manager.best
     psnr = mean_row(rows).restored['y'].psnr
     if not split or math.isnan(psnr):
       return
@@ -198,9 +200,7 @@ class _Run:
     saving.save(self.manager, state, self.config)
     found = {'update': update, 'split': split}
     found |= {'images': len(rows), 'y_psnr': psnr}
-    self.manager.best = found
-    if hosts.is_first():
-      dump_json(found, self.folder / saving.BEST)
+    self.manager.candidate = found
 
   def conclude(self, state: TrainState) -> None:
     """Scores all test images with the last state, and reports the scores."""

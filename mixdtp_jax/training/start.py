@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import shutil
 
@@ -18,7 +19,7 @@ from mixdtp_jax.evaluation.network import check_sizes
 from mixdtp_jax.models.factory import abstract_params, make_network
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.optimizer import make_optimizer
-from mixdtp_jax.runtime.files import local_path
+from mixdtp_jax.runtime.files import is_writable, local_path
 from mixdtp_jax.runtime.mesh import place
 from mixdtp_jax.training.step import init_state
 from mixdtp_jax.weights.load import load_params
@@ -33,8 +34,9 @@ def locate(config: Recipe, workdir: str) -> tuple[Recipe, pathlib.Path]:
   saving.check_path(folder)
   data = dataclasses.replace(
     config.data,
-    source=local_path(config.data.source),
-    data_dir=local_path(config.data.data_dir) or str(folder / 'data'),
+    # In full, because `eval` may be started elsewhere.
+    source=_absolute(config.data.source),
+    data_dir=_absolute(config.data.data_dir) or str(folder / 'data'),
   )
   config = dataclasses.replace(
     config,
@@ -43,6 +45,10 @@ def locate(config: Recipe, workdir: str) -> tuple[Recipe, pathlib.Path]:
     compilation_cache_dir=local_path(config.compilation_cache_dir),
   )
   return config, folder
+
+
+def _absolute(path: str) -> str:
+  return os.path.abspath(local_path(path)) if path else ''
 
 
 def remove_leftovers(workdir: pathlib.Path) -> None:
@@ -65,6 +71,17 @@ def open_scored(config: Recipe, split: str) -> Pairs:
   pairs = cut_to_multiples(whole, config.eval_crop_multiple)
   check_sizes(pairs)
   return pairs
+
+
+def check_results(workdir: pathlib.Path) -> None:
+  """Raises OSError if the results cannot be written after the last update."""
+  results = workdir / 'results'
+  for folder in (results, results / 'images'):
+    if not is_writable(folder):
+      raise PermissionError(
+        f'{folder}: nothing can be written there; make that possible, or use '
+        'another workdir'
+      )
 
 
 def check_room(config: Recipe, workdir: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """What is checked, and cleared up, before the first update."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -51,6 +52,16 @@ def test_a_home_folder_is_meant_by_a_tilde(monkeypatch, tmp_path):
   assert config.data.data_dir == str(tmp_path / 'run' / 'data')
   assert config.init_from == str(tmp_path / 'w')
   assert config.compilation_cache_dir == str(tmp_path / 'c')
+
+
+def test_data_are_recorded_in_full(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  data = start.locate(_recipe('pairs', 'prepared'), 'run')[0].data
+  assert (data.source, data.data_dir) == (
+    str(tmp_path / 'pairs'),
+    str(tmp_path / 'prepared'),
+  )
+  assert start.locate(_recipe(''), 'run')[0].data.source == ''
 
 
 @pytest.mark.parametrize(
@@ -106,6 +117,24 @@ def test_too_little_room_for_a_checkpoint(
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('name', ['results', 'results/images'])
+def test_results_that_cannot_be_written_are_told_before(
+  tiny_pairs, tmp_path, draws_nothing, name
+):
+  path = tmp_path / 'run' / name
+  path.parent.mkdir(parents=True)
+  path.touch()
+  with pytest.raises(PermissionError, match=f'{path}: nothing can be written'):
+    train_and_evaluate(_recipe(tiny_pairs), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run' / 'data').exists()
+
+
+def test_a_workdir_that_cannot_be_written_is_told_first(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(OSError, match='file'):
+    train_and_evaluate(_recipe('no pairs'), str(tmp_path / 'file' / 'run'))
+
+
 def test_left_overs_of_killed_runs_are_removed(tmp_path):
   left = [
     '.writing-a/best.json',
@@ -159,14 +188,17 @@ def run_with_best(tiny_pairs, quick_compiler, tmp_path_factory):
   source = shutil.copytree(tiny_pairs, workdir.parent / 'pairs')
   shutil.copytree(source / 'test', source / 'val')
   config = _recipe(
-    source, keep_best='val', keep_checkpoints=1, eval_every_steps=2
+    'pairs', keep_best='val', keep_checkpoints=1, eval_every_steps=2
   )
-  train_and_evaluate(config, str(workdir))
+  with contextlib.chdir(workdir.parent):
+    train_and_evaluate(config, 'run')
   return workdir
 
 
 @pytest.mark.slow
-def test_the_best_by_a_validation_split_is_kept(run_with_best, tmp_path):
+def test_the_best_by_a_validation_split_is_kept(
+  run_with_best, tmp_path, monkeypatch
+):
   best = json.loads((run_with_best / 'best.json').read_text())
   assert best['split'] == 'val'
   assert best['images'] == 2
@@ -182,7 +214,9 @@ def test_the_best_by_a_validation_split_is_kept(run_with_best, tmp_path):
     load_weights(run_with_best, update=5)
   # The score is that of the weights.
   out = tmp_path / 'out'
-  words = ['eval', f'--weights={run_with_best}', '--step=best', '--split=val']
+  monkeypatch.setenv('HOME', str(run_with_best.parent))
+  step = f'--step={best["update"]}'  # which is the best by any name
+  words = ['eval', '--weights=~/run', step, '--split=val']
   assert main.run_command([*words, f'--out={out}', '--crop_multiple=16']) == 0
   scored = json.loads((out / 'results.json').read_text())
   assert scored['context']['best'] == best
@@ -191,10 +225,18 @@ def test_the_best_by_a_validation_split_is_kept(run_with_best, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_copied_run_uses_the_data_beside_it(run_with_best, tmp_path):
+def test_a_copied_run_uses_the_data_beside_it(run_with_best, tmp_path, capsys):
   copy = shutil.copytree(run_with_best, tmp_path / 'copy')
-  assert load_run_config(copy)['data']['data_dir'] == str(copy / 'data')
-  shutil.rmtree(copy / 'data')
+  shutil.move(run_with_best.parent, tmp_path / 'gone')  # on another machine
+  words = ['eval', f'--weights={copy}', '--protocols=rgb']
+  try:
+    assert main.run_command(words) == 0
+    shutil.rmtree(copy / 'data')
+    assert main.run_command(words) == 1
+    assert not run_with_best.parent.exists()
+  finally:
+    shutil.move(tmp_path / 'gone', run_with_best.parent)
+  assert 'has no prepared pairs: mixdtp prepare' in capsys.readouterr().err
   assert load_run_config(copy)['data']['data_dir'] == str(
     run_with_best / 'data'
   )
