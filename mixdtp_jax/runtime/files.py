@@ -124,12 +124,8 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
   began in the folder is removed.
   """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  _remove_unfinished(path.parent.absolute())
   # In a folder of our own, the new file gets the usual permissions.
-  with tempfile.TemporaryDirectory(
-    dir=path.parent, prefix=f'{_writing()}{os.getpid()}-'
-  ) as folder:
+  with working_folder(path.parent) as folder:
     temporary = os.path.join(folder, path.name)
     try:
       yield temporary
@@ -139,6 +135,19 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         with contextlib.suppress(AttributeError):  # PyAV's keep their names
           error.filename = str(path)
       raise
+
+
+@contextlib.contextmanager
+def working_folder(parent: pathlib.Path) -> Iterator[str]:
+  """Yields a temporary folder in `parent`, which is made if it is missing.
+
+  Those that killed processes of this machine left there are removed.
+  """
+  parent.mkdir(parents=True, exist_ok=True)
+  _remove_unfinished(parent.absolute())
+  prefix = f'{_writing()}{os.getpid()}-'
+  with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
+    yield folder
 
 
 def _writing() -> str:

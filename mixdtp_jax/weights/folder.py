@@ -3,14 +3,13 @@
 import json
 import os
 import pathlib
-import tempfile
 
 import orbax.checkpoint as ocp
 
 from mixdtp_jax.checkpoints import restoring, saving, verifying
 from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
 from mixdtp_jax.models.factory import abstract_params
-from mixdtp_jax.runtime.files import DAMAGED, check_format, dump_json
+from mixdtp_jax.runtime.files import DAMAGED, check_format, dump_json, replacing
 
 FORMAT = 1  # folders of version 0.1 have no number
 CONFIG = 'model.json'  # marks a weights folder
@@ -35,12 +34,8 @@ def save_weights(
     raise ValueError(f'{bad[0]} is not finite: nothing was written')
   if folder.exists():
     raise FileExistsError(f'{folder} exists already: choose another folder')
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  # A folder inside a private one has the permissions of any other.
-  with tempfile.TemporaryDirectory(
-    prefix=f'.{folder.name}-', dir=folder.parent
-  ) as private:
-    partial = pathlib.Path(private, folder.name)
+  with replacing(folder) as temporary:
+    partial = pathlib.Path(temporary)
     partial.mkdir()
     fields = {'format': FORMAT, **as_mapping(cfg)}
     dump_json(fields, partial / CONFIG)
@@ -48,8 +43,8 @@ def save_weights(
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
       checkpointer.save(partial / PARAMS, args=ocp.args.StandardSave(params))
     verifying.write_digests(partial, arrays, fields)
-    saving.check_readable(partial, fields, PARAMS, params)
-    os.replace(partial, folder)
+    written = json.loads((partial / CONFIG).read_bytes())
+    saving.check_readable(partial, written, PARAMS, params)
 
 
 def read_folder(folder: pathlib.Path) -> tuple[AnyConfig, dict]:

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from mixdtp_jax.checkpoints import saving
+from mixdtp_jax.checkpoints import saving, verifying
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.models.config import make_model_config
 from mixdtp_jax.models.factory import abstract_params
@@ -130,6 +130,7 @@ def test_a_start_may_differ_in_what_parameters_do_not_depend_on(folder):
       'model.width: there 8, here 16; model.detail_dilation: there True, here',
     ),
     ({'steps': 0}, 'model.steps: there some, here 0'),
+    ({'coupling': False}, 'model.coupling: there True, here False'),
   ],
 )
 def test_a_start_for_another_network_is_refused(folder, changes, message):
@@ -170,6 +171,24 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 def test_nothing_is_left_when_saving_fails(tmp_path):
   with pytest.raises((TypeError, ValueError)):
     save_weights(tmp_path / 'new', _CFG, {'kernel': object()})
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_description_that_is_read_back_wrong_is_not_kept(
+  tmp_path, monkeypatch
+):
+  real = verifying.write_digests
+
+  def faulty(folder, arrays, facts):
+    real(folder, arrays, facts)
+    path = folder / 'model.json'
+    path.write_text(path.read_text().replace('"steps": ', '"steps": 1'))
+    # A kill would leave what the next save there removes; see `replacing`.
+    assert folder.parent.name.startswith('.writing-')
+
+  monkeypatch.setattr(verifying, 'write_digests', faulty)
+  with pytest.raises(ValueError, match='is not what was saved'):
+    save_weights(tmp_path / 'new', _CFG, _params(_CFG))
   assert not list(tmp_path.iterdir())
 
 

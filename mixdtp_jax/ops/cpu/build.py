@@ -17,7 +17,7 @@ import jax
 import jaxlib
 from absl import logging
 
-from mixdtp_jax.runtime.files import own_folder
+from mixdtp_jax.runtime.files import own_folder, working_folder
 
 _FOLDER = pathlib.Path(__file__).parent
 _SOURCES = [_FOLDER / f'{name}_kernels.cc' for name in ('cpu', 'window')]
@@ -131,7 +131,7 @@ def compiled_library(folder: pathlib.Path) -> pathlib.Path:
 
 def _compile(compiler, command, folder, identity) -> pathlib.Path:
   # Another process may be doing the same: only whole files appear here.
-  with tempfile.TemporaryDirectory(dir=folder) as scratch:
+  with working_folder(folder) as scratch:
     made = pathlib.Path(scratch, 'made.so')
     objects = [str(made.with_name(f'{path.stem}.o')) for path in _SOURCES]
     jobs = [
