@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from mixdtp_jax.models.config import MixDTPConfig
+from mixdtp_jax.models.factory import final_image
+from mixdtp_jax.restoration import engine as engine_module
 from mixdtp_jax.restoration.engine import Engine
+from mixdtp_jax.restoration.whole_image import make_restore
+from mixdtp_jax.runtime.mesh import make_mesh
+from mixdtp_jax.weights.load import load_weights
 from tests.helpers import engines
 
 pytestmark = pytest.mark.usefixtures('quick_compiler', 'own_cache')
@@ -33,6 +38,25 @@ def test_pieces_are_the_whole(name):
   assert restored.shape == image.shape and restored.dtype == np.float32
   expected = engines.whole(name)(image)
   assert np.ptp(expected) > 0.3  # it is an image, not a clamped number
+  np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.compiler
+@pytest.mark.usefixtures('small_pieces')
+def test_the_shipped_network_by_native_code():
+  cfg, params = load_weights('general')
+  device, image = jax.devices()[:1], engines.picture(37, 53)
+  restored = Engine(cfg, params, devices=device, kernels='cpu')(image)
+  restore = make_restore(
+    final_image(cfg),
+    params,
+    multiple=cfg.multiple,
+    mesh=make_mesh(device),
+    kernels='cpu',
+  )
+  expected = restore(image[None])[0]
+  assert np.ptp(expected) > 0.3
   np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
@@ -66,15 +90,28 @@ def test_two_sizes_of_pieces_agree(name, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('small_pieces')
-def test_devices_share_an_image():
-  image = engines.picture(*SMALL)
-  one, three, all_ = (
-    engines.engine('mixdtp', devices=jax.devices()[:n])(image)
-    for n in (1, 3, 8)
-  )
-  np.testing.assert_allclose(three, one, rtol=0, atol=1e-6)
-  np.testing.assert_allclose(all_, one, rtol=0, atol=1e-6)
+@pytest.mark.usefixtures('small_pieces', 'eight_devices')
+def test_devices_share_an_image(monkeypatch):
+  used, run = [], engine_module._run
+
+  def watching(program, *arguments):
+    def watched(*inputs):
+      results = program(*inputs)
+      shards = [shard for r in results for shard in r.addressable_shards]
+      assert {len(shard.data) for shard in shards} == {1}  # a piece for each
+      used.append({shard.device for shard in shards})
+      return results
+
+    return run(watched, *arguments)
+
+  monkeypatch.setattr(engine_module, '_run', watching)
+  image, results = engines.picture(*SMALL), []
+  for devices in (jax.devices()[:n] for n in (1, 3, 8)):
+    used.clear()
+    results.append(engines.engine('mixdtp', devices=devices)(image))
+    assert used and all(each == set(devices) for each in used)
+  np.testing.assert_allclose(results[1], results[0], rtol=0, atol=1e-6)
+  np.testing.assert_allclose(results[2], results[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
