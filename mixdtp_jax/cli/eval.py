@@ -51,7 +51,7 @@ def add_arguments(parser: Parser) -> None:
   )
   parser.add_argument(
     '--out',
-    type=options.local,
+    type=options.out_folder,
     metavar='FOLDER',
     help='folder to write tables and images into (default: only print)',
   )
@@ -71,8 +71,9 @@ def _add_data(parser: Parser) -> None:
     ('data_dir', "folder of prepared copies (default: the training run's)"),
     ('folder', 'folder with rainy/ and clean/, instead of a data set'),
   ):  # fmt: skip
-    metavar = 'NAME' if name == 'data' else 'FOLDER'
-    parser.add_argument(f'--{name}', metavar=metavar, help=text)
+    kind = {'metavar': 'FOLDER', 'type': options.local}
+    kind = {'metavar': 'NAME'} if name == 'data' else kind
+    parser.add_argument(f'--{name}', help=text, **kind)
   options.add(parser, 'split', 'test', 'split of the set')
 
 
@@ -111,6 +112,9 @@ def run(args: argparse.Namespace) -> None:
   )
   if not hosts.is_first():
     return
+  best = read_best(path) if args.step else None
+  if best and args.step not in ('best', best['update']):
+    best = None
   paths = report(
     rows,
     image,
@@ -120,8 +124,8 @@ def run(args: argparse.Namespace) -> None:
     crop_multiple=args.crop_multiple,
     context={
       'weights': args.weights,
-      'step': args.step,
-      'best': read_best(args.weights) if args.step == 'best' else None,
+      'update': args.step,
+      'best': best,
       'model': as_mapping(cfg),
       'data': source,
       'crop_multiple': args.crop_multiple,
@@ -157,8 +161,11 @@ def _open_pairs(args, run):
 
   from mixdtp_jax.data.datasets.registry import open_split
 
+  # Where the run found its files may be another machine's path.
+  own = args.source is None and args.data_dir is None
+  known = None if own and source else source
   pairs = hosts.in_turn(
-    lambda: open_split(name, source=source, data_dir=data_dir, split=args.split)
+    lambda: open_split(name, source=known, data_dir=data_dir, split=args.split)
   )
   return pairs, {'name': pairs.name, 'source': source, 'split': args.split}
 
@@ -168,10 +175,6 @@ def _data_set(args, run) -> tuple[str, str, str]:
   name, source, data_dir = args.data or 'pairs', '', ''
   if run is not None and args.data in (None, run['name']):
     name, source, data_dir = run['name'], run['source'], run['data_dir']
-    beside = os.path.join(args.weights, 'data')
-    # The run may have been moved or copied with its data.
-    if not data_dir or os.path.isdir(beside) > os.path.isdir(data_dir):
-      data_dir = beside
   source = source if args.source is None else args.source
   data_dir = data_dir if args.data_dir is None else args.data_dir
   if not data_dir and args.data is None:

@@ -83,7 +83,8 @@ def open_mixture(data: Data, crop: int) -> Mixture:
   parts = [
     open_split(
       name,
-      source=data.source if name == data.name else '',
+      # Others were prepared before; '' takes all copies as they are.
+      source=data.source if name == data.name else data.source and None,
       data_dir=data.data_dir,
       split='train',
       crop=crop,

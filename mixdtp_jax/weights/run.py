@@ -14,7 +14,7 @@ def load_run_config(workdir: str | os.PathLike) -> dict:
   """Reads the options of a training run, as nested dicts.
 
   Its data_dir is the one beside the checkpoints if the run prepared its data
-  there, even if the run was moved or copied since.
+  there, even if the run was moved or copied since, or if its own is gone.
 
   Raises:
     FileNotFoundError: `workdir` has no checkpoint.
@@ -22,10 +22,11 @@ def load_run_config(workdir: str | os.PathLike) -> dict:
       them.
   """
   config = _read(workdir, None, restoring.restore_config)
-  beside = pathlib.Path(workdir).absolute() / 'data'
-  recorded = pathlib.Path(config['data']['data_dir'] or beside)
-  if beside.is_dir() and recorded.name == beside.name:
-    config['data']['data_dir'] = str(beside)
+  beside = shipped.locate(workdir) / 'data'
+  found = pathlib.Path(config['data']['data_dir'] or beside)
+  if beside.is_dir() and (found.name == beside.name or not found.is_dir()):
+    found = beside
+  config['data']['data_dir'] = str(found)
   return config
 
 
@@ -55,7 +56,7 @@ def _weights(manager, update) -> tuple[AnyConfig, dict]:
 
 def _read(workdir, update, read):
   """Calls `read(manager, update)`; None is the newest that is readable."""
-  workdir = pathlib.Path(workdir).absolute()
+  workdir = shipped.locate(workdir)
   if (workdir / 'checkpoints').is_dir():
     with saving.open_manager(workdir) as manager:
       found = sorted(manager.all_steps())

@@ -29,10 +29,11 @@ def source(tmp_path):
   return tmp_path / 'source'
 
 
-def prepare(source, crop=32, **options):
-  data_dir = source.parent / 'data'
+def prepare(source, crop=32, data_dir=None, **options):
+  data_dir = str(data_dir or source.parent / 'data')
+  source = source and str(source)
   return registry.prepare(
-    'pairs', source=str(source), data_dir=str(data_dir), crop=crop, **options
+    'pairs', source=source, data_dir=data_dir, crop=crop, **options
   )
 
 
@@ -112,6 +113,8 @@ def test_a_changed_source_is_noticed_and_prepared_again(source):
     prepare(source)
   with pytest.raises(ValueError, match=changed.format('replaced')):
     open_split(source, 'test')
+  with pytest.raises(ValueError, match=changed.format('replaced')):
+    prepare(None, data_dir=source.parent / 'data')  # that of the copy
   path.write_bytes(pixels)
   os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
   prepare(source)
@@ -126,6 +129,18 @@ def test_a_changed_source_is_noticed_and_prepared_again(source):
   source.rename(source.with_name('gone'))  # is no change
   assert len(open_split(source, 'train')) == 4
   assert [p.name for p in before.parent.iterdir()] == ['1.0.0']
+
+
+def test_any_name_of_the_same_source_will_do(source, monkeypatch):
+  data_dir = str(source.parent / 'data')
+  monkeypatch.chdir(source)
+  for name in ('.', './', f'{source}/', '../source'):
+    registry.prepare('pairs', source=name, data_dir=data_dir)
+    os.utime('train/clean/a.png', (1, 1))  # reads the files once more
+  prepare(None, data_dir=data_dir)
+  source.rename(source.with_name('moved'))
+  source.symlink_to(source.with_name('moved'))
+  prepare(None, data_dir=data_dir)
 
 
 def test_a_failed_second_preparation_leaves_the_first(source):

@@ -1,5 +1,7 @@
 import concurrent.futures
 import itertools
+import os
+import pathlib
 import threading
 
 import numpy as np
@@ -134,6 +136,22 @@ def test_a_set_that_is_not_prepared_is_named(data_dir):
   config = make_config(data_dir, mixture=(('ddn', 1),))
   with pytest.raises(FileNotFoundError, match='mixdtp prepare ddn --source'):
     mixture.open_mixture(config.data, 8)
+
+
+def test_a_changed_source_of_another_set_is_noticed(data_dir):
+  data = make_config(data_dir, source=f'{data_dir}/pairs').data
+  assert len(mixture.open_mixture(data, 8)) == 10
+  path = pathlib.Path(data_dir, 'rain800/train/target/0.png')
+  content, times = path.read_bytes(), path.stat()
+  path.write_bytes((path.with_name('1.png')).read_bytes())
+  try:
+    with pytest.raises(ValueError, match='rain800 has changed since'):
+      mixture.open_mixture(data, 8)
+    data.source = ''
+    assert len(mixture.open_mixture(data, 8)) == 10
+  finally:
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 # The cache of decoded pairs.

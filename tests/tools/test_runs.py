@@ -18,6 +18,7 @@ from clu import metric_writers
 
 from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.checkpoints.state import TrainState
+from mixdtp_jax.cli import main
 from mixdtp_jax.evaluation import results
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 from mixdtp_jax.evaluation.score import Row, mean_row
@@ -144,10 +145,17 @@ def test_results_of_an_earlier_end_are_not_final(tmp_path):
   _write_results(workdir, _rows(33.0, images=5), 8)
   run = read_run(workdir, 'name')
   assert run.final and run.restored['rgb'].psnr == 33 and run.images == 5
-  # eval.py may have written there instead.
+  # `mixdtp eval` may have written there instead, or an older version of it.
   path = workdir / 'results' / 'results.json'
-  results.write_json(_rows(math.inf), path, {'weights': 'x'})
-  assert not read_run(workdir, 'name').final
+  for context in ({'update': 8}, {'step': None}, {'step': 'best'}):
+    results.write_json(_rows(math.inf), path, {'weights': 'x'} | context)
+    assert not read_run(workdir, 'name').final
+
+
+def test_a_run_whose_images_are_not_finite_comes_last(finished, running):
+  run = read_run(finished, 'name')
+  run.restored['rgb'] = Score(math.nan, math.nan)
+  assert runs._psnr(run) < runs._psnr(read_run(running, 'name'))
 
 
 def test_runs_on_the_same_images_are_ordered(finished, running, capsys):
@@ -334,8 +342,8 @@ def test_the_command(finished, running, tmp_path):
   assert any('do not compare: loss.final' in text for text in texts)
 
 
-def test_the_command_fails_in_one_line(tmp_path):
-  result = _compare(tmp_path / 'none', '--out', tmp_path / 'out')
-  assert result.returncode == 1
-  assert result.stderr.startswith(f'error: {tmp_path / "none"}: no training')
-  assert len(result.stderr.splitlines()) == 1
+def test_the_command_fails_in_one_line(tmp_path, capsys):
+  words = ['runs', str(tmp_path / 'none'), '--out', str(tmp_path / 'out')]
+  assert main.run_command(words) == 1
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith(f'error: {tmp_path / "none"}: no training')

@@ -34,7 +34,7 @@ except ImportError:  # on Windows
 def prepare(
   name: str,
   *,
-  source: str,
+  source: str | None,
   data_dir: str,
   crop: int = 0,
   partial: bool = False,
@@ -47,7 +47,8 @@ def prepare(
   Args:
     name: a key of DATASETS.
     source: the folder of the published files; '' accepts a prepared copy from
-      any source.
+      any source, and None the same if its own source has not changed or is
+      gone.
     data_dir: the folder of prepared copies.
     crop: smallest side that every training image must have, in pixels.
     partial: accept an incomplete copy of a published set.
@@ -78,7 +79,7 @@ def prepare(
       raise PermissionError(
         f'data_dir = {data_dir!a}: nothing can be written there; choose another'
       )
-    splits, metadata = _found(name, source, data_dir, partial, exclude)
+    splits, metadata = _found(name, source or '', data_dir, partial, exclude)
     with _room_to_write(path.parent) as new:
       write(new, name, splits, metadata, crop=crop, memory_mb=memory_mb)
       _move(new, path, again)
@@ -86,16 +87,17 @@ def prepare(
     check_seal(path)
     builder = tfds.builder_from_directory(path)
     sizes = {n: s.num_examples for n, s in builder.info.splits.items()}
-    builder.info.metadata['source']  # fails if the copy is damaged
+    recorded = builder.info.metadata['source']  # fails if the copy is damaged
   if differing := DATASETS[name].unlike_published(sizes):
     logging.warning('%s is a part of the data set: it has %s', path, differing)
-  _check_prepared(path, builder.info.metadata, source, crop, exclude)
+  _check_prepared(path, builder.info.metadata, source or '', crop, exclude)
+  source = recorded if source is None else source
   _check_source(name, builder.info.metadata, source, data_dir)
   return builder
 
 
 def open_split(
-  name: str, *, source: str, data_dir: str, split: str, crop: int = 0
+  name: str, *, source: str | None, data_dir: str, split: str, crop: int = 0
 ) -> PreparedPairs:
   """Opens the pairs of a split, and prepares the set first if necessary.
 
@@ -300,7 +302,6 @@ def _contents(source: str, splits: Splits) -> str:
 
 def _source_files(source: str, splits: Splits) -> Iterator[tuple[bytes, Path]]:
   """Yields the files of all pairs with their names, which begin with splits."""
-  start = len(os.fsencode(source))
   for split, pairs in splits.items():
     for pair in pairs:
       for file in dict.fromkeys(
@@ -308,7 +309,8 @@ def _source_files(source: str, splits: Splits) -> Iterator[tuple[bytes, Path]]:
         for image in pair.images.values()
       ):
         if isinstance(file, Path):
-          yield split.encode() + os.fsencode(file)[start:], file
+          inside = f'{split}/{file.relative_to(source)}'
+          yield os.fsencode(inside), file
 
 
 def _source_id(source: str) -> str:

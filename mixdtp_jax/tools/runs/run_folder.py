@@ -117,8 +117,9 @@ def _final(
     return None
   try:
     results = load_json(path)
-    # mixdtp eval may have written it, without a step.
-    if int(results['context'].get('step', -1)) < updates:
+    # mixdtp eval, which may have written it, names no step that is a number.
+    step = results['context'].get('step')
+    if type(step) is not int or step < updates:
       return None
     return len(results['images']), [
       {

@@ -62,7 +62,8 @@ def _names(workdirs: Sequence[str | os.PathLike]) -> list[str]:
 
 
 def _psnr(run: Run) -> float:
-  return run.restored[_PROTOCOL].psnr if run.restored else -math.inf
+  psnr = run.restored[_PROTOCOL].psnr if run.restored else math.nan
+  return -math.inf if math.isnan(psnr) else psnr
 
 
 def data_note(runs: Sequence[Run]) -> str:
