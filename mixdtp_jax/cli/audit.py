@@ -27,7 +27,7 @@ def add_arguments(parser: Parser) -> None:
     help='a data set, such as rain100l or pairs, and its original files',
   )
   text = 'file to write, with every finding'
-  kind = options.local
+  kind = options.out_file
   options.add(parser, 'json', 'audit.json', text, type=kind, metavar='FILE')
 
 

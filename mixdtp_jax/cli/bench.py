@@ -99,7 +99,7 @@ def _add_growth(parser: Parser) -> None:
   _add_crop(parser)
   _add_repeats(parser)
   parser.add_argument(
-    '--plot', type=options.local, metavar='FILE', help='SVG file to write'
+    '--plot', type=options.out_file, metavar='FILE', help='SVG file to write'
   )
 
 

@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
   )
   parser.add_argument(
     '--out',
-    type=options.local,
+    type=options.out_folder,
     required=True,
     metavar='FOLDER',
     help='folder to write compare.json and compare.html into',

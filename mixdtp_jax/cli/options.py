@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import os
+import pathlib
 import signal
 import sys
 import warnings
@@ -9,7 +11,7 @@ from typing import Any
 
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
-from mixdtp_jax.runtime.files import local_path
+from mixdtp_jax.runtime.files import is_writable, local_path
 from mixdtp_jax.runtime.sizes import parse_bytes
 
 ANY_WEIGHTS = (
@@ -157,7 +159,7 @@ def join_hosts(args: argparse.Namespace) -> None:
 def add_out(parser: Parser) -> None:
   """Adds --out, a JSON file."""
   parser.add_argument(
-    '--out', type=local, metavar='FILE', help='JSON file to write'
+    '--out', type=out_file, metavar='FILE', help='JSON file to write'
   )
 
 
@@ -167,6 +169,25 @@ def local(text: str) -> str:
     return local_path(text)
   except ValueError as error:
     raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def out_folder(text: str) -> str:
+  """Returns a path as `local` does, of a folder that can be written."""
+  path = local(text)
+  if not is_writable(pathlib.Path(path)):
+    raise argparse.ArgumentTypeError(
+      f'{path}: nothing can be written there; choose another'
+    )
+  return path
+
+
+def out_file(text: str) -> str:
+  """Returns a path as `local` does, of a file that can be written."""
+  path = local(text)
+  if os.path.isdir(path):
+    raise argparse.ArgumentTypeError(f'{path} is a folder: name a file')
+  out_folder(os.path.dirname(path) or os.curdir)
+  return path
 
 
 def at_least_one(text: str) -> int:

@@ -17,7 +17,7 @@ def add_arguments(parser: Parser) -> None:
   parser.add_argument('photograph', help='PNG or JPEG file')
   parser.add_argument(
     '--to',
-    type=options.local,
+    type=options.out_file,
     required=True,
     metavar='TARGET',
     help='PNG file to write: a panel for each preset, with its name',

@@ -22,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
   )
   parser.add_argument(
     '--out',
-    type=options.local,
+    type=options.out_folder,
     required=True,
     metavar='FOLDER',
     help='folder to write runs.json and runs.html into',

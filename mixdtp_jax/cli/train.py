@@ -17,6 +17,7 @@ def add_arguments(parser: Parser) -> None:
   options.add_config(parser)
   parser.add_argument(
     '--workdir',
+    type=options.local,
     required=True,
     metavar='FOLDER',
     help='folder of the run: checkpoints, metrics and results',

@@ -225,14 +225,19 @@ def options_of(parser):
     pytest.param(prog, action, id=f'{prog} {action.dest}')
     for prog, action in options_of(main.make_parser())
     if action.metavar in ('DIR', 'FILE', 'FOLDER', 'WORKDIR')
+    or (prog, action.dest) == ('mixdtp rain', 'to')
   ],
 )
-def test_a_folder_or_file_is_local(prog, action, monkeypatch):
+def test_a_folder_or_file_is_local(prog, action, monkeypatch, tmp_path):
   """A URL is refused before the work, and ~ is the home folder."""
-  monkeypatch.setenv('HOME', '/home/me')
+  monkeypatch.setenv('HOME', str(tmp_path))
   with pytest.raises(argparse.ArgumentTypeError, match='gs://b/x is a URL'):
     action.type('gs://b/x')
-  assert action.type('~/x') == '/home/me/x'
+  assert action.type('~/x') == str(tmp_path / 'x')
+  if action.dest in ('json', 'out', 'plot', 'to'):
+    (tmp_path / 'file').touch()
+    with pytest.raises(argparse.ArgumentTypeError, match='can be written'):
+      action.type('~/file/x')
 
 
 def test_a_url_is_refused_in_one_line(capsys):
