@@ -270,12 +270,20 @@ def site(folder, tmp_path_factory):
   export(
     f'--weights={weights}', '--format=web', f'--runtime={runtime}', '-o', site
   )
-  handler = functools.partial(
-    http.server.SimpleHTTPRequestHandler, directory=site
-  )
+  asked = []
+
+  class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_request(self, *_):
+      asked.append(self.path)
+
+  handler = functools.partial(Handler, directory=site)
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
   threading.Thread(target=server.serve_forever).start()
-  yield site, f'http://127.0.0.1:{server.server_port}/'
+  # By this name, the server is another origin.
+  with (site / 'worker.js').open('a') as script:
+    outside = f'http://localhost:{server.server_port}/outside'
+    script.write(f"fetch('{outside}', {{mode: 'no-cors'}}).catch(() => 0);\n")
+  yield site, f'http://127.0.0.1:{server.server_port}/', asked
   server.shutdown()
   server.server_close()
 
@@ -283,7 +291,7 @@ def site(folder, tmp_path_factory):
 @pytest.mark.browser
 @chromium.NEEDED
 def test_the_page_restores_what_the_command_restores(site, folder, tmp_path):
-  site, address = site
+  site, address, asked = site
   random = np.random.default_rng(2)
   rainy = random.integers(0, 256, (45, 61, 3), np.uint8)
   Image.fromarray(rainy).save(tmp_path / 'rainy.png')
@@ -320,5 +328,19 @@ def test_the_page_restores_what_the_command_restores(site, folder, tmp_path):
     assert not page.errors
     outside = [u for u in page.requests if not u.startswith((address, 'blob:'))]
     assert set(outside) <= {'about:blank'}
+    assert '/network.onnx' in asked
+    assert '/outside' not in asked
+    # A network that gives NaN.
+    model = onnx.load(site / 'network.onnx')
+    weights = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    count = len(weights.raw_data) // 4
+    weights.raw_data = np.full(count, np.nan, '<f4').tobytes()
+    onnx.save(model, site / 'network.onnx')
+    page.send('Page.reload', ignoreCache=True)
+    page.wait("!document.querySelector('.state.error, .download:not([hidden])')")
+    page.wait("document.querySelector('#about')?.textContent")
+    page.choose('#file', tmp_path / 'rainy.png')
+    failed = page.wait("document.querySelector('.state.error')?.textContent")
+    assert 'values that are not finite' in failed
   finally:
     page.close()

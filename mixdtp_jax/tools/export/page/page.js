@@ -25,9 +25,16 @@ async function decode(file) {
   return context.getImageData(0, 0, width, height);
 }
 
+/** Starts the worker from a blob, which inherits this page's policy. */
+function startWorker() {
+  const script = `import ${JSON.stringify(new URL('worker.js', location).href)}`;
+  const place = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
+  return new Worker(place, { type: 'module' });
+}
+
 /** Has the worker restore pixels. */
 function restore({ data, width, height }) {
-  worker ??= new Worker('worker.js', { type: 'module' });
+  worker ??= startWorker();
   return new Promise((done, fail) => {
     const giveUp = (reason) => {
       worker.terminate(); // and with it the memory that was too little
