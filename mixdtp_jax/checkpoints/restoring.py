@@ -92,22 +92,29 @@ def newest_readable(
 
   Raises:
     OtherNetworkError, NewerFormatError: `read` raised it.
-    ValueError: none can be read; the message says why for each.
+    ValueError: none can be read, and the message says why for each; or a
+      checkpoint can be read on some hosts only.
   """
   damaged: dict[int, str] = {}
   updates = manager.all_steps() if only is None else [only]
   for step in sorted(updates, reverse=True):
     path = _path(manager, step)
+    problem = ''
     try:
-      return read(step), list(damaged)
+      found = read(step)
     except (OtherNetworkError, NewerFormatError):
       raise
     # For a lost file, orbax raises ValueError, KeyError, FileNotFoundError or a
     # bare Exception. Catching all is safe, because nothing is moved unless an
     # older checkpoint can be read.
     except Exception as error:  # noqa: BLE001
-      damaged[step] = f'{path}: {reason(error)}'
-      logging.error('Damaged checkpoint %s', damaged[step])
+      problem = f'{path}: {reason(error)}'
+      logging.error('Damaged checkpoint %s', problem)
+    # A host that read another one would wait for the others for ever.
+    hosts.check_same(f'what can be read of {path}', str(not problem))
+    if not problem:
+      return found, list(damaged)
+    damaged[step] = problem
   raise ValueError(
     f'none of the {len(damaged)} checkpoints can be read. '
     + '; '.join(damaged.values())
@@ -131,8 +138,6 @@ def _set_aside(manager, steps) -> None:
       os.rename(_path(manager, step), free)
       logging.error('Moved the damaged checkpoint to %s', free)
 
-  # This also waits until no host reads them any more.
-  hosts.check_same('the list of damaged checkpoints', str(steps))
   hosts.in_turn(lambda: move() if hosts.is_first() else None)
   manager.reload()
 

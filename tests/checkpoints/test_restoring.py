@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.experimental import multihost_utils
 
 from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.checkpoints.state import TrainState
@@ -262,6 +263,15 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(
   damage(newest)
   assert _restore(tmp_path).step == 6
   assert (tmp_path / 'damaged_checkpoints' / '9-2').is_dir()
+
+
+def test_hosts_that_read_different_checkpoints_stop(tmp_path, monkeypatch):
+  _save(tmp_path, 3, 6)
+  monkeypatch.setattr(
+    multihost_utils, 'process_allgather', lambda x: np.array([x, x + 1])
+  )
+  with pytest.raises(ValueError, match='/6 is not the same in process 1'):
+    _restore(tmp_path)
 
 
 def test_when_all_are_damaged_nothing_is_moved_or_started(tmp_path):
