@@ -3,6 +3,7 @@
 import argparse
 import glob
 import json
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -63,7 +64,7 @@ def take(args: argparse.Namespace) -> tuple[list[Path], int]:
   """
   from mixdtp_jax.restoration import folders
 
-  found = [text for text in args.inputs if _is_clip(Path(text))]
+  found = [text for text in args.inputs if _is_clip(text)]
   kinds = ('pictures', 'clips') if found else ('clips', 'pictures')
   own = ('codec', 'crf', 'start', 'end')
   for name in ('format', 'quality', 'compare') if found else own:
@@ -80,13 +81,15 @@ def take(args: argparse.Namespace) -> tuple[list[Path], int]:
 
 
 def _matches(text: str) -> list[str]:
+  text = os.path.expanduser(text)
   there = Path(text).exists()
   return (not there and sorted(glob.glob(text, recursive=True))) or [text]
 
 
-def _is_clip(path: Path) -> bool:
+def _is_clip(text: str) -> bool:
   from mixdtp_jax.restoration import encoding, folders
 
+  path = Path(os.path.expanduser(text))
   if path.suffix.lower() in folders.CLIP_ENDINGS:
     return True
   if encoding.format_of(path.name) or not path.is_file():
@@ -138,13 +141,15 @@ def _targets(
 ) -> dict[Path, Path]:
   """Returns the clips to restore, by the file that each becomes.
 
-  ValueError if two clips would have one output, or one would be overwritten.
+  ValueError if two clips would have one output, or one would be overwritten, or
+  the codec has no such quality.
   """
   from mixdtp_jax.restoration import video
 
-  targets: dict[Path, Path] = {}
+  codec, targets = args.codec or 'h264', dict[Path, Path]()
+  video.choose_encoder(codec, args.crf)
   for path in paths:
-    target = video.choose_target(path, args.output, args.codec or 'h264')
+    target = video.choose_target(path, args.output, codec)
     if (other := targets.setdefault(target, path)) != path:
       raise ValueError(
         f'{other} and {path} would both become {target}: restore them apart, '

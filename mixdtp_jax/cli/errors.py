@@ -22,8 +22,12 @@ def explain(error: BaseException) -> str | None:
   an error of its own. An error that a library raises is unexpected.
   """
   if isinstance(error, ModuleNotFoundError) and error.name:
-    extra = _EXTRAS.get(error.name)
-    return extra and f'{error.name} is not installed: {pip_install(extra)}'
+    name = error.name.partition('.')[0]
+    extra = _EXTRAS.get(name)
+    frames = traceback.extract_tb(error.__traceback__)
+    if name == 'skimage' and 'video.py' in str(frames):
+      extra = 'video'
+    return extra and f'{name} is not installed: {pip_install(extra)}'
   if 'RESOURCE_EXHAUSTED' in str(error):
     return (
       'the device has too little memory. Take a smaller batch, larger '

@@ -68,11 +68,15 @@ class Job:
 
 
 class Segment(NamedTuple):
-  """Encoded frames: packets one after the other, sizes, whether key frames."""
+  """Encoded frames: packets one after the other, sizes, whether key frames.
+
+  `flicker`, (N, 2), is that of N pairs of frames, before and after.
+  """
 
   data: np.ndarray
   sizes: np.ndarray
   keys: np.ndarray
+  flicker: np.ndarray = np.zeros((0, 2))
 
 
 def choose_format(clip: Clip, codec: str) -> str:

@@ -61,6 +61,22 @@ def choose_target(source: Path, output: str | None, codec: str) -> Path:
   return path / f'{source.stem}{ending}'
 
 
+def choose_encoder(codec: str, crf: int | None) -> tuple[str, dict[str, str]]:
+  """Returns FFmpeg's name of an encoder, and its options.
+
+  ValueError if the codec has no `crf`, or none of this size.
+  """
+  encoder, usual, options = clip_files.CODECS[codec]
+  most = 51 if encoder in ('libx264', 'libx265') else 63
+  if usual is None:
+    if crf is not None:
+      raise ValueError(f'--crf {crf}: {codec} has none, leave it out')
+    return encoder, options
+  if crf is not None and crf > most:
+    raise ValueError(f'--crf {crf}: the most of {codec} is {most}')
+  return encoder, {**options, 'crf': str(usual if crf is None else crf)}
+
+
 def prepare(
   clip: Clip, target: Path, codec: str, crf: int | None, tags: bool
 ) -> clip_files.Job:
@@ -73,13 +89,9 @@ def prepare(
   Raises:
     ClipError: the codec loses bits or transparency, or the container does not
       hold the codec, the size or the times.
-    ValueError: the codec has no `crf`.
+    ValueError: the codec has no such `crf`.
   """
-  encoder, usual, options = clip_files.CODECS[codec]
-  if usual is not None:
-    options = {**options, 'crf': str(usual if crf is None else crf)}
-  elif crf is not None:
-    raise ValueError(f'--crf {crf}: {codec} has none, leave it out')
+  encoder, options = choose_encoder(codec, crf)
   held = clip_files.HOLDS.get(target.suffix.lower(), ())
   if not held:
     raise ClipError(
@@ -149,10 +161,12 @@ def restore(
   replaced, or another process writes it.
   """
   clip, start = job.clip, time.perf_counter()
-  pairs = list[tuple[float, float]]()
+  pairs: list[list[float]] = []
   with _parts_folder(job.target) as folder:
     parts = _parts(folder, job, key)
-    done = earlier = sum(len(_load(part).sizes) for part in parts)
+    kept = [(len(found.sizes), found.flicker) for found in map(_load, parts)]
+    done = earlier = sum(count for count, _ in kept)
+    pairs += [pair for _, flicker in kept for pair in flicker.tolist()]
     if done:
       logging.info('%s: %d frames are restored already', clip.name, done)
     frames = clips.read(clip, done)
@@ -163,7 +177,10 @@ def restore(
     while done < len(clip.times):
       some = itertools.islice(frames, _SEGMENT)
       with clip_files.writing(job):
-        segment = clip_files.encode(job, _restored(some, network, pairs, tell))
+        new: list[tuple[float, float]] = []
+        segment = clip_files.encode(job, _restored(some, network, new, tell))
+        segment = segment._replace(flicker=np.reshape(new, (-1, 2)))
+        pairs += segment.flicker.tolist()
         parts.append(folder / f'{len(parts):06}.npz')
         with replacing(parts[-1]) as temporary:
           np.savez(temporary, **segment._asdict())

@@ -471,7 +471,7 @@ def test_what_a_container_does_not_hold_is_named(derain):
 
 def test_it_goes_on_from_the_last_whole_segment(derain):
   make('a.mp4', times=range(60))
-  assert derain('a.mp4', '-o', 'whole.mp4')[0] == 0
+  _, whole, _ = derain('a.mp4', '-o', 'whole.mp4', '--json')
   derain.network.seen.clear()
   derain.network.stop_after = 55
   assert derain('a.mp4')[0] == 130
@@ -480,9 +480,10 @@ def test_it_goes_on_from_the_last_whole_segment(derain):
   # A machine that went down may leave a damaged file.
   with open('.a_derained.mp4.parts/000001.npz', 'r+b') as file:
     file.truncate(900)
-  status, out, err = derain('a.mp4')
+  status, out, err = derain('a.mp4', '--json')
   assert (status, err) == (0, 'a.mp4: 24 frames are restored already\n')
-  assert '60 frames' in out
+  for fact in ('frames', 'flicker_before', 'flicker_after'):
+    assert json.loads(out)[fact] == json.loads(whole)[fact]
   assert len(derain.network.seen) == 36
   assert packets('a_derained.mp4') == packets('whole.mp4')
   assert files() == {'a.mp4', 'whole.mp4', 'a_derained.mp4'}
@@ -585,6 +586,7 @@ def test_mutated_clips(derain):
       ['a.mp4', '-o', 'b.mkv', '--codec', 'ffv1', '--crf', '9'],
       '--crf 9: ffv1 has none, leave it out',
     ),
+    (['a.mp4', '--crf', '60'], '--crf 60: the most of h264 is 51'),
     (['a.mp4', '-o', '-'], 'a clip is written to a file'),
     (['a.mp4', '-o', 'gs://x/b.mp4'], 'gs://x/b.mp4 is a URL'),
     (['list.mkv'], 'list.mkv is no video but a list of files'),
@@ -604,6 +606,14 @@ def test_options_that_do_not_fit(derain, words, message):
   assert status in (1, 2)
   assert message in err
   assert not {'b.webm', 'b.mkv', 'b.png', 'a_derained.mp4', 'b'} & files()
+
+
+def test_the_home_folder(derain, monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  make('a.mp4')
+  assert derain('~/a.mp4')[0] == 0
+  assert derain('~/*.mp4', '--overwrite')[0] == 0
+  assert files() == {'a.mp4', 'a_derained.mp4'}
 
 
 def test_patterns_and_missing_clips(derain):
@@ -650,7 +660,8 @@ def test_a_file_that_appears_meanwhile_is_kept(derain):
   )
   assert pathlib.Path('a_derained.mp4').read_text() == 'mine'
   # Nothing is restored a second time.
-  _, _, err = derain('a.mp4', '--overwrite')
+  _, out, err = derain('a.mp4', '--overwrite')
+  assert 'flicker between frames' in out
   assert err == 'a.mp4: 8 frames are restored already\n'
   assert files() == {'a.mp4', 'a_derained.mp4'}
 
@@ -687,6 +698,13 @@ def test_without_pyav(derain, monkeypatch):
   status, _, err = derain('a.mp4')
   assert status == 1
   assert err.startswith('error: av is not installed: ')
+  assert err.endswith("[video]'\n")
+  monkeypatch.setitem(sys.modules, 'av', av)
+  for name in [n for n in sys.modules if n.startswith('skimage')]:
+    monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, 'skimage', None)
+  _, _, err = derain('a.mp4')
+  assert err.startswith('error: skimage')
   assert err.endswith("[video]'\n")
 
 
