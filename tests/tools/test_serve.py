@@ -250,8 +250,12 @@ def test_a_full_server_says_so(server):
 class Slow:
   """Stands for a restorer that is never done; and fails for a gray picture."""
 
+  made = []
+
   def __init__(self, weights, **options):
-    pass
+    self.made.append((weights, options['memory']))
+    if weights == 'broken':
+      raise ValueError('broken is damaged')
 
   def check(self, height, width, kept):
     pass
@@ -267,11 +271,12 @@ class Slow:
 def slow(monkeypatch, tmp_path):
   """A queue that is never done, and a function that adds to it."""
   monkeypatch.setattr(queue, 'Restorer', Slow)
-  made = queue.Queue(tmp_path, ['general'], {'all': None}, 64)
+  weights, memories = ['general', 'other', 'broken'], {'all': None, '2 GB': 2}
+  made = queue.Queue(tmp_path, weights, memories, 64)
 
-  def add(kind='png'):
+  def add(kind='png', weights='general', memory='all'):
     data = hostile.sound(kind)
-    return made.add(kind, 'general', 'all', len(data), io.BytesIO(data))
+    return made.add(kind, weights, memory, len(data), io.BytesIO(data))
 
   yield types.SimpleNamespace(queue=made, add=add)
   made.close()
@@ -307,6 +312,48 @@ def test_a_bug_ends_one_picture_and_not_the_server(slow):
   failed, following = slow.add('png_gray'), slow.add()
   wait(lambda: following.progress)
   assert failed.facts == {'error': 'png_gray could not be restored: KeyError'}
+
+
+def test_a_visitor_chooses_weights_and_memory(slow):
+  damaged = slow.add(weights='broken')
+  other = slow.add(weights='other', memory='2 GB')
+  wait(lambda: other.progress)
+  assert Slow.made[-3:] == [('general', None), ('broken', None), ('other', 2)]
+  assert damaged.state == 'failed'
+  assert damaged.facts == {
+    'error': 'the weights could not be loaded: broken is damaged'
+  }
+
+
+def test_pictures_are_looked_into_one_at_a_time(slow, monkeypatch):
+  """Some formats are read as a whole, so many at once could take all memory."""
+  inside, most = [], []
+
+  def look(upload, check):
+    inside.append(upload)
+    most.append(len(inside))
+    time.sleep(0.05)
+    inside.remove(upload)
+    raise queue.Refused('it is no picture')
+
+  def visit():
+    with pytest.raises(queue.Refused):
+      slow.add()
+
+  monkeypatch.setattr(queue.Upload, 'open', look)
+  threads = [threading.Thread(target=visit) for _ in range(5)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join(60)
+  assert most == [1] * 5
+
+
+@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
+def test_a_hundred_megapixels_are_refused_by_default(slow):
+  data = big_png(10_000, 10_000)
+  with pytest.raises(queue.Refused, match='more than the 64 million'):
+    slow.queue.add('a.png', 'general', 'all', len(data), io.BytesIO(data))
 
 
 @pytest.mark.parametrize(

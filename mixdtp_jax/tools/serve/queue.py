@@ -112,6 +112,7 @@ class Queue:
     self._folder, self._most, self._options = folder, max_megapixels, options
     self._uploads: dict[str, Upload] = {}
     self._changed = threading.Condition()
+    self._reading = threading.Lock()
     self._closed = False
     self._loaded: dict[tuple[str, int | None], Restorer] = {}
     self._restorer((weights[0], next(iter(memories.values()))))
@@ -155,7 +156,8 @@ class Queue:
     try:
       folder.mkdir()
       _receive(file, size, folder / 'picture')
-      upload.open(self._check_size)
+      with self._reading:  # some formats are read as a whole
+        upload.open(self._check_size)
     except BaseException:
       self.drop(upload)
       raise
@@ -247,7 +249,11 @@ class Queue:
       if upload.dropped or upload.is_gone or self._closed:
         raise Refused('nobody waited for this picture: send it again')
 
-    restorer = self._restorer(upload.choice)
+    try:
+      restorer = self._restorer(upload.choice)
+    except (OSError, ValueError, MemoryError) as error:
+      why = f'the weights could not be loaded: {error}'
+      raise Refused(why.replace('\n', ' ')) from error
     work = upload.open(restorer.check)
     work.restore(restorer.restore, tell)
     work.write()
