@@ -76,13 +76,15 @@ def test_a_weights_folder_has_the_permissions_of_any_other(folder, tmp_path):
   assert folder.stat().st_mode == plain.stat().st_mode
 
 
-def test_a_workdir(tmp_path):
+def test_a_workdir(tmp_path, monkeypatch):
   config = _save_run(tmp_path)
   _assert_loads(tmp_path, _CFG)
   loaded = load_run_config(tmp_path)
   assert loaded['seed'] == config.seed
   boundaries = loaded['schedule']['boundaries']
   assert tuple(boundaries) == config.schedule.boundaries
+  monkeypatch.setenv('HOME', str(tmp_path.parent))
+  assert load_run_config(f'~/{tmp_path.name}') == loaded
 
 
 @pytest.mark.torch
