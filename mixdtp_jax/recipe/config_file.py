@@ -12,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping, make_recipe
+from mixdtp_jax.runtime.files import local_path
 from mixdtp_jax.runtime.options import did_you_mean
 
 RECIPES = pathlib.Path(__file__).parents[1] / 'configs'
@@ -56,8 +57,8 @@ def _find(name: str) -> pathlib.Path:
   own = RECIPES / f'{name}.py'
   if name.isidentifier() and own.is_file():
     return own
-  if pathlib.Path(name).is_file():
-    return pathlib.Path(name)
+  if (file := pathlib.Path(local_path(name))).is_file():
+    return file
   names = sorted(p.stem for p in RECIPES.glob('[!_]*.py'))
   nearest = did_you_mean(pathlib.Path(name).stem, names) or '.'
   raise FileNotFoundError(

@@ -61,16 +61,24 @@ def test_help_imports_nothing_heavy(tmp_path):
     assert f'usage: {" ".join(["mixdtp", *words])} ' in output
 
 
-def test_preparing_and_auditing_start_no_backend(tiny_pairs, tmp_path):
+def test_what_needs_no_device_starts_no_backend(tiny_pairs, tmp_path):
   output, modules, backends = imported_by(
     ['prepare', 'pairs', '--source', str(tiny_pairs), '--data_dir', 'data'],
     ['audit', f'pairs={tiny_pairs}'],
+    ['convert', 'general', '--to', 'general.safetensors'],
     cwd=tmp_path,
   )
   assert 'tensorflow' in modules
   assert not backends
   assert output.startswith('pairs: ')  # and TFDS printed nothing before
   assert (tmp_path / 'audit.json').is_file()
+
+
+@pytest.mark.slow
+def test_showing_runs_starts_no_backend(tiny_run, tmp_path):
+  words = ['runs', str(tiny_run.workdir), '--out', 'runs']
+  assert not imported_by(words, cwd=tmp_path)[2]
+  assert list((tmp_path / 'runs').iterdir())
 
 
 @pytest.mark.slow

@@ -17,8 +17,10 @@ def test_loads_by_name_wherever_one_is(tmp_path, monkeypatch):
   assert load_recipe('rain100l') == make_recipe(rain100l.get_config())
 
 
-def test_loads_by_path():
+def test_loads_by_path(monkeypatch):
   path = pathlib.Path(rain100l.__file__)
+  monkeypatch.setenv('HOME', str(path.parent))
+  assert load_recipe('~/rain100l.py') == make_recipe(rain100l.get_config())
   assert load_recipe(path) == make_recipe(rain100l.get_config())
   assert load_recipe(str(path)) == make_recipe(rain100l.get_config())
 
