@@ -64,16 +64,16 @@ def checkpoint(text: str) -> int | str:
 
 
 def _add_data(parser: Parser) -> None:
+  text = "data set, such as rain100l (default: the training run's, or pairs)"
+  parser.add_argument('--data', metavar='NAME', help=text)
   for name, text in (
-    ('data', "data set, such as rain100l (default: the training run's, or "
-     'pairs)'),
     ('source', "folder of its original files (default: the training run's)"),
     ('data_dir', "folder of prepared copies (default: the training run's)"),
     ('folder', 'folder with rainy/ and clean/, instead of a data set'),
-  ):  # fmt: skip
-    kind = {'metavar': 'FOLDER', 'type': options.local}
-    kind = {'metavar': 'NAME'} if name == 'data' else kind
-    parser.add_argument(f'--{name}', help=text, **kind)
+  ):
+    parser.add_argument(
+      f'--{name}', type=options.local, metavar='FOLDER', help=text
+    )
   options.add(parser, 'split', 'test', 'split of the set')
 
 

@@ -201,7 +201,7 @@ def av1_flags(data: bytes) -> int:
 
 def _is_cut(file: OpenFile) -> bool:
   """Returns whether Pillow gives 8 bits of a file that has more."""
-  if file.format != 'AVIF':
+  if file.format != 'AVIF' or file.fp is None:
     return file.info.get('bit_depth', 8) > 8  # of HEIF
   file.fp.seek(0)
   return bool(av1_flags(file.fp.read()) & 0x40)
