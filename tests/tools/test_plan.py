@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from mixdtp_jax.cli import main
+from mixdtp_jax.recipe.config_file import load_recipe
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.tools.plan import run, targets
@@ -61,10 +62,10 @@ def _plan(*arguments, environment=None):
   )
 
 
-def test_plans_this_machine(environment, tmp_path):
+def test_plans_this_machine(prenet, environment, tmp_path):
   out = tmp_path / 'new' / 'plan.json'
   result = _plan(
-    f'--config={_TESTS / "tiny.py"}',
+    f'--config={prenet}',
     '--config.model.remat=blocks',
     '--utilisation=0.5',
     f'--out={out}',
@@ -72,14 +73,14 @@ def test_plans_this_machine(environment, tmp_path):
   )
   assert result.returncode == 0, result.stderr
   content = json.loads(out.read_text())
-  config = tiny.get_config()
+  config = load_recipe(prenet)
   assert content['config']['model']['remat'] == 'blocks'
   assert content['target']['devices'] == 8
   (stage,) = content['stages']
   assert (stage['batch_size'], stage['crop']) == (8, config.data.crop)
-  state = abstract_state(make_recipe(config), make_mesh())
+  state = abstract_state(config, make_mesh())
   held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-  batch = 2 * config.data.crop**2 * 3 * 4  # one pair of crops a device
+  batch = 2 * config.data.crop**2 * 3  # a pair of crops, of 8 bits a value
   assert stage['memory']['arguments'] == pytest.approx(held + batch, rel=0.01)
   assert stage['needed'] == sum(stage['memory'].values())
   products = stage['flops'] / content['target']['peak'] / 0.5
