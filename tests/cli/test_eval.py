@@ -144,7 +144,7 @@ def test_places_a_whole_test_split_among_published_results(
 
 @pytest.mark.parametrize('recorded, used', [('xla', 'xla'), ('cpu', 'auto')])
 def test_a_run_without_other_kernels_is_scored_without_them(
-  tiny_run, pairs, tmp_path, monkeypatch, capsys, recorded, used
+  tiny_run, pairs, tmp_path, monkeypatch, recorded, used
 ):
   config = copy.deepcopy(tiny_run.config)
   config.kernels = recorded
@@ -156,8 +156,8 @@ def test_a_run_without_other_kernels_is_scored_without_them(
 
   monkeypatch.setattr(network, 'score_network', score_network)
   words = [f'--weights={tmp_path}', f'--folder={pairs}']
-  assert main.run_command(['eval', *words]) == 1
-  assert f'scored with {used}' in capsys.readouterr().err
+  with pytest.raises(ValueError, match=f'scored with {used}'):
+    main.run_command(['eval', *words])
 
 
 def test_a_shipped_name_is_not_the_run_in_a_folder_of_that_name(

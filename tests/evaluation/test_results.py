@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mixdtp_jax.data import images as image_files
-from mixdtp_jax.evaluation import images, results
+from mixdtp_jax.evaluation import images, network, results
 from mixdtp_jax.evaluation.metrics import Score
 from mixdtp_jax.evaluation.score import Row
 from mixdtp_jax.restoration import sheets
@@ -178,15 +178,15 @@ def test_without_a_folder_no_image_is_written(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_write_results_returns_what_it_wrote(tmp_path):
-  image = np.zeros((4, 5, 3), np.uint8)
-  paths = results.write_results(
-    tmp_path / 'out', _ROWS, image, {'step': 3}, {'psnr': math.inf}
+def test_report_returns_what_it_wrote(tmp_path):
+  image, context = np.zeros((4, 5, 3), np.uint8), {'step': 3}
+  paths = network.report(
+    _ROWS, image, tmp_path / 'out', dataset='', crop_multiple=1, context=context
   )
   assert [path.name for path in paths] == [
     'results.csv', 'results.json', 'comparison.png',
   ]  # fmt: skip
   assert sorted((tmp_path / 'out').iterdir()) == sorted(paths)
   content = json.loads(paths[1].read_text())
-  assert content['context'] == {'step': 3}
-  assert content['published'] == {'psnr': 'inf'}
+  assert content['context'] == context
+  assert content['published'] == {}
