@@ -24,6 +24,7 @@ from mixdtp_jax.cli import options
 from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.restoration.sixteen_bits import png_chunk
 from mixdtp_jax.tools.serve import queue
+from mixdtp_jax.tools.serve import server as server_module
 from tests.conftest import REPOSITORY
 from tests.helpers import chromium, hostile
 
@@ -395,6 +396,7 @@ def page(server, tmp_path):
 DONE = "document.querySelectorAll('.download:not([hidden])').length == {}"
 FOCUS = '(({id, ariaLabel, dataset}) => id || ariaLabel || dataset.file)'
 VALUE = "document.activeElement.getAttribute('aria-valuetext')"
+WAITS = 'Waits for its turn: 1 before it.'
 GIVE = """{{
   const data = new DataTransfer();
   data.items.add(new File([{content}], '{name}'));
@@ -425,6 +427,32 @@ def test_a_visitor_gets_what_the_command_writes(
   wait(lambda: ask(server, 'GET', f'/pictures/{key}')[0] == 404)
   assert not page.errors
   assert all(url.startswith((page.url, 'about:')) for url in page.requests)
+
+
+@pytest.mark.browser
+@chromium.NEEDED
+def test_the_page_shows_progress(slow, tmp_path):
+  site = server_module.Server('127.0.0.1', 0)
+  site.queue = slow.queue
+  threading.Thread(target=site.serve_forever).start()
+  shown = chromium.Page(tmp_path / 'browser')
+  try:
+    address = f'http://127.0.0.1:{site.server_address[1]}/'
+    shown.send('Page.navigate', url=address)
+    shown.wait("document.querySelectorAll('option').length > 2")
+    paths = tmp_path / 'a.png', tmp_path / 'b.png'
+    for path in paths:
+      path.write_bytes(hostile.sound('png'))
+    shown.choose('#file', *paths)
+    texts = "[...document.querySelectorAll('.state')].map(e => e.textContent)"
+    shown.wait(f"{texts}.join() == 'Is being restored: 50%.,{WAITS}'")
+    bars = "[...document.querySelectorAll('progress')]"
+    assert shown.run(f'{bars}.map(e => e.position)') == [0.5, -1]
+    assert shown.run(f'{bars}.every(e => e.offsetHeight && e.ariaLabel)')
+  finally:
+    shown.close()
+    site.shutdown()
+    site.server_close()
 
 
 @pytest.mark.browser
