@@ -135,6 +135,42 @@ def test_it_runs_on_a_bare_machine(process, tmp_path, tiny_weights):
   assert (tmp_path / 'a_derained.png').exists()
 
 
+MEASURED = PROGRAM.replace(
+  'main("derain")',
+  """
+try:
+  main("derain")
+finally:
+  print(open('/proc/self/status').read())
+""",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='no peak')
+def test_the_least_memory_is_enough_and_is_kept_to(process, tmp_path):
+  """Of the shipped network, with compiling, at 2 megapixels."""
+  hostile.smooth(0, 1080, 1920).save(tmp_path / 'a.png')
+  process['env']['XDG_CACHE_HOME'] = str(tmp_path / 'cache')
+
+  def run(memory):
+    return subprocess.run(
+      [sys.executable, '-c', MEASURED, 'a.png', '--memory', f'{memory}MB'],
+      capture_output=True,
+      text=True,
+      timeout=300,
+      **process,
+    )
+
+  refused = run(50)
+  assert refused.returncode == 1
+  least = int(re.search(r'at least (\d+) MB', refused.stderr)[1])
+  restored = run(least)
+  assert restored.returncode == 0, restored.stderr
+  peak = 1024 * int(re.search(r'VmHWM:\s*(\d+) kB', restored.stdout)[1])
+  assert peak < least * 10**6
+
+
 # A shell's background job ignores SIGINT, and so do its children.
 STOPPABLE = """
 import os, signal, sys
