@@ -29,6 +29,10 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Converts weights and says what was written."""
+  import jax
+
   from mixdtp_jax.weights.convert import convert
 
+  # Accelerators may be busy with the very run that is converted.
+  jax.config.update('jax_platforms', 'cpu')
   print(convert(args.source, args.to, steps=args.steps, dtype=args.dtype))

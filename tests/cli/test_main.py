@@ -25,7 +25,7 @@ HELPS = [
 ]
 
 
-def imported_by(*commands, cwd):
+def imported_by(*commands, cwd, platform='cpu'):
   """Runs commands in one new process: what it imported, and JAX's backends."""
   program = (
     'import sys\n'
@@ -42,7 +42,7 @@ def imported_by(*commands, cwd):
   result = subprocess.run(
     [sys.executable, '-c', program],
     cwd=cwd,
-    env={'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'},
+    env={'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': platform},
     capture_output=True,
     text=True,
     timeout=300,
@@ -75,10 +75,18 @@ def test_what_needs_no_device_starts_no_backend(tiny_pairs, tmp_path):
 
 
 @pytest.mark.slow
-def test_showing_runs_starts_no_backend(tiny_run, tmp_path):
-  words = ['runs', str(tiny_run.workdir), '--out', 'runs']
-  assert not imported_by(words, cwd=tmp_path)[2]
-  assert list((tmp_path / 'runs').iterdir())
+def test_showing_and_converting_runs_leave_accelerators_alone(
+  tiny_run, tmp_path
+):
+  workdir = str(tiny_run.workdir)
+  _, _, backends = imported_by(
+    ['runs', workdir, '--out', 'runs'],
+    ['convert', workdir, '--to', 'weights'],
+    cwd=tmp_path,
+    platform='cuda',  # of which there may be none
+  )
+  assert backends == ['cpu']
+  assert (tmp_path / 'runs').is_dir() and (tmp_path / 'weights').is_dir()
 
 
 @pytest.mark.slow
