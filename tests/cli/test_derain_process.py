@@ -53,6 +53,7 @@ def test_a_pipe_gives_what_a_program_gets(process, tiny_weights):
   assert Image.open(io.BytesIO(run.stdout)).format == 'PNG'
 
 
+@pytest.mark.slow
 def test_a_folder_as_a_user_runs_it(process, tmp_path, tiny_weights):
   for name in ('jpeg', 'png_alpha', 'gif_animated', 'tiff_16', 'webp', 'bmp'):
     suffix = name.partition('_')[0]
@@ -181,7 +182,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals are different there')
 @pytest.mark.parametrize(
-  ('sign', 'status'), [('SIGINT', 130), ('SIGTERM', 143)]
+  ('sign', 'status'),
+  [('SIGINT', 130), pytest.param('SIGTERM', 143, marks=pytest.mark.slow)],
 )
 def test_stopping_leaves_whole_files_only(
   process, tmp_path, tiny_weights, sign, status
