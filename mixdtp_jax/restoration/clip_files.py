@@ -255,7 +255,7 @@ def _copy_tags(
     kept = source.metadata.items()
     target.metadata.update({n: v for n, v in kept if n not in _OWN_TAGS})
   if job.clip.start is None and job.clip.end is None:
-    titles = {} if job.tags else {'metadata': {}}
+    titles: dict[str, Any] = {} if job.tags else {'metadata': {}}
     target.set_chapters([each | titles for each in source.chapters()])
 
 
