@@ -27,9 +27,9 @@ from mixdtp_jax.runtime.console import progress
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import show
 
-# Images of one size for which one device gets a program for whole images; it
-# costs seconds to compile. Other sizes are restored in pieces.
-_OFTEN = 20
+# Images of one size that repay compiling a program for it (docs/evaluation.md).
+# One device restores other sizes in pieces.
+_OFTEN = 25
 
 
 def check_sizes(
