@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from mixdtp_jax.checkpoints import restoring, saving
+from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.cli import main
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.runtime.mesh import make_mesh, replicated
+from mixdtp_jax.training.start import start_state
 from tests.conftest import REPOSITORY
 from tests.helpers import tiny
 
@@ -49,31 +50,59 @@ def _check_messages(lines, start):
   others = [line for line in lines if line not in updates]
   told = (
     'Continuing ',
+    'Drawing ',
     'Compiling ',
     'Saving checkpoint ',
     'Evaluated update ',
   )
-  assert all(line.startswith(told) for line in others), others
+  for line in others:  # orbax tells on a busy machine that it waited
+    assert line.startswith(told) or 'previous save to complete' in line
   assert 'Saving checkpoint 20' in others
+
+
+@pytest.fixture(scope='module')
+def options(environment):
+  return {
+    'env': environment,
+    'capture_output': True,
+    'text': True,
+    'timeout': 500,
+  }
+
+
+@pytest.fixture(scope='module')
+def straight(tiny_pairs, options, tmp_path_factory):
+  """The folder of an undisturbed run."""
+  workdir = tmp_path_factory.mktemp('straight')
+  result = subprocess.run(_command(*_words(workdir, tiny_pairs)), **options)
+  assert result.returncode == 0, result.stderr
+  _check_messages(result.stderr.splitlines(), 0)
+  return workdir
+
+
+def _words(workdir, pairs):
+  return f'--workdir={workdir}', f'--config.data.source={pairs}'
+
+
+def _state(workdir):
+  with saving.make_manager(workdir) as manager:
+    config = make_recipe(tiny.get_config())
+    return start_state(manager, config, replicated(make_mesh()))
 
 
 @pytest.mark.slow
 def test_a_killed_run_continues_as_if_it_had_not_been(
-  tiny_run, environment, tmp_path
+  tiny_pairs, straight, options, tmp_path
 ):
   workdir, killed = tmp_path / 'run', tmp_path / 'killed.py'
   killed.write_text(_KILLED)
-  options = {'env': environment, 'capture_output': True, 'text': True}
-  words = (
-    f'--workdir={workdir}',
-    f'--config.data.source={tiny_run.config.data.source}',
-  )
+  words = _words(workdir, tiny_pairs)
   result = subprocess.run(_command(*words, recipe=killed), **options)
   assert result.returncode == -signal.SIGKILL, result.stderr
   assert list(workdir.glob('checkpoints/12.orbax-checkpoint-tmp*'))
   assert not (workdir / 'results').exists()
 
-  result = subprocess.run(_command(*words), **options, timeout=500)
+  result = subprocess.run(_command(*words), **options)
   assert result.returncode == 0, result.stderr
   assert 'Continuing from the checkpoint of update 8' in result.stderr
   _check_messages(result.stderr.splitlines(), 8)
@@ -81,30 +110,25 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
   assert re.search(r'^y +\d+\.\d+ / ', result.stdout, re.MULTILINE)
   assert 'mean over 3 images' in result.stdout
 
-  with saving.make_manager(workdir) as manager:
-    continued = restoring.restore_or_init(
-      manager,
-      make_recipe(tiny.get_config()),
-      lambda: tiny_run.state,  # its shapes
-      replicated(make_mesh()),
-    )
+  continued = _state(workdir)
   assert continued.step == 20
   # The rate of every update is another one, so a wrong count would show.
-  jax.tree.map(np.testing.assert_array_equal, continued, tiny_run.state)
+  jax.tree.map(np.testing.assert_array_equal, continued, _state(straight))
   for name in ('results.csv', 'comparison.png'):
-    straight = (tiny_run.workdir / 'results' / name).read_bytes()
-    assert (workdir / 'results' / name).read_bytes() == straight
+    expected = (straight / 'results' / name).read_bytes()
+    assert (workdir / 'results' / name).read_bytes() == expected
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_is_a_good_end(tiny_run, environment, tmp_path):
+def test_sigterm_saves_and_is_a_good_end(
+  tiny_pairs, straight, environment, tmp_path
+):
   workdir = tmp_path / 'run'
   with open(tmp_path / 'output.txt', 'w+') as output:
     process = subprocess.Popen(
       _command(
-        f'--workdir={workdir}',
-        f'--config.data.source={tiny_run.config.data.source}',
-        f'--config.data.data_dir={tiny_run.workdir / "data"}',
+        *_words(workdir, tiny_pairs),
+        f'--config.data.data_dir={straight / "data"}',
         '--config.num_train_steps=100000',  # it is stopped long before
         '--config.checkpoint_every_steps=3',
         '--config.eval_every_steps=0',
@@ -191,16 +215,16 @@ def test_the_demo_needs_no_files(environment, tmp_path):
       'train.py',
       '--config=configs/demo.py',
       f'--workdir={tmp_path}',
-      '--config.num_train_steps=40',
+      '--config.num_train_steps=10',
       '--config.schedule.warmup_steps=4',
       '--config.model.width=4',
       '--config.model.heads=(1,1,1,1)',
       '--config.model.recurrent_width=4',
       '--config.model.steps=1',
       '--config.data.crop=16',
-      '--config.batch_size=8',
+      '--config.batch_size=2',
     ],
-    env=environment,
+    env=environment | {'XLA_FLAGS': ''},  # one device, as a user has
     cwd=REPOSITORY,
     capture_output=True,
     text=True,
