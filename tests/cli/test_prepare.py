@@ -98,7 +98,6 @@ def test_any_file_name_is_prepared_and_scored(tmp_path, capsys):
     ('ddn', 'prepare ddn --source FOLDER'),
     ('rain100', "data set 'rain100' is unknown; did you mean rain100"),
     (os.fsdecode(b'pairs --source {} --data_dir d\xe9'), r"'d\udce9': Tensor"),
-    ('pairs --source {} --memory_mb 0', '1.png takes about 0 MiB while'),
   ],
 )
 def test_an_error_is_one_line_that_names_the_remedy(
