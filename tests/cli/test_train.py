@@ -120,18 +120,19 @@ def test_a_killed_run_continues_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_is_a_good_end(
-  tiny_pairs, straight, environment, tmp_path
-):
-  workdir = tmp_path / 'run'
+def test_sigterm_saves_and_is_a_good_end(tiny_pairs, environment, tmp_path):
+  workdir, recipe = tmp_path / 'run', tmp_path / 'prenet.py'
+  recipe.write_text(
+    'from tests.helpers.tiny import get_prenet_config as get_config\n'
+  )
   with open(tmp_path / 'output.txt', 'w+') as output:
     process = subprocess.Popen(
       _command(
         *_words(workdir, tiny_pairs),
-        f'--config.data.data_dir={straight / "data"}',
         '--config.num_train_steps=100000',  # it is stopped long before
         '--config.checkpoint_every_steps=3',
         '--config.eval_every_steps=0',
+        recipe=recipe,
       ),
       env=environment,
       stdout=output,
