@@ -1,10 +1,12 @@
 """The package as pip installs it: built, installed, and used elsewhere."""
 
+import functools
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -25,6 +27,9 @@ TINY = (
   '--config.batch_size=2',
   '--config.num_train_steps=2',
 )
+
+
+RUN = functools.partial(subprocess.run, timeout=500)
 
 
 @pytest.fixture(scope='module')
@@ -59,14 +64,14 @@ def mixdtp(site, environment, tmp_path_factory):
   """Runs the console script in an empty folder."""
   here = tmp_path_factory.mktemp('elsewhere')
 
-  def run(*words):
-    return subprocess.run(
+  def run(*words, start=RUN):
+    return start(
       [site / 'bin' / 'mixdtp', *map(str, words)],
       cwd=here,
       env=environment | {'PYTHONPATH': str(site), 'XLA_FLAGS': ''},
-      capture_output=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
       text=True,
-      timeout=500,
     )
 
   run.folder = here
@@ -100,7 +105,7 @@ def test_every_command_shows_its_help(mixdtp, name):
   assert result.stdout.startswith(f'usage: mixdtp {name} ')
 
 
-def test_trains_scores_and_converts(mixdtp, tiny_pairs):
+def test_trains_scores_converts_restores_and_exports(mixdtp, tiny_pairs):
   source = f'--config.data.source={tiny_pairs}'
   for words, told in (
     (['train', '--workdir=run', source, *TINY], 'mean over 3 images'),
@@ -110,6 +115,11 @@ def test_trains_scores_and_converts(mixdtp, tiny_pairs):
       ['eval', '--weights=weights', f'--folder={tiny_pairs / "test"}'],
       'mean over 3 images',
     ),
+    (
+      ['derain', tiny_pairs / 'test' / 'rainy' / '0.png', '-o', 'dry.png'],
+      '0.png -> dry.png: ',
+    ),
+    (['export', '--format=stablehlo', '-o', 'net.stablehlo'], '-> net.stable'),
   ):
     result = mixdtp(*words)
     assert result.returncode == 0, result.stderr
@@ -117,6 +127,17 @@ def test_trains_scores_and_converts(mixdtp, tiny_pairs):
   folder = mixdtp.folder
   for workdir in (folder / 'run' / 'results', folder / 'results'):
     assert (workdir / 'results.json').is_file()
+
+
+def test_serves(mixdtp):
+  with mixdtp('serve', '--port=0', start=subprocess.Popen) as server:
+    try:
+      address = server.stdout.readline().split()[0]
+      for name, words in ('', b'<title>'), ('page.js', b'import'):
+        with urllib.request.urlopen(address + name, timeout=60) as answer:
+          assert words in answer.read()
+    finally:
+      server.terminate()
 
 
 def test_a_recipe_that_does_not_exist_names_those_that_do(mixdtp):
