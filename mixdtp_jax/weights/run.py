@@ -24,7 +24,8 @@ def load_run_config(workdir: str | os.PathLike) -> dict:
   config = _read(workdir, None, restoring.restore_config)
   beside = shipped.locate(workdir) / 'data'
   found = pathlib.Path(config['data']['data_dir'] or beside)
-  if beside.is_dir() and (found.name == beside.name or not found.is_dir()):
+  own = found.name == beside.name and beside.is_dir()
+  if own or not found.is_dir():  # which may be a path of another machine
     found = beside
   config['data']['data_dir'] = str(found)
   return config

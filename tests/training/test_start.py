@@ -234,6 +234,7 @@ def test_a_copied_run_uses_the_data_beside_it(run_with_best, tmp_path, capsys):
     shutil.rmtree(copy / 'data')
     assert main.run_command(words) == 1
     assert not run_with_best.parent.exists()
+    assert load_run_config(copy)['data']['data_dir'] == str(copy / 'data')
   finally:
     shutil.move(tmp_path / 'gone', run_with_best.parent)
   assert 'has no prepared pairs: mixdtp prepare' in capsys.readouterr().err
