@@ -18,6 +18,7 @@ from mixdtp_jax.recipe.config_file import load_recipe
 from mixdtp_jax.restoration import shapes
 from mixdtp_jax.restoration.engine import Engine
 from mixdtp_jax.restoration.whole_image import make_restore
+from mixdtp_jax.tools.bench.case import draw_params
 from mixdtp_jax.weights.load import load_weights
 from tests.helpers import engines
 
@@ -31,11 +32,11 @@ _SIZES = '1x1,37x53,3x300,257x131,3000x200'
 _MOST = 1e-5
 
 
-def _network(name):
+def _network(name, fresh):
   if name not in _RECIPES:
     return load_weights(name)
   cfg = load_recipe(name, []).model
-  return cfg, engines.drawn(cfg)
+  return cfg, draw_params(cfg, 0) if fresh else engines.drawn(cfg)
 
 
 def difference(cfg, params, size, kernels):
@@ -57,6 +58,12 @@ def main():
   parser.add_argument('--networks', default=','.join((*_RECIPES, 'general')))
   parser.add_argument('--sizes', default=_SIZES, help='HxW,...')
   parser.add_argument('--kernels', default='auto', choices=('auto', 'xla'))
+  parser.add_argument(
+    '--fresh',
+    action='store_true',
+    help='draw weights of the size of fresh ones; Restormer with others is no '
+    'better determined than to 1e-4, by two kernels of the whole network, too',
+  )
   parser.add_argument('--side', type=int, help='of pieces; default: their own')
   args = parser.parse_args()
   if args.side:
@@ -64,7 +71,7 @@ def main():
     shapes._REFINE_SIDES = (args.side,)
   largest = 0
   for name in args.networks.split(','):
-    cfg, params = _network(name)
+    cfg, params = _network(name, args.fresh)
     for text in args.sizes.split(','):
       size = tuple(map(int, text.split('x')))
       found, spread = difference(cfg, params, size, args.kernels)
