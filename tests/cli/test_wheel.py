@@ -91,10 +91,10 @@ def test_the_wheel_has_the_package_alone_and_all_its_files(site):
 
 
 def _files(folder):
-  """Files of the package by their paths, compiled ones left out."""
+  """Files of the package by their paths, without what tools keep."""
   for parent, _, names in os.walk(folder, followlinks=True):
     for name in names:
-      if '__pycache__' not in parent:
+      if not {'__pycache__', '.mypy_cache'} & set(pathlib.Path(parent).parts):
         yield pathlib.Path(parent, name).relative_to(folder)
 
 
