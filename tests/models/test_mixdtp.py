@@ -16,8 +16,6 @@ from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
 from mixdtp_jax.models.transformer import TransformerStage
 
-pytestmark = pytest.mark.usefixtures('quick_compiler')
-
 BASE = MixDTPConfig(
   width=4,
   encoder_blocks=(2, 1, 1, 1),
