@@ -112,7 +112,7 @@ def test_other_arrays_are_refused(restorer, image, message):
 
 
 def test_values_that_are_not_finite_are_named(restorer, monkeypatch):
-  def broken(image, progress=None):
+  def broken(image, progress=None, beside=0):
     return np.full(image.shape, np.nan, np.float32)
 
   monkeypatch.setattr(restorer, '_engine', broken)
