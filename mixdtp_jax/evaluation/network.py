@@ -1,6 +1,5 @@
 """Scores a network, in training and by mixdtp eval, and reports the scores."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,16 +19,13 @@ from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops.ssim import WINDOW
 from mixdtp_jax.restoration.engine import Engine
-from mixdtp_jax.restoration.programs import Programs
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.runtime import hosts
 from mixdtp_jax.runtime.console import progress
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import show
 
-# Images of one size that repay compiling a program for it (docs/evaluation.md).
-# One device restores other sizes in pieces.
-_OFTEN = 25
+OFTEN = 25  # images of one size that repay compiling a program for it
 
 
 def check_sizes(
@@ -58,6 +54,7 @@ def score_network(
   folder: str | os.PathLike | None = None,
   mesh: jax.sharding.Mesh | None = None,
   kernels: str = 'auto',
+  often: int = OFTEN,
   inputs: dict[str, Scores] | None = None,
   check: Callable[[], None] = lambda: None,
 ) -> tuple[list[Row], np.ndarray]:
@@ -74,6 +71,9 @@ def score_network(
       writes none.
     mesh: see `make_restore`.
     kernels: likewise.
+    often: one device restores sizes of fewer images in pieces, by the engine,
+      whose last bits depend on the programs that are kept; 1 restores all as a
+      whole.
     inputs: see `evaluate`.
     check: called between batches; its error ends the evaluation.
 
@@ -93,7 +93,7 @@ def score_network(
     check()
 
   rows = evaluate(
-    _make_restore(cfg, params, groups, mesh, kernels, batch_size),
+    _make_restore(cfg, params, groups, mesh, kernels, often, batch_size),
     eval_batches.eval_batches(pairs, batch_size=batch_size, limit=limit),
     protocols,
     save=first.add,
@@ -103,10 +103,10 @@ def score_network(
   return rows, first.image
 
 
-def _make_restore(cfg, params, groups, mesh, kernels, batch_size):
+def _make_restore(cfg, params, groups, mesh, kernels, often, batch_size):
   """Returns the `restore` of `evaluate` for groups of images by size."""
   mesh = mesh or make_mesh()
-  rare = {size for size, images in groups.items() if len(images) < _OFTEN}
+  rare = {size for size, images in groups.items() if len(images) < often}
   if mesh.size > 1:
     rare.clear()
   if rare:
@@ -114,7 +114,8 @@ def _make_restore(cfg, params, groups, mesh, kernels, batch_size):
       cfg,
       jax.device_get(params),
       dtype=cfg.dtype,
-      programs=_programs(mesh.devices.item(), kernels),
+      devices=[mesh.devices.item()],
+      kernels=kernels,
     )
   if rare < groups.keys():
     whole = make_restore(
@@ -132,12 +133,6 @@ def _make_restore(cfg, params, groups, mesh, kernels, batch_size):
     return whole(images)
 
   return restore
-
-
-# Kept, as JAX keeps those for whole images, for all evaluations of a run.
-@functools.cache
-def _programs(device: jax.Device, kernels: str) -> Programs:
-  return Programs([device], kernels=kernels)
 
 
 def report(

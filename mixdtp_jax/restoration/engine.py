@@ -40,7 +40,6 @@ class Engine:
     dtype: str = 'float32',
     devices: Sequence[jax.Device] | None = None,
     kernels: str = 'auto',
-    programs: Programs | None = None,
   ):
     """Puts the weights on the devices, and compiles nothing yet.
 
@@ -54,20 +53,15 @@ class Engine:
       dtype: of the convolutions, float32 or bfloat16.
       devices: of one kind, that share each image; None for all.
       kernels: the option of a recipe.
-      programs: those of another engine, whose devices and kernels they have;
-        None starts without.
     """
     if memory is not None and memory <= 0:
       raise ValueError(f'memory = {memory}: needs a number of bytes, or None')
     cfg = dataclasses.replace(cfg, dtype=dtype)
-    programs = programs or Programs(
-      list(devices or jax.local_devices()), kernels=kernels
-    )
-    devices = list(programs.mesh.devices)
+    devices = list(devices or jax.local_devices())
     on_cpu = devices[0].platform == 'cpu'
     self._memory, self._scratch = memory, scratch
     self._multiple = cfg.multiple
-    self._programs = programs
+    self._programs = Programs(devices, kernels=kernels)
     with _device_memory():
       steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
     self._kinds = [self._programs.kind(step) for step in steps]

@@ -231,6 +231,7 @@ class _Run:
       folder=folder,
       mesh=self.mesh,
       kernels=config.kernels,
+      often=1,  # a run that continues after a kill has the same scores
       inputs=inputs,
       check=self.watch.check,
     )

@@ -1,4 +1,3 @@
-import collections
 
 import jax
 import numpy as np
@@ -11,7 +10,6 @@ from mixdtp_jax.evaluation.metrics import PROTOCOLS
 from mixdtp_jax.evaluation.network import check_sizes
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.restoration.engine import Engine
-from mixdtp_jax.restoration.programs import Programs
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.runtime.mesh import make_mesh
 from tests.helpers import engines
@@ -51,48 +49,36 @@ def _write_pairs(folder, sizes):
   'quick_compiler', 'own_cache', 'small_pieces', 'guarded'
 )
 def test_one_device_restores_rare_sizes_in_pieces(tmp_path, monkeypatch):
-  monkeypatch.setattr(network, '_OFTEN', 2)
-  called = collections.Counter()
+  called = []
+  restore = Engine.__call__
 
-  def count(owner, name):
-    function = getattr(owner, name)
+  def counting(self, image):
+    called.append(image.shape)
+    return restore(self, image)
 
-    def counting(self, *args):
-      called[name] += 1
-      return function(self, *args)
-
-    monkeypatch.setattr(owner, name, counting)
-
-  count(Engine, '__call__')
-  count(Programs, '_compile')
-  monkeypatch.setattr(Programs, '_load', lambda *_: None)  # none on disk
+  monkeypatch.setattr(Engine, '__call__', counting)
   _write_pairs(tmp_path, [(24, 32), (19, 45), (24, 32), (33, 21)])
   pairs, cfg = open_folder(tmp_path), engines.NETWORKS['prenet']
   here = {'mesh': make_mesh(jax.devices()[:1]), 'kernels': 'xla'}
-  compiled = []
-  for scale in (1, 0.5):
-    params = jax.tree.map(lambda x, s=scale: s * x, engines.weights('prenet'))
-    rows, _ = network.score_network(
-      cfg,
-      jax.device_put(params, jax.devices()[0]),
-      pairs,
-      batch_size=2,
-      folder=tmp_path / 'out',
-      **here,
-    )
-    compiled.append(called['_compile'])
-    whole = make_restore(
-      final_image(cfg), params, multiple=cfg.multiple, **here
-    )
-    assert [row.name for row in rows] == ['0', '2', '1', '3']
-    for row in rows:
-      pair = pairs[int(row.name)]
-      rainy, clean = (np.float32(pair[s]) / 255 for s in ('rainy', 'clean'))
-      (restored,) = jax.device_get(whole(rainy[None]))
-      for name, protocol in PROTOCOLS.items():
-        want = protocol(restored[None], clean[None])
-        assert row.restored[name] == pytest.approx(np.ravel(want), abs=1e-4)
-      with Image.open(tmp_path / 'out/images' / f'{row.name}.png') as image:
-        np.testing.assert_allclose(image, 255 * restored, atol=0.51)
-  assert called['__call__'] == 2 * 2
-  assert 0 < compiled[0] == compiled[1]  # programs serve other weights
+  params = engines.weights('prenet')
+  rows, _ = network.score_network(
+    cfg,
+    jax.device_put(params, jax.devices()[0]),
+    pairs,
+    batch_size=2,
+    folder=tmp_path / 'out',
+    often=2,
+    **here,
+  )
+  whole = make_restore(final_image(cfg), params, multiple=cfg.multiple, **here)
+  assert [row.name for row in rows] == ['0', '2', '1', '3']
+  for row in rows:
+    pair = pairs[int(row.name)]
+    rainy, clean = (np.float32(pair[s]) / 255 for s in ('rainy', 'clean'))
+    (restored,) = jax.device_get(whole(rainy[None]))
+    for name, protocol in PROTOCOLS.items():
+      want = protocol(restored[None], clean[None])
+      assert row.restored[name] == pytest.approx(np.ravel(want), abs=1e-4)
+    with Image.open(tmp_path / 'out/images' / f'{row.name}.png') as image:
+      np.testing.assert_allclose(image, 255 * restored, atol=0.51)
+  assert called == [pairs[1]['rainy'].shape, pairs[3]['rainy'].shape]
