@@ -156,7 +156,7 @@ def test_a_failed_second_preparation_leaves_the_first(source):
 
 
 def test_damaged_copies_are_named_or_give_what_was_written(tmp_path):
-  outcomes = campaign.copies(40, tmp_path)
+  outcomes = campaign.copies(200, tmp_path)
   assert min(outcomes['refused'], outcomes['the same']) > 5
 
 
