@@ -8,7 +8,6 @@ been read back and found to be what the devices held.
 
 import contextlib
 import glob
-import json
 import os
 import pathlib
 import shutil
@@ -21,7 +20,7 @@ from mixdtp_jax.checkpoints import verifying
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime import hosts
-from mixdtp_jax.runtime.files import DAMAGED, dump_json
+from mixdtp_jax.runtime.files import DAMAGED, dump_json, load_json
 
 FORMAT = 1  # checkpoints of version 0.1 have no number
 BEST = 'best.json'  # in the workdir: the record of the best checkpoint
@@ -72,7 +71,8 @@ class Manager(ocp.CheckpointManager):
     if candidate:
       self.best = candidate
       if hosts.is_first():
-        dump_json(self.best, pathlib.Path(self.directory.parent, BEST))
+        path = pathlib.Path(self.directory.parent, BEST)
+        dump_json(self.best, path, sealed=True)
 
   def reached_preemption(self, step: int) -> bool:
     """Returns False: training/preemption.py watches for preemption.
@@ -135,7 +135,7 @@ def read_best(workdir: str | os.PathLike) -> dict[str, Any] | None:
   """
   path = pathlib.Path(workdir, BEST)
   try:
-    found = json.loads(path.read_bytes())
+    found = load_json(path)
     return {
       'update': int(found['update']),
       'split': str(found['split']),

@@ -2,8 +2,8 @@
 
   python -m tests.campaigns.json_files --count 1000
 
-Whatever is wrong with results.json, metrics.jsonl or an event file, `mixdtp
-runs` reads what the run logged, or says in a line which file is damaged.
+Whatever is wrong with results.json, best.json, metrics.jsonl or an event file,
+what was written is read, or a line says which file is damaged.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections import Counter
 import numpy as np
 from clu import metric_writers
 
+from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.tools.runs.event_log import read_scalars
 from mixdtp_jax.tools.runs.run_folder import _final
@@ -41,8 +42,11 @@ def make_run(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   content = {'context': {'step': _UPDATES}, 'mean': row, 'images': [row]}
   dump_json(content, path, sealed=True)
   (events,) = folder.glob('events*')
+  best = {'update': _UPDATES, 'split': 'val', 'images': 1, 'y_psnr': 30.0}
+  dump_json(best, folder / saving.BEST, sealed=True)
   return {
     'results.json': path,
+    'best.json': folder / saving.BEST,
     'metrics.jsonl': folder / 'metrics.jsonl',
     'events': events,
   }
@@ -92,6 +96,9 @@ def outcome(kind: str, path: pathlib.Path, logged) -> str:
     if kind == 'results.json':
       found = _final(path.parents[1], _UPDATES)
       return 'the same' if found == logged else 'other'
+    if kind == 'best.json':
+      found = saving.read_best(path.parent)
+      return 'the same' if found == logged else 'other'
     found = read_scalars(path.parent)
   except (ValueError, FileNotFoundError) as error:
     text = str(error)
@@ -114,7 +121,10 @@ def run(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, Counter]:
     for name, points in read_scalars(folder).items()
   }
   found = {}
-  final = _final(folder, _UPDATES)
+  written = {
+    'results.json': _final(folder, _UPDATES),
+    'best.json': saving.read_best(folder),
+  }
   for kind, path in files.items():
     sound = path.read_bytes()
     if kind == 'events':  # which are read without the other file
@@ -122,8 +132,7 @@ def run(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, Counter]:
     outcomes: Counter = Counter()
     for _ in range(count):
       path.write_bytes(damaged(sound, random))
-      expected = final if kind == 'results.json' else logged
-      outcomes[outcome(kind, path, expected)] += 1
+      outcomes[outcome(kind, path, written.get(kind, logged))] += 1
     path.write_bytes(sound)
     found[kind] = outcomes
   return found

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixdtp_jax.checkpoints import saving
 from mixdtp_jax.cli import main
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.training import loop, start
@@ -199,7 +200,7 @@ def run_with_best(tiny_pairs, quick_compiler, tmp_path_factory):
 def test_the_best_by_a_validation_split_is_kept(
   run_with_best, tmp_path, monkeypatch
 ):
-  best = json.loads((run_with_best / 'best.json').read_text())
+  best = saving.read_best(run_with_best)
   assert best['split'] == 'val'
   assert best['images'] == 2
   results = json.loads((run_with_best / 'results' / 'results.json').read_text())
