@@ -30,7 +30,7 @@ _SMALLER = 'make it smaller, or cut it'
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'AVIF', 'BMP', 'GIF')
 _HEIC = (b'heic', b'heix', b'hevc', b'hevx')  # brands of files
 _ORIENTATION = 0x0112  # EXIF's tag
-# Chunks of a PNG: the first, and those that EXIF or XMP may be in; the last.
+# Chunks of a PNG: the first one and those that may hold EXIF or XMP; the last.
 _CHUNKS = (b'IHDR', b'eXIf', b'tEXt', b'zTXt', b'iTXt')
 _END = b'\0\0\0\0IEND\xaeB`\x82'
 # By orientation: the steps along rows and columns, and whether they swap.

@@ -80,11 +80,12 @@ def open_mixture(data: Data, crop: int) -> Mixture:
     FileNotFoundError: a set other than data.name is not prepared.
   """
   named = dict(data.mixture or ((data.name, 1),))
+  # Others were prepared before, from sources that their copies name.
+  others = None if data.source else ''
   parts = [
     open_split(
       name,
-      # Others were prepared before; '' takes all copies as they are.
-      source=data.source if name == data.name else data.source and None,
+      source=data.source if name == data.name else others,
       data_dir=data.data_dir,
       split='train',
       crop=crop,

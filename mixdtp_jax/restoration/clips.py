@@ -259,7 +259,7 @@ def _frames(container: Any, stream: Any, whole: bool) -> Iterator[Any]:
     )
   stated = Fraction(container.duration or 0, 10**6)
   if kind == 'avi' and stream.average_rate:
-    # FFmpeg's duration is that of what is left; the header counts frames.
+    # A cut file's duration is short, too; its header counts all frames.
     stated = max(stated, stream.frames / stream.average_rate)
   if whole and kind in _STATES_DURATION and last:
     # Matroska counts from 0, also if the first frame is later.

@@ -39,7 +39,7 @@ ENDINGS = {
 }
 _DEEP = ('PNG', 'TIFF')  # hold 16 bits
 _SEVERAL = ('PNG', 'WEBP', 'GIF', 'TIFF', 'AVIF')  # hold several frames
-# The longest side in pixels of what the writers write.
+# The longest side in pixels that a format's writer takes.
 _LONGEST = {'JPEG': 65_500, 'WEBP': 16_383, 'GIF': 65_535, 'AVIF': 32_768}
 _QUALITY = {'JPEG': 95, 'WEBP': 90, 'AVIF': 85, 'HEIF': 90}  # if not known
 _BARE = ('BMP', 'GIF')  # hold no metadata

@@ -237,7 +237,7 @@ def _is_wild(text: str) -> bool:
 
 
 def _once(jobs: Sequence[Job]) -> list[Job]:
-  """Returns the jobs without those that do the same again."""
+  """Returns the jobs, each source and target once."""
   unique: dict[Any, Job] = {}
   for job in jobs:
     unique.setdefault((_file(job.source), _plain(job.target)), job)

@@ -48,7 +48,7 @@ def most_held() -> int | None:
 
 
 def half_of_free() -> int:
-  """Returns what this process holds, and half of what is free besides."""
+  """Returns what this process holds, and half of the free memory."""
   free = min([psutil.virtual_memory().available, *_left_by_groups()])
   return held() + max(free, 0) // 2
 

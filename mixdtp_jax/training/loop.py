@@ -25,7 +25,7 @@ from mixdtp_jax.training.log import JsonLines, TrainingLog
 from mixdtp_jax.training.run_lock import only_run
 from mixdtp_jax.training.step import Step, compile_ahead, make_train_step
 
-_UNTRACED = 10  # updates of a start, before those that are traced
+_UNTRACED = 10  # first updates of a start, which are never traced
 
 
 def train_and_evaluate(
