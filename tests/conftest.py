@@ -26,6 +26,8 @@ pytest_plugins = (
   'tests.helpers.child_runs',
   'tests.helpers.engines',
   'tests.helpers.tiny_weights',
+  'tests.helpers.derain',
+  'tests.helpers.slow_queue',
 )
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

@@ -5,72 +5,20 @@ import json
 import os
 import pathlib
 import re
-import signal
 import struct
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import mixdtp_jax
-from mixdtp_jax.cli.main import run_command
 from mixdtp_jax.data import images
-from mixdtp_jax.restoration import batch, restorer, sixteen_bits
+from mixdtp_jax.restoration import restorer, sixteen_bits
 from mixdtp_jax.runtime.files import _writing
 from tests.campaigns import images as campaign
 from tests.helpers import hostile
-
-
-class Negative:
-  """Stands for a network: dark becomes light."""
-
-  def check(self, height, width, kept):
-    pass
-
-  def restore(self, pixels, progress):
-    progress(0.5)
-    result = pixels.copy()
-    colours = pixels.shape[2] - 1 + pixels.shape[2] % 2  # without alpha
-    result[..., :colours] = np.iinfo(pixels.dtype).max - pixels[..., :colours]
-    progress(1)
-    return result
-
-
-@pytest.fixture
-def derain(tmp_path, monkeypatch, capfd):
-  """Runs the command in a folder of its own; returns status, output, errors."""
-  monkeypatch.chdir(tmp_path)
-  loaded = []
-
-  def load(weights, **options):
-    loaded.append((weights, options))
-    return Negative()
-
-  monkeypatch.setattr(mixdtp_jax, 'load', load)
-
-  def run(*words):
-    before = signal.getsignal(signal.SIGTERM), Image.MAX_IMAGE_PIXELS
-    try:
-      status = run_command(['derain', *words])
-    except SystemExit as stopped:
-      status = stopped.code
-    finally:
-      signal.signal(signal.SIGTERM, before[0])
-      Image.MAX_IMAGE_PIXELS = before[1]
-    return status, *capfd.readouterr()
-
-  run.loaded = loaded
-  return run
-
-
-def put(name, kind='png', data=None):
-  path = pathlib.Path(name)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(hostile.sound(kind) if data is None else data)
-  return path
+from tests.helpers.derain import put
 
 
 def pixels(path):
@@ -393,19 +341,17 @@ def test_what_does_not_fit_is_refused_with_the_least(
   assert files() == {'a.png', 'b.bmp', 'c.gif', 'd.tif'}
 
 
-def test_what_a_format_cannot_hold_is_refused_before_the_work(
-  derain, monkeypatch
-):
+def test_what_a_format_cannot_hold_is_refused_before_the_work(derain):
   put('a.gif', 'gif_animated')
   clear = np.zeros((9, 9, 4), np.uint8)
   Image.fromarray(clear).save('b.png')
   Image.new('L', (16_384, 1)).save('c.png')
   Image.new('L', (1, 65_501)).save('d.png')
 
-  def restore(self, rainy, progress):
+  def restore(rainy, progress):
     raise AssertionError('the network is asked')
 
-  monkeypatch.setattr(Negative, 'restore', restore)
+  derain.network.restore = restore
   for name, format, message in (
     ('a.gif', 'jpg', 'a.gif has 3 frames or pages, and JPEG holds one'),
     ('b.png', 'jpg', 'b.png is partly transparent, which JPEG cannot hold'),
@@ -418,106 +364,33 @@ def test_what_a_format_cannot_hold_is_refused_before_the_work(
   assert not os.path.exists('out')
 
 
-def test_a_file_that_appears_meanwhile_is_not_replaced(derain, monkeypatch):
+def test_a_file_that_appears_meanwhile_is_not_replaced(derain):
   put('a.png')
-  real = Negative.restore
+  real = derain.network.restore
 
-  def late(self, rainy, progress):
+  def late(rainy, progress):
     pathlib.Path('a_derained.png').write_text('of someone else')
-    return real(self, rainy, progress)
+    return real(rainy, progress)
 
-  monkeypatch.setattr(Negative, 'restore', late)
+  derain.network.restore = late
   status, _, err = derain('a.png')
   assert status == 1
   assert 'a_derained.png exists by now: --overwrite replaces it' in err
   assert pathlib.Path('a_derained.png').read_text() == 'of someone else'
 
 
-def test_errors_of_the_network_name_the_picture(derain, monkeypatch):
+def test_errors_of_the_network_name_the_picture(derain):
   put('a.png')
   put('b.png')
 
-  def short(self, rainy, progress):
+  def short(rainy, progress):
     raise ValueError('--memory 1MB is too little: the least is 300MB')
 
-  monkeypatch.setattr(Negative, 'restore', short)
+  derain.network.restore = short
   status, _, err = derain('a.png', 'b.png')
   assert status == 1
   assert 'error: a.png: --memory 1MB is too little' in err
   assert 'error: b.png: --memory' in err
-
-
-def test_reading_and_writing_overlap_with_restoring(monkeypatch, tmp_path):
-  """Each of three threads waits for another one's work to begin."""
-  monkeypatch.chdir(tmp_path)
-  jobs = []
-  for number in range(4):
-    path = put(f'{number}.png')
-    target = pathlib.Path(f'out/{number}.png')
-    jobs.append(batch.Job(path, target, None, '', 1))
-  read, restored = [threading.Event() for _ in jobs], threading.Event()
-  real_open = batch.open_picture
-
-  def opening(source, *args):
-    read[int(source.stem)].set()
-    return real_open(source, *args)
-
-  monkeypatch.setattr(batch, 'open_picture', opening)
-  number = iter(range(4))
-
-  def restore(rainy, progress):
-    current = next(number)
-    if current < 3:
-      assert read[current + 1].wait(20), 'the next one was not read meanwhile'
-    if current == 1:
-      # The first one is written while the second one is restored.
-      deadline = time.monotonic() + 20
-      while not jobs[0].target.exists():
-        assert time.monotonic() < deadline, 'the first one was not written'
-        time.sleep(0.01)
-      restored.set()
-    return rainy
-
-  told = []
-  works = batch.restore_files(jobs, restore, batch.Settings(), told.append)
-  assert [work.error for work in works] == [''] * 4
-  assert restored.is_set()
-  assert told == sorted(told)
-  assert told[-1] == 1
-
-
-def test_a_large_picture_has_the_memory_for_itself(monkeypatch, tmp_path):
-  monkeypatch.chdir(tmp_path)
-  jobs = [
-    batch.Job(put(f'{n}.png'), pathlib.Path(f'out/{n}.png'), None, '', 1)
-    for n in range(3)
-  ]
-  number = iter(range(3))
-
-  def restore(rainy, progress):
-    current = next(number)
-    for job in jobs[:current]:
-      assert job.target.exists()
-    assert len(opened) == current + 1
-    return rainy
-
-  opened = []
-  real_open = batch.open_picture
-  monkeypatch.setattr(
-    batch, 'open_picture', lambda *args: opened.append(args) or real_open(*args)
-  )
-
-  def check(height, width, kept):
-    if kept:
-      raise ValueError('there is no room for others')
-
-  for settings in (batch.Settings(ahead=100), batch.Settings(check=check)):
-    works = list(batch.restore_files(jobs, restore, settings, lambda _: None))
-    assert [work.error for work in works] == [''] * 3
-    number = iter(range(3))
-    opened.clear()
-    for job in jobs:
-      job.target.unlink()
 
 
 @pytest.mark.filterwarnings('ignore')  # Pillow's, of damaged tags

@@ -141,6 +141,17 @@ def sound(name: str) -> bytes:
   return file.getvalue()
 
 
+def big_png(height, width):
+  """A PNG of a few kB with very many pixels."""
+  header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+  packer = zlib.compressobj(9)
+  data = packer.compress(bytes(2**20)) + packer.flush()
+  chunks = ((b'IHDR', header), (b'IDAT', data), (b'IEND', b''))
+  return b'\x89PNG\r\n\x1a\n' + b''.join(
+    sixteen_bits.png_chunk(*c) for c in chunks
+  )
+
+
 def damaged(name: str, count: int, seed: int = 0):
   """Yields damaged copies: most damage is near the start, where headers are."""
   random = np.random.default_rng([seed, *name.encode()])

@@ -121,6 +121,15 @@ def frames(path, format='rgb24'):
     return np.stack([frame.to_ndarray(format=format) for frame in decoded])
 
 
+def files():
+  """Names everything in the working folder."""
+  return {path.name for path in pathlib.Path().iterdir()}
+
+
+def psnr(a, b):
+  return 10 * np.log10(255**2 / np.square(a.astype(float) - b).mean())
+
+
 KINDS = {
   'mp4': {},
   'mkv': {'subtitles': True},

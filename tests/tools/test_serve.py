@@ -7,14 +7,12 @@ import json
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 import types
 import urllib.parse
-import zlib
 
 import numpy as np
 import pytest
@@ -22,11 +20,10 @@ from PIL import Image
 
 from mixdtp_jax.cli import options
 from mixdtp_jax.cli.main import run_command
-from mixdtp_jax.restoration.sixteen_bits import png_chunk
-from mixdtp_jax.tools.serve import queue
 from mixdtp_jax.tools.serve import server as server_module
 from tests.conftest import REPOSITORY
 from tests.helpers import chromium, hostile
+from tests.helpers.slow_queue import wait
 
 
 @pytest.fixture(scope='module')
@@ -127,25 +124,16 @@ def test_a_download_is_what_the_command_writes(server, derained):
   assert not list(folder.iterdir())
 
 
-def big_png(height, width):
-  """A PNG of a few kB with very many pixels."""
-  header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-  packer = zlib.compressobj(9)
-  data = packer.compress(bytes(2**20)) + packer.flush()
-  chunks = ((b'IHDR', header), (b'IDAT', data), (b'IEND', b''))
-  return b'\x89PNG\r\n\x1a\n' + b''.join(png_chunk(*c) for c in chunks)
-
-
 REFUSED = {
   'empty': (b'', 'x.png is empty'),
   'no picture': (b'hello', 'x.png cannot be decoded: it is none of PNG'),
   'cut short': (hostile.sound('png')[:20], 'x.png cannot be decoded'),
   'bomb': (
-    big_png(60_000, 60_000),
+    hostile.big_png(60_000, 60_000),
     'x.png: 60000x60000 pixels are more than the 1 ',
   ),
   'large': (
-    big_png(10_000, 10_000),
+    hostile.big_png(10_000, 10_000),
     '10000x10000 pixels are more than the 1 million',
   ),
 }
@@ -246,115 +234,6 @@ def test_a_full_server_says_so(server):
   for _, sent in answers:  # also those that wait or are restored
     assert ask(server, 'DELETE', f'/pictures/{sent["key"]}')[0] == 200
   assert send(server, hostile.sound('png'))[0] == 201
-
-
-class Slow:
-  """Stands for a restorer that is never done; and fails for a gray picture."""
-
-  made = []
-
-  def __init__(self, weights, **options):
-    self.made.append((weights, options['memory']))
-    if weights == 'broken':
-      raise ValueError('broken is damaged')
-
-  def check(self, height, width, kept):
-    pass
-
-  def restore(self, pixels, progress):
-    while pixels.shape[2] == 3:
-      progress(0.5)
-      time.sleep(0.01)
-    raise KeyError('a bug')
-
-
-@pytest.fixture
-def slow(monkeypatch, tmp_path):
-  """A queue that is never done, and a function that adds to it."""
-  monkeypatch.setattr(queue, 'Restorer', Slow)
-  weights, memories = ['general', 'other', 'broken'], {'all': None, '2 GB': 2}
-  made = queue.Queue(tmp_path, weights, memories, 64)
-
-  def add(kind='png', weights='general', memory='all'):
-    data = hostile.sound(kind)
-    return made.add(kind, weights, memory, len(data), io.BytesIO(data))
-
-  yield types.SimpleNamespace(queue=made, add=add)
-  made.close()
-  assert not made._thread.is_alive()
-
-
-def wait(condition):
-  for _ in range(1000):
-    if condition():
-      return
-    time.sleep(0.01)
-  raise AssertionError
-
-
-def test_nothing_is_done_for_a_visitor_who_is_gone(slow):
-  first, second = slow.add(), slow.add()
-  wait(lambda: first.progress)
-  assert slow.queue.ahead(second) == 1
-  first.asked -= 1000
-  wait(lambda: second.state == 'working')
-  assert first.facts['error'].startswith('nobody waited')
-  slow.queue.drop(second)
-  wait(lambda: not second.folder.exists())
-  first.asked -= 5000
-  third = slow.add()
-  wait(lambda: third.progress)
-  assert [path.name for path in third.folder.parent.iterdir()] == [
-    third.folder.name
-  ]
-
-
-def test_a_bug_ends_one_picture_and_not_the_server(slow):
-  failed, following = slow.add('png_gray'), slow.add()
-  wait(lambda: following.progress)
-  assert failed.facts == {'error': 'png_gray could not be restored: KeyError'}
-
-
-def test_a_visitor_chooses_weights_and_memory(slow):
-  damaged = slow.add(weights='broken')
-  other = slow.add(weights='other', memory='2 GB')
-  wait(lambda: other.progress)
-  assert Slow.made[-3:] == [('general', None), ('broken', None), ('other', 2)]
-  assert damaged.state == 'failed'
-  assert damaged.facts == {
-    'error': 'the weights could not be loaded: broken is damaged'
-  }
-
-
-def test_pictures_are_looked_into_one_at_a_time(slow, monkeypatch):
-  """Some formats are read as a whole, so many at once could take all memory."""
-  inside, most = [], []
-
-  def look(upload, check):
-    inside.append(upload)
-    most.append(len(inside))
-    time.sleep(0.05)
-    inside.remove(upload)
-    raise queue.Refused('it is no picture')
-
-  def visit():
-    with pytest.raises(queue.Refused):
-      slow.add()
-
-  monkeypatch.setattr(queue.Upload, 'open', look)
-  threads = [threading.Thread(target=visit) for _ in range(5)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join(60)
-  assert most == [1] * 5
-
-
-@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
-def test_a_hundred_megapixels_are_refused_by_default(slow):
-  data = big_png(10_000, 10_000)
-  with pytest.raises(queue.Refused, match='more than the 64 million'):
-    slow.queue.add('a.png', 'general', 'all', len(data), io.BytesIO(data))
 
 
 @pytest.mark.parametrize(
