@@ -6,7 +6,7 @@ import traceback
 from mixdtp_jax.runtime.console import pip_install
 
 _FOLDER = str(pathlib.Path(__file__).parents[1])
-# The extra of this package that brings a package in.
+# The extra of this package that brings a package in; of skimage, two do.
 _EXTRAS = dict.fromkeys(
   ('array_record', 'clu', 'jinja2', 'matplotlib', 'skimage', 'tensorboard',
    'tensorflow', 'tensorflow_datasets'), 'train'
@@ -15,7 +15,7 @@ _EXTRAS = dict.fromkeys(
 }  # fmt: skip
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, command: str) -> str | None:
   """Returns one line for an error that a user can cause, None for others.
 
   These are errors of files and of memory, and what this package refuses with
@@ -23,10 +23,8 @@ def explain(error: BaseException) -> str | None:
   """
   if isinstance(error, ModuleNotFoundError) and error.name:
     name = error.name.partition('.')[0]
-    extra = _EXTRAS.get(name)
-    frames = traceback.extract_tb(error.__traceback__)
-    if name == 'skimage' and 'video.py' in str(frames):
-      extra = 'video'
+    clips = (command, name) == ('derain', 'skimage')
+    extra = 'video' if clips else _EXTRAS.get(name)
     return extra and f'{name} is not installed: {pip_install(extra)}'
   if 'RESOURCE_EXHAUSTED' in str(error):
     return (

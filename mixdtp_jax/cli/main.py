@@ -70,7 +70,7 @@ def run_command(words: Sequence[str], *, own_process: bool = False) -> int:
     return 130
   except Exception as error:
     console.show('')
-    line = errors.explain(error)
+    line = errors.explain(error, args.command)
     if line is None:
       raise
     print(f'error: {line}', file=sys.stderr)

@@ -182,21 +182,26 @@ def test_rain_is_not_written_as_png_under_another_name(tmp_path, capsys):
   assert not target.exists()
 
 
-def explained(function):
+def explained(function, command='train'):
   try:
     function()
   except Exception as error:  # noqa: BLE001 - any, as the program does
-    return errors.explain(error)
+    return errors.explain(error, command)
   raise AssertionError('no error')
 
 
 def test_a_package_that_is_missing_names_its_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  monkeypatch.setitem(sys.modules, 'skimage', None)
   assert explained(lambda: __import__('tensorflow_datasets')) == (
     f'tensorflow_datasets is not installed: {sys.executable} -m pip install '
     f"-e '{REPOSITORY}[train]'"
   )
   assert explained(lambda: __import__('mixdtp_jax.nothing')) is None
+  for command, extra in ('derain', 'video'), ('audit', 'train'):
+    line = explained(lambda: __import__('skimage'), command)
+    assert line.startswith('skimage is not installed: ')
+    assert line.endswith(f"[{extra}]'")
 
 
 def test_an_error_of_a_library_is_no_users_error():
