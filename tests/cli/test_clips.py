@@ -102,8 +102,9 @@ def test_a_device_without_memory_is_one_line(derain):
 def test_without_pyav(derain, monkeypatch):
   make('a.mp4')
   for name in ('clip_files', 'clips', 'video'):
-    monkeypatch.delitem(sys.modules, f'mixdtp_jax.restoration.{name}')
-    monkeypatch.delattr(mixdtp_jax.restoration, name)
+    module = f'mixdtp_jax.restoration.{name}'
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr(mixdtp_jax.restoration, name, raising=False)
   monkeypatch.setitem(sys.modules, 'av', None)
   status, _, err = derain('a.mp4')
   assert status == 1
