@@ -5,6 +5,7 @@ import pytest
 from mixdtp_jax.tools.plan.step import (
   Memory,
   StepPlan,
+  Times,
   largest_batch,
   next_to_try,
 )
@@ -19,16 +20,19 @@ def _plan(temporaries, told=True):
 
   def plan(batch_size):
     memory = Memory(_STATE, int(temporaries(batch_size / _UNIT)), 0)
-    compiles = sum(memory) <= _AVAILABLE
+    needed = memory.arguments + memory.temporaries
+    fits = needed <= _AVAILABLE
     return StepPlan(
       batch_size=batch_size,
       crop=8,
       remat='none',
       compile_seconds=0,
-      needed=sum(memory) if told or compiles else None,
+      needed=needed if told or fits else None,
       available=_AVAILABLE,
+      fits=fits,
       flops=0,
-      memory=memory if compiles else None,
+      seconds=Times(0, None, None, 0),
+      memory=memory if fits else None,
     )
 
   return plan

@@ -106,17 +106,12 @@ def _parse(root, name, results, kind, rest) -> Instruction:
   operands, _, attributes = rest.partition(')')
   if kind in ('parameter', 'constant'):
     operands, attributes = '', rest
-  return Instruction(
-    name,
-    tuple(
-      Array(dtype, tuple(int(n) for n in dims.split(',') if n), layout)
-      for dtype, dims, layout in _ARRAY.findall(results)
-    ),
-    kind,
-    tuple(_NAME.findall(operands)),
-    attributes,
-    root is not None,
+  arrays = tuple(
+    Array(dtype, tuple(int(n) for n in dims.split(',') if n), layout)
+    for dtype, dims, layout in _ARRAY.findall(results)
   )
+  names = tuple(_NAME.findall(operands))
+  return Instruction(name, arrays, kind, names, attributes, root is not None)
 
 
 def trips(

@@ -57,17 +57,15 @@ class Program:
     # Each is written before what calls it.
     for name in reversed(list(self._computations)):
       for instruction in self._computations[name].values():
-        self._follow(instruction, self._times[name])
-
-  def _follow(self, instruction: hlo.Instruction, times: int) -> None:
-    if instruction.kind == 'while':
-      trips = hlo.trips(instruction, self._computations)
-      self.unknown_loops += trips is None
-      times *= 1 if trips is None else trips
-    for called in instruction.called:
-      self._times[called] += times
-    if instruction.kind not in _LOOPS_AND_CALLS:
-      self._inside.update(instruction.called)
+        times = self._times[name]
+        if instruction.kind == 'while':
+          trips = hlo.trips(instruction, self._computations)
+          self.unknown_loops += trips is None
+          times *= 1 if trips is None else trips
+        for called in instruction.called:
+          self._times[called] += times
+        if instruction.kind not in _LOOPS_AND_CALLS:
+          self._inside.update(instruction.called)
 
   def collectives(self) -> list[Collective]:
     """Returns the exchanges of one step, in the order of the text."""
@@ -77,15 +75,11 @@ class Program:
         kind = instruction.kind.removesuffix('-start')
         if kind in _COLLECTIVES and self._times[name]:
           put_in = [array for _, array in _operands(instruction, computation)]
-          found.append(
-            Collective(
-              kind,
-              tuple(sorted({array.dtype for array in put_in})),
-              sum(array.bytes for array in put_in),
-              _group_size(instruction.attributes, self._devices),
-              self._times[name],
-            )
-          )
+          dtypes = tuple(sorted({array.dtype for array in put_in}))
+          size = sum(array.bytes for array in put_in)
+          devices = _group_size(instruction.attributes, self._devices)
+          times = self._times[name]
+          found.append(Collective(kind, dtypes, size, devices, times))
     return found
 
   def memory_traffic(self) -> int:
@@ -157,16 +151,14 @@ def _read(instruction, index, array, body) -> int:
 
 def _uses(body, index) -> list[tuple[str, hlo.Instruction]]:
   """Returns (name, user) for each use of a fusion's parameter."""
-  (name,) = (
-    i.name
-    for i in body.values()
-    if i.kind == 'parameter' and i.attributes.startswith(f'{index})')
-  )
-  names = {name}
-  found = []
+  names, found = set(), []
   for instruction in body.values():  # in the order of definition
     used = [operand for operand in instruction.operands if operand in names]
-    if used and instruction.kind == 'bitcast':
+    if instruction.kind == 'parameter':
+      again = instruction.attributes.startswith(f'{index})')
+    else:
+      again = used and instruction.kind == 'bitcast'
+    if again:
       names.add(instruction.name)
     elif used:
       found.append((used[0], instruction))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from mixdtp_jax.recipe.crop_schedule import Stage
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.tables import Table
-from mixdtp_jax.tools.plan.step import Search, StepPlan, times
+from mixdtp_jax.tools.plan.step import Search, StepPlan
 from mixdtp_jax.tools.plan.targets import Target
 
 _GIB = 2**30
@@ -32,13 +32,12 @@ def step_table(
     ('memory of a device', _memory(found)),
     ('products', f'{found.flops / 1e9:,.1f} GFLOP a step and device'),
   ]
-  if found.memory is not None and found.traffic is not None:
-    loops = (
-      f' ({found.unknown_loops} loops of unknown length counted once)'
-      if found.unknown_loops
-      else ''
-    )
-    traffic = f'{found.traffic / 1e9:,.1f} GB a step and device{loops}'
+  if found.traffic is not None:
+    traffic = f'{found.traffic / 1e9:,.1f} GB a step and device'
+    if found.unknown_loops:
+      traffic += (
+        f' ({found.unknown_loops} loops of unknown length counted once)'
+      )
     rows += [('exchange', _exchange(found)), ('memory traffic', traffic)]
     rows += _time_rows(found, recipe.num_train_steps, target, utilisation)
   return Table(title, ('', ''), rows)
@@ -50,9 +49,8 @@ def _memory(found: StepPlan) -> str:
     return f'more than the {available}: DOES NOT FIT'
   verdict = 'fits' if found.fits else 'DOES NOT FIT'
   text = f'{found.needed / _GIB:.2f} of {available}: {verdict}'
-  if found.memory is None:
+  if (memory := found.memory) is None:
     return f'{text} (the compiler gave up)'
-  memory = found.memory
   return (
     f'{text} (state and batch {memory.arguments / _GIB:.2f}, temporaries '
     f'{memory.temporaries / _GIB:.2f}, other {memory.other / _GIB:.2f})'
@@ -74,7 +72,7 @@ def _exchange(found: StepPlan) -> str:
 def _time_rows(
   found: StepPlan, updates: int, target: Target, utilisation: float
 ) -> Iterator[tuple[str, str]]:
-  took = times(found, target, utilisation)
+  took = found.seconds
   yield (
     'time of products',
     f'{_ms(took.products)} at {utilisation:.0%} of {target.peak / 1e12:,.3g} '
@@ -114,10 +112,7 @@ def _ms(duration: float) -> str:
 
 
 def search_table(
-  searches: Mapping[str, Search],
-  recipe: Recipe,
-  target: Target,
-  utilisation: float,
+  searches: Mapping[str, Search], recipe: Recipe, target: Target
 ) -> Table:
   """Returns the largest batch for each remat."""
   groups = len(target.devices) // recipe.mesh_space
@@ -127,13 +122,9 @@ def search_table(
     above = f'{min(failing) // groups}' if failing else 'not looked for'
     numbers = ['none', '', '', '']
     if (best := found.best) and best.needed:
-      speed = best.batch_size / times(best, target, utilisation).step
-      numbers = [
-        f'{best.batch_size // groups}',
-        f'{best.batch_size}',
-        f'{best.needed / _GIB:.2f}',
-        f'{speed:,.0f}',
-      ]
+      size, speed = best.batch_size, best.batch_size / best.seconds.step
+      needed = f'{best.needed / _GIB:.2f}'
+      numbers = [f'{size // groups}', f'{size}', needed, f'{speed:,.0f}']
     rows.append((remat, *numbers, above))
   share = 'a device' if recipe.mesh_space == 1 else 'shared'
   head = ('remat', share, 'all', 'GiB', 'crops/s', 'smallest that does not fit')

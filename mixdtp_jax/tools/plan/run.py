@@ -1,9 +1,7 @@
 """Plans the steps of a training, prints and writes what it found."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mixdtp_jax.recipe.config_file import change, load_recipe
 from mixdtp_jax.recipe.crop_schedule import Stage, stages
@@ -16,7 +14,6 @@ from mixdtp_jax.tools.plan.step import (
   StepPlan,
   largest_batch,
   plan_step,
-  times,
 )
 from mixdtp_jax.tools.plan.targets import Target, find_target
 
@@ -41,7 +38,8 @@ def plan(
   choices = _choices(recipe, search)
   target = find_target(topology, recipe.model.dtype)
   parts = stages(recipe)
-  plans = [plan_step(recipe, stage, target) for stage in parts]
+  plans = [plan_step(recipe, stage, target, utilisation) for stage in parts]
+  fits = all(found.fits for found in plans)
   show(
     f'{config} on {target.name}',
     *(
@@ -51,54 +49,39 @@ def plan(
   )
 
   def write(searches: Mapping[str, Search]) -> None:
-    if out is not None:
-      content = _content(target, utilisation, plans, searches)
-      recipes = {'config_file': config, 'config': as_mapping(recipe)}
-      dump_json({**content, **recipes}, out)
+    if out is None:
+      return
+    figures = {
+      field.name: getattr(target, field.name)
+      for field in dataclasses.fields(target)
+    }
+    content = {
+      'target': figures | {'devices': len(target.devices)},
+      'utilisation': utilisation,
+      'fits': fits,
+      'stages': [dataclasses.asdict(found) for found in plans],
+      'largest_batches': {
+        remat: {
+          'best': found.best and dataclasses.asdict(found.best),
+          'tried': [dataclasses.asdict(one) for one in found.tried],
+        }
+        for remat, found in searches.items()
+      },
+      'config_file': config,
+      'config': as_mapping(recipe),
+    }
+    dump_json(content, out)
 
   write({})  # what follows takes long
   if choices:
-    searches = _search(recipe, target, parts, plans, choices)
-    show('', report.search_table(searches, recipe, target, utilisation))
+    # At the largest crop.
+    stage, known = max(
+      zip(parts, plans, strict=True), key=lambda pair: pair[0].crop
+    )
+    searches = _search(recipe, target, utilisation, stage, known, choices)
+    show('', report.search_table(searches, recipe, target))
     write(searches)
-  return all(found.fits for found in plans)
-
-
-def _content(
-  target: Target,
-  utilisation: float,
-  plans: Sequence[StepPlan],
-  searches: Mapping[str, Search],
-) -> dict[str, Any]:
-  fields = (field.name for field in dataclasses.fields(target))
-  figures = {name: getattr(target, name) for name in fields}
-  as_dict = functools.partial(_as_dict, target=target, utilisation=utilisation)
-  return {
-    'target': figures | {'devices': len(target.devices)},
-    'utilisation': utilisation,
-    'fits': all(found.fits for found in plans),
-    'stages': list(map(as_dict, plans)),
-    'largest_batches': {
-      remat: {
-        'best': found.best and as_dict(found.best),
-        'tried': list(map(as_dict, found.tried)),
-      }
-      for remat, found in searches.items()
-    },
-  }
-
-
-def _as_dict(
-  found: StepPlan, target: Target, utilisation: float
-) -> dict[str, Any]:
-  took = times(found, target, utilisation)
-  return {
-    **dataclasses.asdict(found),
-    'memory': found.memory and found.memory._asdict(),
-    'fits': found.fits,
-    'sent_bytes': found.sent_bytes,
-    'seconds': took._asdict() | {'step': took.step},
-  }
+  return fits
 
 
 def _choices(recipe: Recipe, search: Sequence[str] | None) -> list[str]:
@@ -118,13 +101,12 @@ def _choices(recipe: Recipe, search: Sequence[str] | None) -> list[str]:
 def _search(
   recipe: Recipe,
   target: Target,
-  parts: Sequence[Stage],
-  plans: Sequence[StepPlan],
+  utilisation: float,
+  stage: Stage,
+  known: StepPlan,
   choices: Sequence[str],
 ) -> dict[str, Search]:
-  """Finds for each remat the largest batch at the largest crop."""
-  pairs = zip(parts, plans, strict=True)
-  stage, known = max(pairs, key=lambda pair: pair[0].crop)
+  """Finds the largest batch for each remat; `known` plans that of the stage."""
   unit = len(target.devices) // recipe.mesh_space * recipe.accumulate_steps
   found: dict[str, Search] = {}
   start = known.batch_size // unit
@@ -133,7 +115,7 @@ def _search(
 
     def plan_batch(batch_size: int, changed: Recipe = changed) -> StepPlan:
       sized = stage._replace(batch_size=batch_size)
-      return plan_step(changed, sized, target)
+      return plan_step(changed, sized, target, utilisation)
 
     given = known if remat == known.remat else None
     found[remat] = largest_batch(plan_batch, unit, known=given, start=start)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,6 @@ from absl import logging
 
 from mixdtp_jax.checkpoints.state import TrainState
 from mixdtp_jax.measure.flops import count_flops
-from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.recipe.crop_schedule import Stage, check_split
 from mixdtp_jax.recipe.knobs import Recipe
@@ -22,7 +22,8 @@ from mixdtp_jax.tools.plan.targets import Target, out_of_memory
 from mixdtp_jax.training.step import abstract_batch, init_state, make_train_step
 
 
-class Memory(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Memory:
   """Bytes of one device during a step, as XLA states them."""
 
   arguments: int  # the state, which is replaced in place, and the batch
@@ -31,11 +32,22 @@ class Memory(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Times:
+  """A model of the seconds of a step; None if unknown."""
+
+  products: float  # its operations, at the part of the peak rate reached
+  memory: float | None  # its traffic at the full bandwidth
+  exchange: float | None  # what a device sends on a ring, by two ports
+  # The longer of the first two, and the exchange as if nothing hid it; of a
+  # step that did not compile, that of its products.
+  step: float
+
+
+@dataclasses.dataclass(frozen=True)
 class StepPlan:
   """What a step needs.
 
-  If the compiler gave up for want of memory, `memory` is None, and so is all
-  that follows it.
+  If the compiler gave up for want of memory, nothing is known from `memory` on.
   """
 
   batch_size: int  # images, over all devices
@@ -46,101 +58,70 @@ class StepPlan:
   # only a part; None if it named nothing.
   needed: int | None
   available: int  # bytes of one device that a program may use
+  fits: bool  # whether it was compiled and has room
   flops: float  # of a step and device; see `count_flops`
+  seconds: Times
   memory: Memory | None = None  # parts of those needed
   collectives: tuple[Collective, ...] = ()  # exchanges between devices
+  sent_bytes: float = 0  # that a device sends to others in a step, on a ring
   traffic: int | None = None  # bytes of a step; see `Program.memory_traffic`
-  unknown_loops: int = 0  # which count once in those two
+  unknown_loops: int = 0  # which count once in those three
   # 'bytes accessed' of XLA's cost_analysis(), which counts each loop's body
   # once, and memory beside the compute units too.
   xla_bytes: float | None = None
 
-  @property
-  def fits(self) -> bool:
-    """Whether it was compiled and has room."""
-    return self.memory is not None and sum(self.memory) <= self.available
 
-  @property
-  def sent_bytes(self) -> float:
-    """Bytes that a device sends to others in a step, on a ring."""
-    return sum(collective.sent_bytes for collective in self.collectives)
-
-
-class Times(NamedTuple):
-  """A model of the seconds of a step; None if unknown."""
-
-  products: float  # its operations, at the part of the peak rate reached
-  memory: float | None  # its traffic at the full bandwidth
-  exchange: float | None  # what a device sends on a ring, by two ports
-
-  @property
-  def step(self) -> float:
-    """The longer of the first two, and the exchange as if nothing hid it."""
-    return max(self.products, self.memory or 0) + (self.exchange or 0)
-
-
-def times(found: StepPlan, target: Target, utilisation: float) -> Times:
-  """Estimates a step; if it did not compile, by its products alone.
-
-  `utilisation` is the part of the peak rate that products reach.
-  """
-  memory = exchange = None
-  if target.bandwidth is not None and found.traffic is not None:
-    memory = found.traffic / target.bandwidth
-  if target.ring is not None:
-    exchange = found.sent_bytes / target.ring
-  return Times(found.flops / (target.peak * utilisation), memory, exchange)
-
-
-def plan_step(config: Recipe, stage: Stage, target: Target) -> StepPlan:
+def plan_step(
+  recipe: Recipe, stage: Stage, target: Target, utilisation: float
+) -> StepPlan:
   """Compiles the training step for a stage's batches; nothing is computed.
 
+  `utilisation` is the part of the peak rate that products reach.
+
   Raises:
-    ValueError: the configuration contradicts itself, the devices cannot share
-      a batch, or the network does not take crops of this size.
+    ValueError: the devices cannot share a batch, or the network does not take
+      crops of this size.
   """
-  mesh = make_mesh(target.devices, space=config.mesh_space)
-  check_split(stage, config, mesh)
-  step = make_train_step(config, mesh)
-  arguments = (
-    abstract_state(config, mesh),
-    abstract_batch(stage.batch_size, stage.crop, mesh),
-  )
+  mesh = make_mesh(target.devices, space=recipe.mesh_space)
+  check_split(stage, recipe, mesh)
+  step = make_train_step(recipe, mesh)
+  batch = abstract_batch(stage.batch_size, stage.crop, mesh)
+  arguments = abstract_state(recipe, mesh), batch
   flops = count_flops(step, *arguments) / len(target.devices)
+  remat = recipe.model.remat
   what = (
     f'Compiling the step of {stage.batch_size} crops of {stage.crop} pixels, '
-    f'remat {config.model.remat}'
+    f'remat {remat}'
   )
   logging.info(what)
-
-  def compile_step() -> jax.stages.Compiled | jax.errors.JaxRuntimeError:
-    try:
-      return step.lower(*arguments).compile(dict(target.compiler_options))
-    except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
-        raise
-      return error
-
-  with waiting(what):
-    took, compiled = seconds(compile_step)
+  found: dict[str, Any] = {'fits': False}
+  compiled = None
+  start = time.perf_counter()
+  try:
+    with waiting(what):
+      compiled = step.lower(*arguments).compile(dict(target.compiler_options))
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    found['needed'] = out_of_memory(error).get('needed')
+  took = time.perf_counter() - start
+  if compiled is not None:
+    found = _read(compiled, target)
   return StepPlan(
     stage.batch_size,
     stage.crop,
-    config.model.remat,
+    remat,
     took,
     available=target.memory,
     flops=flops,
-    **_read(compiled, len(target.devices)),
+    seconds=_times(flops / (target.peak * utilisation), found, target),
+    **found,
   )
 
 
-def _read(
-  compiled: jax.stages.Compiled | jax.errors.JaxRuntimeError, devices: int
-) -> dict[str, Any]:
-  """Returns fields of a StepPlan, of a program or of the lack of memory."""
-  if isinstance(compiled, jax.errors.JaxRuntimeError):
-    return {'needed': out_of_memory(compiled).get('needed')}
-  program = Program(compiled.as_text() or '', devices)
+def _read(compiled: jax.stages.Compiled, target: Target) -> dict[str, Any]:
+  """Returns fields of a StepPlan."""
+  program = Program(compiled.as_text() or '', len(target.devices))
   plan: Any = compiled.memory_analysis()
   made = plan.output_size_in_bytes - plan.alias_size_in_bytes
   memory = Memory(
@@ -148,22 +129,36 @@ def _read(
     plan.temp_size_in_bytes,
     made + plan.generated_code_size_in_bytes,
   )
+  needed = memory.arguments + memory.temporaries + memory.other
+  collectives = program.collectives()
   return {
-    'needed': sum(memory),
+    'needed': needed,
+    'fits': needed <= target.memory,
     'memory': memory,
-    'collectives': tuple(program.collectives()),
+    'collectives': tuple(collectives),
+    'sent_bytes': sum(c.sent_bytes for c in collectives),
     'traffic': program.memory_traffic(),
     'unknown_loops': program.unknown_loops,
     'xla_bytes': (compiled.cost_analysis() or {}).get('bytes accessed'),
   }
 
 
-def abstract_state(config: Recipe, mesh: jax.sharding.Mesh) -> TrainState:
+def _times(products: float, found: dict[str, Any], target: Target) -> Times:
+  memory = exchange = None
+  if target.bandwidth is not None and 'traffic' in found:
+    memory = found['traffic'] / target.bandwidth
+  if target.ring is not None:
+    exchange = found.get('sent_bytes', 0) / target.ring
+  step = max(products, memory or 0) + (exchange or 0)
+  return Times(products, memory, exchange, step)
+
+
+def abstract_state(recipe: Recipe, mesh: jax.sharding.Mesh) -> TrainState:
   """Returns shapes and dtypes of the state that a run starts from."""
-  network, optimizer = make_network(config.model), make_optimizer(config)
-  average = config.ema_decay > 0
+  network, optimizer = make_network(recipe.model), make_optimizer(recipe)
+  average = recipe.ema_decay > 0
   shapes = jax.eval_shape(
-    lambda: init_state(config.seed, network, optimizer, ema=average)
+    lambda: init_state(recipe.seed, network, optimizer, ema=average)
   )
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
@@ -186,18 +181,12 @@ def largest_batch(
   start: int = 1,
   compiles: int = 6,
 ) -> Search:
-  """Searches the largest batch whose step fits.
+  """Searches the largest batch whose step fits, a multiple of `unit`.
 
   Memory grows with the batch nearly along a line. What the line through two
   plans predicts is compiled and gives the next line, until the answer is known
-  to one unit or to a sixteenth.
-
-  Args:
-    plan: returns the plan of a batch size.
-    unit: number that divides the batch size.
-    known: a plan to start from, if there is one.
-    start: the first batch otherwise, in units.
-    compiles: largest number of new plans; the answer may then be too small.
+  to one unit or to a sixteenth; it may be too small after `compiles` plans.
+  The first plan is the known one, or else that of `start` units.
   """
   plans = {} if known is None else {known.batch_size // unit: known}
   for _ in range(compiles):

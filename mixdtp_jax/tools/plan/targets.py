@@ -25,6 +25,11 @@ _MOST = 8  # joined by NVLink in one machine
 # XLA chooses kernels for products by timing them. Without a GPU it may choose
 # one that it cannot compile; a library's kernels need no compiling.
 _OPTIONS = {'xla_gpu_enable_triton_gemm': False}
+# How XLA says what a program lacks.
+_NEEDED = re.compile(
+  r'\(([\d.]+[KMGT])\) exceeds available \w+ \(([\d.]+[KMGT])\)'
+  r'|Used ([\d.]+[KMGT]) of ([\d.]+[KMGT])'
+)
 
 
 class Chip(NamedTuple):
@@ -120,12 +125,7 @@ def find_target(topology: str | None, dtype: str) -> Target:
   """Returns the devices of a topology, or for None those of this machine.
 
   Must be called before JAX computes anything: a topology keeps JAX off this
-  machine's accelerators.
-
-  Args:
-    topology: one of CHIPS and chips along each axis, such as v5e:4x4, or one of
-      GPUS and their number, such as h100:8.
-    dtype: of the network's products.
+  machine's accelerators. `dtype` is that of the network's products.
 
   Raises:
     ImportError: the compiler for these devices is not installed.
@@ -180,7 +180,7 @@ def _tpus(topology: str) -> tuple[jax.Device, ...]:
     os.environ.setdefault(name, value)
   generation, _, shape = topology.partition(':')
   options: dict[str, Any] = {}
-  if shape and set(shape.split('x')) == {'1'}:
+  if set(shape.split('x')) == {'1'}:
     options['chips_per_host_bounds'] = (1, 1, 1)  # a host of one chip
   if generation == 'v4':
     options['chip_config_name'] = 'megacore'  # as JAX runs it: a device a chip
@@ -263,17 +263,12 @@ def _description(gpu: Gpu) -> str:
 
 def out_of_memory(error: jax.errors.JaxRuntimeError) -> dict[str, int]:
   """Returns the bytes that an error of XLA names: 'needed' and 'available'."""
-  for pattern in (
-    r'\((?P<needed>[\d.]+[KMGT])\) exceeds available \w+ '
-    r'\((?P<available>[\d.]+[KMGT])\)',
-    r'Used (?P<needed>[\d.]+[KMGT]) of (?P<available>[\d.]+[KMGT])',
-  ):
-    if match := re.search(pattern, str(error)):
-      return {
-        name: int(float(text[:-1]) * 1024 ** (1 + 'KMGT'.index(text[-1])))
-        for name, text in match.groupdict().items()
-      }
-  return {}
+  match = _NEEDED.search(str(error))
+  sizes = [size for size in match.groups() if size] if match else []
+  return {
+    name: int(float(size[:-1]) * 1024 ** (1 + 'KMGT'.index(size[-1])))
+    for name, size in zip(('needed', 'available'), sizes, strict=False)
+  }
 
 
 def this_machine(dtype: str) -> Target:
