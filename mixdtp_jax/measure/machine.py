@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import jax
+import psutil
 
 _CPU_INFO = pathlib.Path('/proc/cpuinfo')  # of Linux
 
@@ -22,7 +23,7 @@ def describe() -> dict[str, Any]:
   """Returns hardware, versions and load; to be called before measuring."""
   devices = jax.devices()
   return {
-    'load_before': os.getloadavg()[0],  # processes that wanted a core
+    'load_before': psutil.getloadavg()[0],  # processes that wanted a core
     'cores': cores(),
     'processor': _processor(),
     'devices': [str(device) for device in devices],

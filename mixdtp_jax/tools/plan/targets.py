@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import psutil
 from jax.experimental import topologies
 
 from mixdtp_jax.measure.roofline import product_rates
@@ -277,8 +278,7 @@ def this_machine(dtype: str) -> Target:
   kind, on_cpu = devices[0].device_kind, devices[0].platform == 'cpu'
   memory = (devices[0].memory_stats() or {}).get('bytes_limit')
   if memory is None:  # the devices of a CPU share its memory
-    all_pages = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    memory = all_pages // len(devices)
+    memory = psutil.virtual_memory().total // len(devices)
   return Target(
     f'{len(devices)} x {kind} of this machine',
     devices,
