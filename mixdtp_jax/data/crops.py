@@ -7,11 +7,7 @@ from mixdtp_jax.recipe.knobs import Data
 
 
 def check_crops(pairs: Mixture, data: Data, crop: int) -> None:
-  """Checks that every image has room for crops of so many pixels.
-
-  Raises:
-    ValueError: an image is too small.
-  """
+  """Raises ValueError if an image has no room for crops of so many pixels."""
   if data.crops != 'second_cell':
     return
   for index in range(len(pairs)):
@@ -25,10 +21,7 @@ def check_crops(pairs: Mixture, data: Data, crop: int) -> None:
 
 
 def cut_crop(
-  image: np.ndarray,
-  draws: np.ndarray,
-  data: Data,
-  crop: int,
+  image: np.ndarray, draws: np.ndarray, data: Data, crop: int
 ) -> np.ndarray:
   """Cuts a crop, mirrors it and turns it.
 
@@ -46,7 +39,10 @@ def cut_crop(
     image, height, width = image.transpose(1, 0, 2), width, height
   top, left, flip, turns = draws
   if data.crops == 'second_cell':
-    top, left = _second_cell(width, crop)
+    # The MixDTPNet repository divides an image into cells from the top left and
+    # always takes cell 1: the right neighbour of the first, or the cell below
+    # it in an image of one column.
+    top, left = (0, crop) if width >= 2 * crop else (crop, 0)
   else:
     top, left = top % (height - crop + 1), left % (width - crop + 1)
   image = image[top : top + crop, left : left + crop]
@@ -55,13 +51,3 @@ def cut_crop(
   if data.rotate:
     image = np.rot90(image, turns % 4)
   return image
-
-
-def _second_cell(width: int, crop: int) -> tuple[int, int]:
-  """Returns top and left of the second cell of a grid of crops.
-
-  The MixDTPNet repository divides each training image into cells of 96 pixels
-  from the top left, and always takes cell 1: the right neighbour of the first,
-  or the cell below it in an image of one column.
-  """
-  return (0, crop) if width >= 2 * crop else (crop, 0)

@@ -11,13 +11,7 @@ from mixdtp_jax.data.threads import map_in_threads
 
 
 class EvalBatch(NamedTuple):
-  """Whole images of one shape.
-
-  Attributes:
-    rainy: (B, H, W, 3) float32 in [0, 1].
-    clean: (B, H, W, 3) float32 in [0, 1].
-    names: names of the B images.
-  """
+  """Whole images of one shape: (B, H, W, 3) float32 in [0, 1]."""
 
   rainy: np.ndarray
   clean: np.ndarray
@@ -37,12 +31,9 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
   """Yields whole images in batches of one shape, and decodes the next ones.
 
-  Shapes come in the order of their first image.
-
-  Args:
-    pairs: the images; those of four batches at most are in memory.
-    batch_size: B of every batch but the last of a shape.
-    limit: take only so many of the first images; 0 takes all.
+  Shapes come in the order of their first image. A shape's last batch may have
+  fewer than `batch_size` images. `limit` takes only the first images; 0 takes
+  all. Four batches at most are in memory.
   """
 
   def decode(indices: list[int]) -> EvalBatch:

@@ -31,7 +31,6 @@ class PairId(NamedTuple):
   name: str
 
   def __str__(self) -> str:
-    """Returns SET/SPLIT/NAME."""
     return '/'.join(filter(None, self))
 
 
@@ -42,8 +41,8 @@ class Finding:
   Attributes:
     kind: a key of KINDS.
     pairs: pairs that have it.
-    note: details; may be ''.
-    excluded: those of the pairs to leave out of training.
+    note: details.
+    excluded: pairs to leave out of training.
   """
 
   kind: str
@@ -65,7 +64,6 @@ class Audit:
   findings: tuple[Finding, ...]
 
   def __post_init__(self):
-    """Sorts the findings by kind."""
     order = list(KINDS)
     findings = sorted(self.findings, key=lambda f: order.index(f.kind))
     object.__setattr__(self, 'findings', tuple(findings))

@@ -1,7 +1,7 @@
 """Layouts of published data sets: how files are named, and pairs found.
 
-Copies of the same set have different layouts. A data set lists the known ones,
-and exactly one must be present.
+Copies of the same set have different layouts; exactly one known layout must be
+present.
 
 A pattern is a path below a split's folder, without suffix. {i} and {k} stand
 for numbers, {name} for any text. Fields of one name have one value in both
@@ -26,8 +26,8 @@ class Layout(NamedTuple):
 
   Attributes:
     text: describes it, for errors.
-    pairs: a function of a split's folder to its pairs; none if it has another
-      layout. Raises ValueError if a file has no partner or another name.
+    pairs: finds the pairs in a split's folder; none if it has another layout,
+      ValueError if a file has no partner or another name.
   """
 
   text: str
@@ -52,12 +52,7 @@ def two_files(rainy: str, clean: str) -> Layout:
 
 
 def side_by_side(pattern: str, *, rainy: str) -> Layout:
-  """Returns the layout of one file for both images of a pair.
-
-  Args:
-    pattern: the pattern of the file.
-    rainy: its rainy half, 'left' or 'right'.
-  """
+  """Returns the layout of one file for a pair, of which one half is rainy."""
   clean = {'left': 'right', 'right': 'left'}[rainy]
 
   def pairs(folder: Path) -> list[PairFiles]:
@@ -86,19 +81,18 @@ def one_side(side: str) -> Layout:
 
 
 def _equal_names(folder: Path) -> list[PairFiles]:
-  for names in matching.FOLDER_NAMES:
-    if all((folder / name).is_dir() for name in names):
-      rainy, clean = (matching.by_stem(folder / name) for name in names)
-      if not rainy.keys().isdisjoint(clean):
-        return matching.match(rainy, clean)
+  for sides in matching.both_sides(folder):
+    rainy, clean = map(matching.by_stem, sides)
+    if not rainy.keys().isdisjoint(clean):
+      return matching.match(rainy, clean)
   return []
 
 
+_FOLDERS = ', '.join(map(' with '.join, matching.FOLDER_NAMES))
 # How people rearrange a set.
-EQUAL_NAMES = Layout(
-  ', '.join(map(' with '.join, matching.FOLDER_NAMES)) + ' (equal names)',
-  _equal_names,
-)
+EQUAL_NAMES = Layout(f'{_FOLDERS} (equal names)', _equal_names)
+# A user's own: a scene may have several rains, and no other layout is possible.
+OWN_PAIRS = Layout(_FOLDERS, matching.find_pairs)
 
 
 class Split(NamedTuple):
@@ -108,12 +102,14 @@ class Split(NamedTuple):
     folders: possible names of its folder; '.' is the source itself, if that
       holds files.
     layouts: the known layouts.
-    counts: numbers of pairs of its published versions.
+    counts: numbers of pairs of its published versions; () if it has none.
+    optional: whether the set is complete without it.
   """
 
   folders: tuple[str, ...]
   layouts: tuple[Layout, ...]
-  counts: tuple[int, ...]
+  counts: tuple[int, ...] = ()
+  optional: bool = False
 
   def places(self, source: Path) -> list[Path]:
     """Returns its folders that exist; the case of names matters."""
@@ -158,7 +154,7 @@ def _matching(
 ) -> list[dict[tuple, Path]] | None:
   """Returns for each pattern its files by the values of their fields.
 
-  None if a pattern has no file, because the layout is another one.
+  None if a pattern has no file: the layout is another one.
   """
   places = {(folder / pattern).parent for pattern in patterns}
   if not all(place.is_dir() for place in places):

@@ -25,30 +25,23 @@ FOLDER_NAMES = (
 
 
 def open_folder(folder: str | Path) -> FolderPairs:
-  """Opens the pairs of a folder with rainy/ and clean/; see `find_pairs`.
-
-  Raises:
-    FileNotFoundError, ValueError: the layout or a file does not fit.
-  """
+  """Opens the pairs of a folder; see `find_pairs`."""
   return FolderPairs(find_pairs(Path(folder)))
 
 
 def find_pairs(folder: Path) -> list[PairFiles]:
-  """Finds the pairs in rainy/ and clean/, in natural order.
+  """Finds the pairs in rainy/ and clean/, or other FOLDER_NAMES, in order.
 
   Both files have the same stem. Or no pair does, and each rainy file's stem is
-  that of its clean file, then _ or - and more: several rains of one scene. The
-  folders may also have the other FOLDER_NAMES.
+  that of its clean file, then _ or - and more: several rains of one scene.
 
   Raises:
     FileNotFoundError: `folder` does not exist, or lacks these two folders.
     ValueError: it has several such, or a file has no partner.
   """
-  found = [
-    names for names in FOLDER_NAMES if all((folder / n).is_dir() for n in names)
-  ]
+  found = both_sides(folder)
   if len(found) == 1:
-    rainy, clean = (by_stem(folder / name) for name in found[0])
+    rainy, clean = map(by_stem, found[0])
     if rainy.keys().isdisjoint(clean):
       return match(rainy, clean, lambda stem: _scene(stem, clean))
     return match(rainy, clean)
@@ -63,6 +56,12 @@ def find_pairs(folder: Path) -> list[PairFiles]:
   )
 
 
+def both_sides(folder: Path) -> list[tuple[Path, Path]]:
+  """Returns those of FOLDER_NAMES that are in a folder."""
+  sides = [(folder / rainy, folder / clean) for rainy, clean in FOLDER_NAMES]
+  return [(r, c) for r, c in sides if r.is_dir() and c.is_dir()]
+
+
 def _scene(stem: str, clean: Mapping[str, Path]) -> str:
   """Returns the longest clean stem that begins a rainy one, or ''."""
   ends = [found.start() for found in re.finditer('[_-]', stem)]
@@ -73,11 +72,8 @@ def by_stem(folder: Path) -> dict[str, Path]:
   """Returns the files of a folder by stem, except hidden ones.
 
   They are in natural order: 2 is before 10. Stems are in Unicode's normal form
-  C, whatever form the file system keeps.
-
-  Raises:
-    FileNotFoundError: `folder` does not exist.
-    ValueError: two files have one stem.
+  C. FileNotFoundError if there is no folder, ValueError if two files have one
+  stem.
   """
   if not folder.is_dir():
     raise FileNotFoundError(
@@ -104,16 +100,10 @@ def match(
   clean: Mapping[Key, Path],
   clean_key: Callable[[Key], Key] = lambda key: key,
 ) -> list[PairFiles]:
-  """Matches files of equal keys, in the order of `rainy`.
+  """Matches files by key, in the order of `rainy`.
 
-  Args:
-    rainy: rainy files by key.
-    clean: clean files by key.
-    clean_key: a function from a rainy file's key to that of its clean file,
-      which several may share.
-
-  Raises:
-    ValueError: a file has no partner, or there are no files.
+  `clean_key` makes a rainy file's key that of its clean file, which several may
+  share. ValueError if a file has no partner, or there are no files.
   """
   partners = {key: clean_key(key) for key in rainy}
   wanted = set(partners.values())
@@ -137,8 +127,7 @@ def match(
 def pair_name(path: Path) -> str:
   """Returns a file's stem; bytes that are not UTF-8 become escapes.
 
-  Raises:
-    ValueError: with them it is too long for the name of a restored image.
+  ValueError if it is too long then for the name of a restored image.
   """
   name = path.stem.encode('utf-8', 'backslashreplace')
   if len(name) > _LONGEST:

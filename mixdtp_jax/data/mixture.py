@@ -11,7 +11,7 @@ from mixdtp_jax.recipe.knobs import Data
 class Mixture:
   """The training pairs of several sets, one set after the other.
 
-  Decoded pairs are kept as far as they fit into a limit of memory, and never
+  Decoded pairs are kept as far as they fit into `cache_mb` MiB, and never
   replaced: training reads every image once per epoch, in a new order each time,
   so replacing one would gain nothing.
 
@@ -26,13 +26,6 @@ class Mixture:
     weights: Sequence[int],
     cache_mb: float = 0.0,
   ):
-    """Combines opened sets.
-
-    Args:
-      parts: the sets.
-      weights: the weight of each, at least 1.
-      cache_mb: most MiB of decoded images to keep in memory.
-    """
     self._kept: dict[int, dict] = {}
     self._free = cache_mb * 2**20  # bytes
     self._lock = threading.Lock()
@@ -41,11 +34,9 @@ class Mixture:
     self.weights = tuple(weights)
 
   def __len__(self) -> int:
-    """Returns the number of pairs of all sets."""
     return sum(self.sizes)
 
   def __getitem__(self, index: int) -> dict:
-    """Returns the decoded pair, which is read-only; see `Pairs`."""
     pair = self._kept.get(index)
     if pair is None:
       # Without the lock, because threads decode at the same time. Two threads
@@ -75,9 +66,7 @@ class Mixture:
 def open_mixture(data: Data, crop: int) -> Mixture:
   """Opens the training pairs; each image has sides of at least `crop` pixels.
 
-  Raises:
-    ValueError: see `registry.prepare`.
-    FileNotFoundError: a set other than data.name is not prepared.
+  Errors are those of `registry.prepare`.
   """
   named = dict(data.mixture or ((data.name, 1),))
   # Others were prepared before, from sources that their copies name.

@@ -1,5 +1,6 @@
 """Pairs of a rainy and a clean image, and views of them."""
 
+import dataclasses
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -41,16 +42,14 @@ class Pairs(Protocol):
 
 
 class FolderPairs:
-  """Pairs of files, decoded when they are read."""
+  """Pairs of files, decoded when they are read.
+
+  ValueError if a file is no image, or the sizes of a pair differ.
+  """
 
   name = ''
 
   def __init__(self, files: list[PairFiles]):
-    """Reads every header.
-
-    Raises:
-      ValueError: a file is not an image, or a pair's sizes differ.
-    """
     self._files = files
     self._shapes = []
     for pair in files:
@@ -59,11 +58,9 @@ class FolderPairs:
       self._shapes.append(shapes[0])
 
   def __len__(self) -> int:
-    """Returns the number of pairs."""
     return len(self._files)
 
   def __getitem__(self, index: int) -> dict:
-    """Returns the decoded pair; see `Pairs`."""
     pair = self._files[index]
     images = {side: read_image(file) for side, file in pair.images.items()}
     return {'name': pair.name} | images
@@ -73,47 +70,33 @@ class FolderPairs:
     return self._shapes[index]
 
 
+@dataclasses.dataclass(frozen=True)
 class CutPairs:
-  """The first pairs of others, cut to boxes."""
+  """The first pairs of others, cut to boxes: top, left, height, width."""
 
-  def __init__(
-    self,
-    name: str,
-    pairs: Pairs | list[dict],
-    boxes: list[tuple[int, int, int, int]],
-  ):
-    """Takes as many pairs as there are boxes: top, left, height, width."""
-    self.name, self._pairs, self._boxes = name, pairs, boxes
+  name: str
+  pairs: Pairs | list[dict]
+  boxes: list[tuple[int, int, int, int]]
 
   def __len__(self) -> int:
-    """Returns the number of pairs."""
-    return len(self._boxes)
+    return len(self.boxes)
 
   def __getitem__(self, index: int) -> dict:
-    """Returns the decoded pair, cut; see `Pairs`."""
-    pair, (top, left, height, width) = self._pairs[index], self._boxes[index]
+    pair, (top, left, height, width) = self.pairs[index], self.boxes[index]
     cut = np.s_[top : top + height, left : left + width]
     return pair | {side: pair[side][cut] for side in ('rainy', 'clean')}
 
   def shape(self, index: int) -> tuple[int, int]:
     """Returns (H, W) of the cut image."""
-    return self._boxes[index][2:]
+    return self.boxes[index][2:]
 
 
 def cut_to_multiples(pairs: Pairs, multiple: int) -> CutPairs:
   """Cuts images at the bottom and right to multiples of some pixels.
 
-  The MixDTPNet repository scores images that are cut to multiples of 32.
-
-  Args:
-    pairs: the whole images.
-    multiple: pixels that both sides become multiples of; 1 keeps images whole.
-
-  Raises:
-    ValueError: `multiple` is less than 1, or an image is smaller.
+  The MixDTPNet repository scores images that are cut to multiples of 32; 1
+  keeps them whole. ValueError if an image is smaller.
   """
-  if multiple < 1:
-    raise ValueError(f'images cut to multiples of {multiple}: needs >= 1')
   boxes = []
   for index in range(len(pairs)):
     height, width = pairs.shape(index)
@@ -128,7 +111,7 @@ def cut_to_multiples(pairs: Pairs, multiple: int) -> CutPairs:
 
 
 def centre_crops(pairs: Pairs, *, count: int, size: int) -> CutPairs:
-  """Decodes up to `count` first pairs and cuts them to their centres.
+  """Decodes up to `count` first pairs, and cuts them to their centres.
 
   No side is longer than `size` pixels then; 0 keeps images whole.
   """
@@ -137,9 +120,8 @@ def centre_crops(pairs: Pairs, *, count: int, size: int) -> CutPairs:
     height, width = pairs.shape(index)
     tall, wide = (min(side, size or side) for side in (height, width))
     boxes.append(((height - tall) // 2, (width - wide) // 2, tall, wide))
-  cut = CutPairs(pairs.name, pairs, boxes)
-  decoded = [cut[index] for index in range(len(cut))]
-  return CutPairs(cut.name, decoded, [(0, 0, *box[2:]) for box in boxes])
+  decoded = [pairs[index] for index in range(len(boxes))]
+  return CutPairs(pairs.name, decoded, boxes)
 
 
 def check_same_size(name: str, rainy: tuple, clean: tuple) -> None:

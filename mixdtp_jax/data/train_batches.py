@@ -34,18 +34,14 @@ def train_batches(
 ) -> Iterator[dict[str, jax.Array]]:
   """Returns the batches from step `start_step` to the last one.
 
-  Args:
-    config: a recipe; its data set is prepared first if necessary.
-    start_step: index of the first batch.
-    mesh: the devices that share each batch.
+  The data set is prepared first if necessary.
 
   Returns:
     An iterator of {'rainy', 'clean'}: global arrays (batch_size, crop, crop,
     3), uint8, split over the mesh.
 
   Raises:
-    ValueError: the devices cannot share a batch; see `check_split`.
-    FileNotFoundError, ValueError: see `mixture.open_mixture`.
+    FileNotFoundError, ValueError: see `check_split` and `open_mixture`.
   """
   data, parts = config.data, stages(config)
   for stage in parts:
@@ -87,9 +83,9 @@ def local_batches(
   Args:
     config: gives the seed and the options of data.
     pairs: the training images, each with room for the crops.
-    stage: gives crop, batch_size and the last step.
-    start_step: index of the first batch, which belongs to the stage.
-    rows: ascending numbers from 0 to batch_size - 1.
+    stage: gives crop and the last step.
+    start_step: index of the first batch, one of the stage.
+    rows: ascending numbers below batch_size.
 
   Returns:
     An iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3), uint8.

@@ -72,7 +72,6 @@ class Data(Options):
   rain: RainRanges = PRESETS['mixed']
 
   def __post_init__(self):
-    """Raises ValueError for a value out of its range, or a set named twice."""
     super().__post_init__()
     names = [name for name, _ in self.mixture]
     self.require(
@@ -122,7 +121,6 @@ class Optimizer(Options):
   )
 
   def __post_init__(self):
-    """Raises ValueError for a value out of its range or without effect."""
     super().__post_init__()
     self.require(
       self.name == 'adamw' or not self.weight_decay,
@@ -156,7 +154,6 @@ class Schedule(Options):
   )
 
   def __post_init__(self):
-    """Raises ValueError for values out of range or that contradict."""
     super().__post_init__()
     if self.name == 'cosine':
       self.require(
@@ -269,7 +266,6 @@ class Recipe(Options):
   )
 
   def __post_init__(self):
-    """Raises ValueError for values out of range or that contradict."""
     super().__post_init__()
     end = self.num_train_steps
     if not 0 <= self.schedule.warmup_steps < end:

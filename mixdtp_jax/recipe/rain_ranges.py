@@ -114,7 +114,6 @@ class RainRanges(Options):
   jpeg: Range = _range(0.0, 0.0, 'loss of JPEG quality, 100 - quality', most=99)
 
   def __post_init__(self):
-    """Makes every range two floats; raises ValueError if one does not fit."""
     super().__post_init__()
     for field in dataclasses.fields(self):
       low, high = getattr(self, field.name)

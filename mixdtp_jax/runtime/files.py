@@ -144,7 +144,7 @@ def working_folder(parent: pathlib.Path) -> Iterator[str]:
   Those that killed processes of this machine left there are removed.
   """
   parent.mkdir(parents=True, exist_ok=True)
-  _remove_unfinished(parent.absolute())
+  remove_unfinished(parent.absolute())
   prefix = f'{_writing()}{os.getpid()}-'
   with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
     yield folder
@@ -156,7 +156,8 @@ def _writing() -> str:
 
 
 @functools.cache  # once for each folder
-def _remove_unfinished(folder: pathlib.Path) -> None:
+def remove_unfinished(folder: pathlib.Path) -> None:
+  """Removes working folders that killed processes of this machine left."""
   for left in folder.glob(f'{_writing()}*-*'):
     process = left.name.removeprefix(_writing()).partition('-')[0]
     if process.isdigit() and not psutil.pid_exists(int(process)):

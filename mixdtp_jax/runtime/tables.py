@@ -62,7 +62,6 @@ class Table:
     ]
 
   def __str__(self) -> str:
-    """Returns plain text, which programs can read."""
     text = io.StringIO()
     console = _Console(file=text, width=10**6, color_system=None)
     console.print(self._rich(box=None, no_wrap=True))

@@ -146,8 +146,8 @@ def test_left_overs_of_killed_runs_are_removed(tmp_path):
   kept = [
     'results/results.csv',
     'notes/.writing-d',
-    'data/mine/incomplete_scans/x',
-    'data/pairs/incomplete.abcdefgh/1.0.0/x',
+    'data/mine/scans/x',
+    'data/pairs/.writing-e/1.0.0/x',
   ]
   for name in left + kept:
     path = tmp_path / name

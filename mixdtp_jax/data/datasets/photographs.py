@@ -4,7 +4,7 @@ Five scenes are no benchmark, but enough to see a network learn and to try every
 command.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -21,11 +21,8 @@ TRAIN_VERSIONS = 16  # rainy versions of each photograph
 TEST_VERSIONS = 2
 
 
-def find_pairs(
-  source: Path, partial: bool
-) -> dict[str, Sequence[pairs.PairFiles]]:
-  """Draws three photographs for training and two for testing; reads nothing."""
-  del source, partial
+def draw_pairs() -> dict[str, list[pairs.PairFiles]]:
+  """Draws rain on three photographs for training and on two for testing."""
   return {
     'train': list(_draw(TRAIN, TRAIN_VERSIONS, seed=0)),
     'test': list(_draw(TEST, TEST_VERSIONS, seed=1)),

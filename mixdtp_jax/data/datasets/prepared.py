@@ -18,16 +18,13 @@ _SMALL = 2**20  # bytes; records have checksums of their own
 class PreparedPairs:
   """The pairs of one split of a prepared data set.
 
+  ValueError, in every method, if the copy is damaged or lacks the split.
+
   Attributes:
     name: name of the data set, after 'part of ' if the split is incomplete.
   """
 
   def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-    """Opens a split of what `registry.prepare` returned.
-
-    Raises:
-      ValueError: there is no such split, or the copy is damaged.
-    """
     self._path = Path(builder.data_path)
     name = self._path.parent.name
     if split not in builder.info.splits:
@@ -45,15 +42,9 @@ class PreparedPairs:
       )
 
   def __len__(self) -> int:
-    """Returns the number of pairs."""
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict:
-    """Returns the decoded pair, or its only side; see `Pairs`.
-
-    Raises:
-      ValueError: the copy is damaged.
-    """
     with reading(self._path):
       record = self._records[index]
       name = record['name'].decode()
@@ -61,11 +52,7 @@ class PreparedPairs:
     return {'name': name} | images
 
   def shape(self, index: int) -> tuple[int, int]:
-    """Returns (H, W), which is stored with the image.
-
-    Raises:
-      ValueError: the copy is damaged.
-    """
+    """Returns (H, W), which is stored with the image."""
     with reading(self._path):
       record = self._records[index]
       return int(record['height']), int(record['width'])
@@ -75,8 +62,7 @@ class PreparedPairs:
 def reading(path: Path) -> Iterator[None]:
   """Makes any error of the body a ValueError that names a prepared copy.
 
-  Args:
-    path: the folder of the copy, DATA_DIR/NAME/VERSION.
+  `path` is its folder, DATA_DIR/NAME/VERSION.
   """
   try:
     yield
@@ -95,13 +81,9 @@ def seal(path: Path) -> None:
 
 
 def check_seal(path: Path) -> None:
-  """Checks that the files of a copy are those that were written.
+  """Raises an error unless a copy's files are those that were written.
 
-  Older versions of this package wrote no seal; nothing is checked then.
-
-  Raises:
-    ValueError: a file is missing or another one; or see `json.loads`.
-    OSError: a file cannot be read.
+  Copies of older versions have no seal, and are not checked.
   """
   if (path / _SEAL).exists():
     for name, state in json.loads((path / _SEAL).read_text()).items():

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mixdtp_jax.data import layouts, matching
+from mixdtp_jax.data import layouts
 from mixdtp_jax.data.datasets import photographs
 from mixdtp_jax.data.layouts import (
   EQUAL_NAMES,
+  OWN_PAIRS,
   Layout,
   Split,
   one_side,
@@ -24,19 +25,40 @@ class DataSet(NamedTuple):
   """A data set.
 
   Attributes:
-    find_pairs: a function of the source folder, and of whether a part of the
-      set is accepted, to the pairs of each split. It reads names of files
-      alone, and raises FileNotFoundError or ValueError if the folder is not
-      laid out as expected.
-    counts: numbers of pairs of published versions, by split.
-    sides: the images that the set has, of 'rainy' and 'clean'.
-    reads_source: whether the set is made from a folder of files.
+    splits: its splits by name, if it is read from a folder.
+    sides: the images that it has, of 'rainy' and 'clean'.
+    drawn: a function that draws the pairs of each split, if it needs no folder.
   """
 
-  find_pairs: Callable[[Path, bool], Splits]
-  counts: dict[str, tuple[int, ...]] = {}
+  splits: Mapping[str, Split] = {}
   sides: tuple[str, ...] = ('rainy', 'clean')
-  reads_source: bool = True
+  drawn: Callable[[], Splits] | None = None
+
+  @property
+  def counts(self) -> dict[str, tuple[int, ...]]:
+    """Numbers of pairs of published versions, by split."""
+    return {n: s.counts for n, s in self.splits.items() if s.counts}
+
+  def find_pairs(self, source: Path, partial: bool) -> Splits:
+    """Finds the pairs of each split by names of files, without reading them.
+
+    Args:
+      source: the folder of the set.
+      partial: accept that splits are missing.
+
+    Raises:
+      FileNotFoundError, ValueError: it is not laid out as expected.
+    """
+    if self.drawn:
+      return self.drawn()
+    wanted = {
+      name: split
+      for name, split in self.splits.items()
+      if split.places(source) or not (partial or split.optional)
+    }
+    # With no split at all, the error says what is expected.
+    wanted = wanted or dict(self.splits)
+    return {n: layouts.find_pairs(source, s) for n, s in wanted.items()}
 
   def unlike_published(self, sizes: dict[str, int]) -> str:
     """Describes how numbers by split differ from the published ones, or ''."""
@@ -48,36 +70,9 @@ class DataSet(NamedTuple):
     )
 
 
-def _published(*sides: str, **splits: Split) -> DataSet:
-  """Returns a published set; `sides` are given if it has only one."""
-
-  def find_pairs(source: Path, partial: bool) -> Splits:
-    wanted = splits
-    if partial:  # with no split at all, the error says what is expected
-      wanted = {n: s for n, s in wanted.items() if s.places(source)} or wanted
-    return {n: layouts.find_pairs(source, s) for n, s in wanted.items()}
-
-  counts = {name: split.counts for name, split in splits.items()}
-  return DataSet(find_pairs, counts, sides or ('rainy', 'clean'))
-
-
-def _own_pairs(source: Path, partial: bool) -> Splits:
-  del partial
-  if not all((source / split).is_dir() for split in ('train', 'test')):
-    raise FileNotFoundError(
-      f'{source} has {matching.content(source)}; expected train/ and test/, '
-      'each with rainy/ and clean/ in it'
-    )
-  splits = [s for s in ('train', 'val', 'test') if (source / s).is_dir()]
-  return {split: matching.find_pairs(source / split) for split in splits}
-
-
-def _own_photographs(source: Path, partial: bool) -> Splits:
-  del partial
-  pairs = one_side('clean').pairs(source)
-  if not pairs:
-    raise FileNotFoundError(f'{source} is empty; expected photographs in it')
-  return {'train': pairs}
+def _read(*sides: str, **splits: Split) -> DataSet:
+  """Returns a set that is read; `sides` are given if it has only one."""
+  return DataSet(splits, sides or ('rainy', 'clean'))
 
 
 def _rain100(letter: str, train: tuple[int, ...]) -> DataSet:
@@ -96,7 +91,7 @@ def _rain100(letter: str, train: tuple[int, ...]) -> DataSet:
   )
   trained = two_files('rain/norain-{i}x2', 'norain/norain-{i}')
   tested = two_files('rain/rain-{i}', 'norain/norain-{i}')
-  return _published(
+  return _read(
     train=Split(('train', f'RainTrain{letter}'), (trained, *flat), train),
     test=Split(('test', f'Rain100{letter}'), (tested, *flat), (100,)),
   )
@@ -115,7 +110,7 @@ def _rain200(letter: str) -> DataSet:
       two_files(f'{folder}/{{i}}x2', 'norain/{i}'),
       two_files(f'{folder}/norain-{{i}}x2', 'norain/norain-{i}'),
     ]
-  return _published(
+  return _read(
     train=Split(('train',), tuple(known), (1800,)),
     test=Split(('test',), tuple(known), (200,)),
   )
@@ -162,7 +157,7 @@ def _spa() -> DataSet:
   ]
   train = '.', 'train', 'training', 'Training'
   test = 'test', 'testing', 'Testing', 'real_test_1000'
-  return _published(
+  return _read(
     train=Split(train, (with_list, EQUAL_NAMES), (638_492,)),
     test=Split(test, (*tested, EQUAL_NAMES), (1000,)),
   )
@@ -189,7 +184,7 @@ def _did() -> DataSet:
     f'{", ".join(folders)}, each with {one_file.text}', by_density
   )
   known = one_file, two_files('input/{name}', 'GT/{name}'), EQUAL_NAMES
-  return _published(
+  return _read(
     train=Split(('train', 'DID-MDN-training'), (densities, *known), (12_000,)),
     test=Split(('test', 'DID-MDN-test'), known, (1_200,)),
   )
@@ -202,7 +197,7 @@ def _raindrop() -> DataSet:
   from a Single Image, CVPR 2018. Papers use the well aligned test_a.
   """
   known = two_files('data/{i}_rain', 'gt/{i}_clean'), EQUAL_NAMES
-  return _published(
+  return _read(
     train=Split(('train',), known, (861,)),
     test=Split(('test_a',), known, (58,)),
     test_b=Split(('test_b',), known, (249,)),
@@ -217,9 +212,13 @@ _DDN = two_files('rainy_image/{i}_{k}', 'ground_truth/{i}'), EQUAL_NAMES
 _RAIN800 = side_by_side('{i}', rainy='right'), EQUAL_NAMES
 
 DATASETS: dict[str, DataSet] = {
-  'pairs': DataSet(_own_pairs),
-  'synthetic': DataSet(_own_photographs, sides=('clean',)),
-  'photographs': DataSet(photographs.find_pairs, reads_source=False),
+  'pairs': _read(
+    train=Split(('train',), (OWN_PAIRS,)),
+    val=Split(('val',), (OWN_PAIRS,), optional=True),
+    test=Split(('test',), (OWN_PAIRS,)),
+  ),
+  'synthetic': _read('clean', train=Split(('.',), (one_side('clean'),))),
+  'photographs': DataSet(drawn=photographs.draw_pairs),
   'rain100l': _rain100('L', (200,)),
   # 546 backgrounds of the 1800 are also in its test set, as PReNet's authors
   # found (Ren et al., CVPR 2019); 1254 pairs remain without them.
@@ -230,13 +229,13 @@ DATASETS: dict[str, DataSet] = {
   'raindrop': _raindrop(),
   # Rain in Driving (Li et al., Single Image Deraining: A Comprehensive
   # Benchmark Analysis, CVPR 2019): real rain, no clean images.
-  'rid': _published('rainy', test=Split(('.',), (one_side('rainy'),), (2495,))),
+  'rid': _read('rainy', test=Split(('.',), (one_side('rainy'),), (2495,))),
   'did': _did(),
-  'ddn': _published(
+  'ddn': _read(
     train=Split(('train', 'training'), _DDN, (12_600,)),
     test=Split(('test', 'testing'), _DDN, (1_400,)),
   ),
-  'rain800': _published(
+  'rain800': _read(
     train=Split(('train', 'training'), _RAIN800, (700,)),
     test=Split(('test', 'test_syn'), _RAIN800, (100,)),
   ),

@@ -3,8 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,13 +20,14 @@ from mixdtp_jax.data.datasets.writing import MEMORY_MB, VERSION, write
 from mixdtp_jax.data.tf import tfds
 from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.runtime.console import waiting
-from mixdtp_jax.runtime.files import is_writable
+from mixdtp_jax.runtime.files import (
+  is_writable,
+  remove_unfinished,
+  working_folder,
+)
 from mixdtp_jax.runtime.options import did_you_mean
 
-try:
-  import fcntl
-except ImportError:  # on Windows
-  fcntl = None  # type: ignore[assignment]
+_OLD = 'old'  # a copy that is being replaced
 
 
 def prepare(
@@ -46,29 +45,27 @@ def prepare(
 
   Args:
     name: a key of DATASETS.
-    source: the folder of the published files; '' accepts a prepared copy from
-      any source, and None the same if its own source has not changed or is
-      gone.
+    source: the folder of the published files; '' takes a prepared copy of any
+      source, None the same if its own source has not changed or is gone.
     data_dir: the folder of prepared copies.
     crop: smallest side that every training image must have, in pixels.
     partial: accept an incomplete copy of a published set.
     exclude: JSON file of an audit, whose findings are left out; '' leaves out
-      nothing, but accepts a prepared copy of any audit.
-    again: write the copy also if it exists; it is replaced when the new one is
-      complete.
+      nothing, and takes a prepared copy of any audit.
+    again: replace the copy if it exists, when the new one is complete.
     memory_mb: most MiB for images that are decoded at the same time.
 
   Raises:
     ValueError: the name is unknown, files do not fit, or the prepared copy is
-      damaged, has another source or audit, has images smaller than `crop`, or
-      is older than changes in its source.
+      damaged, of another source or audit, or older than its source.
     FileNotFoundError: `source` lacks files, or is '' without a prepared copy.
     PermissionError: nothing can be written into `data_dir`.
   """
   path = _copy(name, data_dir)
-  _clear(path.parent)
+  _put_back(path)
+  remove_unfinished(path.parent.absolute())
   if again or not path.exists():
-    if DATASETS[name].reads_source and not source:
+    if not source and not DATASETS[name].drawn:
       raise FileNotFoundError(
         '--again needs --source, the folder of the original files'
         if again
@@ -80,7 +77,9 @@ def prepare(
         f'data_dir = {data_dir!a}: nothing can be written there; choose another'
       )
     splits, metadata = _found(name, source or '', data_dir, partial, exclude)
-    with _room_to_write(path.parent) as new:
+    with working_folder(path.parent) as folder:
+      new = Path(folder, VERSION)
+      new.mkdir()
       write(new, name, splits, metadata, crop=crop, memory_mb=memory_mb)
       _move(new, path, again)
   with reading(path):
@@ -101,13 +100,8 @@ def open_split(
 ) -> PreparedPairs:
   """Opens the pairs of a split, and prepares the set first if necessary.
 
-  Other arguments and errors are those of `prepare`.
-
-  Args:
-    split: 'train', 'test', or another split of the set.
-
-  Raises:
-    ValueError: the set has no such split, or lacks rainy or clean images.
+  Arguments and errors are those of `prepare`; ValueError also if the set has no
+  such split, or lacks rainy or clean images.
   """
   builder = prepare(name, source=source, data_dir=data_dir, crop=crop)
   # Training draws rain on sets that have only clean images.
@@ -150,7 +144,7 @@ def _found(
       f'{_command(name, source, data_dir)} --partial'
     )
   metadata = {'source': _source_id(source), 'audit': _audit_id(exclude)}
-  if data_set.reads_source:
+  if not data_set.drawn:
     metadata['listing'] = _listing(source, splits)
     metadata['contents'] = _contents(source, splits)
   if exclude:
@@ -159,64 +153,18 @@ def _found(
   return splits, metadata
 
 
-def _clear(folder: Path) -> None:
-  """Removes what killed processes left in the folder of a data set.
-
-  A copy that was being replaced is put back. Processes that write hold a lock
-  of the folder, which the kernel releases when they end.
-  """
-  left = []
-  for path in folder.glob('incomplete.*'):
-    with contextlib.suppress(OSError):  # a file, or gone meanwhile
-      if {*os.listdir(path)} <= {VERSION, 'old'}:  # else it is the user's
-        left.append(path)
-  if not left:
-    return
-  lock = os.open(folder, os.O_RDONLY)
-  try:
-    if not _locked(lock, 'LOCK_EX', 'LOCK_NB'):
-      logging.warning(
-        '%s is being written by another process, or was left by one that was '
-        'killed: delete it if none runs',
-        left[0],
-      )
-      return
-    for path in left:
-      logging.info('Removing %s, which a killed process left', path)
-      if not (folder / VERSION).exists() and (path / 'old').exists():
-        (path / 'old').rename(folder / VERSION)
-      shutil.rmtree(path, ignore_errors=True)
-  finally:
-    os.close(lock)
-
-
-@contextlib.contextmanager
-def _room_to_write(folder: Path) -> Iterator[Path]:
-  """Yields a temporary folder in `folder`, and removes it afterwards."""
-  folder.mkdir(parents=True, exist_ok=True)
-  lock = os.open(folder, os.O_RDONLY)
-  try:
-    _locked(lock, 'LOCK_SH')
-    with tempfile.TemporaryDirectory(dir=folder, prefix='incomplete.') as new:
-      Path(new, VERSION).mkdir()
-      yield Path(new, VERSION)
-  finally:
-    os.close(lock)
-
-
-def _locked(lock: int, *how: str) -> bool:
-  """Returns whether a folder could be locked."""
-  try:
-    fcntl.flock(lock, sum(getattr(fcntl, flag) for flag in how))
-  except (AttributeError, OSError):  # in use, or a system without such locks
-    return False
-  return True
+def _put_back(path: Path) -> None:
+  """Puts back a copy that a killed process was replacing."""
+  for old in path.parent.glob(f'.writing-*/{_OLD}'):
+    with contextlib.suppress(OSError):  # another process was faster
+      if not path.exists():
+        old.rename(path)
 
 
 def _move(new: Path, path: Path, again: bool) -> None:
   """Moves a copy that was written to its place."""
   seal(new)
-  old = new.with_name('old')  # is removed with its folder
+  old = new.with_name(_OLD)  # is removed with its folder
   if again and path.exists():
     path.rename(old)
   try:

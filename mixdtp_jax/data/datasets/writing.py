@@ -1,10 +1,11 @@
-"""Writing of prepared copies: pairs are checked and stored for training.
+"""Writing of prepared copies.
 
-A data set is prepared once: every image is checked, and the files' own bytes
-are written to array_record files, which give random access.
+Every image is checked, and the files' own bytes are written to array_record
+files, which give random access.
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def write(
     memory_mb: most MiB for images that are decoded at the same time.
 
   Raises:
-    ValueError: an image does not fit; the message names it.
+    ValueError: an image does not fit.
   """
   sides = DATASETS[name].sides
   image = tfds.features.Image(shape=(None, None, 3))
@@ -96,11 +97,7 @@ class _Memory:
 
   @contextlib.contextmanager
   def taken(self, need: int, label: str) -> Iterator[None]:
-    """Waits until `need` bytes are free, and has them while the body runs.
-
-    Raises:
-      ValueError: it is more than the limit; the message names `label`.
-    """
+    """Waits until `need` bytes are free, and has them while the body runs."""
     if need > self._limit_mb * 2**20:
       raise ValueError(
         f'{label} takes about {need >> 20:,} MiB while it is decoded, more '
@@ -120,23 +117,22 @@ class _Memory:
 
 def _checked(pair: PairFiles, memory: _Memory) -> dict:
   """Decodes the images of a pair, and returns its example."""
-  need = max(_decoding(i, _label(pair, s)) for s, i in pair.images.items())
-  with memory.taken(need, _label(pair, next(iter(pair.images)))):
+  labels = {side: _label(pair, side) for side in pair.images}
+  pixels = []
+  for side, image in pair.images.items():
+    whole = image.path if isinstance(image, Half) else image
+    pixels.append(math.prod(images_lib.image_shape(whole, labels[side])))
+  with memory.taken(
+    _BYTES_PER_PIXEL * max(pixels), next(iter(labels.values()))
+  ):
     encoded = {s: images_lib.encoded(image) for s, image in pair.images.items()}
     shapes = [
-      images_lib.read_image(image, _label(pair, side)).shape
+      images_lib.read_image(image, labels[side]).shape
       for side, image in encoded.items()
     ]
   check_same_size(pair.name, shapes[0], shapes[-1])
   height, width, _ = shapes[0]
   return {'name': pair.name, 'height': height, 'width': width, **encoded}
-
-
-def _decoding(image: images_lib.ImageFile, label: str) -> int:
-  """Returns about how many bytes it takes to decode an image."""
-  whole = image.path if isinstance(image, Half) else image
-  height, width = images_lib.image_shape(whole, label)
-  return _BYTES_PER_PIXEL * height * width
 
 
 def _label(pair: PairFiles, side: str) -> str:
