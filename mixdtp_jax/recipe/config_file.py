@@ -26,12 +26,11 @@ def load_recipe(
   Args:
     recipe: the name of a recipe of this package, such as 'rain200l', or the
       path of a Python file. 'RECIPE:NAME' calls get_config(NAME).
-    overrides: 'OPTION=VALUE', see `override`.
+    overrides: changes of it, see `override`.
 
   Raises:
     FileNotFoundError: there is no such recipe.
-    ValueError: the recipe fails or has no get_config(), an option does not
-      exist, or a value is not in its range.
+    ValueError: the recipe fails or has no get_config(), or see `override`.
   """
   name, *argument = str(recipe).split(':', 1)
   file = _find(name)
@@ -77,15 +76,9 @@ def _failure(file: pathlib.Path, error: Exception) -> str:
 
 
 def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-  """Returns a copy with options changed, as --config.OPTION=VALUE does.
+  """Returns a copy with options changed: 'model.dtype=bfloat16'.
 
-  Args:
-    recipe: the recipe.
-    overrides: 'OPTION=VALUE', such as 'model.dtype=bfloat16'.
-
-  Raises:
-    ValueError: an option is unknown, or a value is not of the option's type or
-      not in its range.
+  ValueError if an option is unknown, or a value not in its range.
   """
   known = flat_config(as_mapping(recipe))
   changes = {}
@@ -100,11 +93,7 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-  """Returns a copy with other values: {'data.crop': 64}.
-
-  Raises:
-    ValueError: an option is unknown, or a value is not in its range.
-  """
+  """Returns a copy with other values: {'data.crop': 64}; see `override`."""
   values = as_mapping(recipe)
   for name, value in changes.items():
     *path, last = name.split('.')
@@ -120,10 +109,8 @@ def _parsed(value: str, kind: type) -> Any:
   if kind is str:
     return value
   if kind is bool:
-    value = {'t': 'true', '1': 'true', 'f': 'false', '0': 'false'}.get(
-      value.lower(), value
-    )
-    value = value.capitalize()
+    words = {'t': 'True', '1': 'True', 'f': 'False', '0': 'False'}
+    value = words.get(value.lower(), value.capitalize())
   try:
     return float(value) if kind is float else ast.literal_eval(value)
   except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -14,21 +14,13 @@ from mixdtp_jax.runtime import mesh as mesh_lib
 
 
 class Stage(NamedTuple):
-  """Updates whose batches have one shape.
+  """Updates whose batches have one shape."""
 
-  Attributes:
-    start: the first of these updates, counted from 0.
-    end: the first update after them.
-    crop: side of each crop in pixels.
-    batch_size: images per update.
-    images: images taken by all updates before `start`.
-  """
-
-  start: int
-  end: int
-  crop: int
-  batch_size: int
-  images: int
+  start: int  # the first of these updates, counted from 0
+  end: int  # the first update after them
+  crop: int  # side of each crop in pixels
+  batch_size: int  # images per update
+  images: int  # taken by all updates before `start`
 
   def images_before(self, step: int) -> int:
     """Returns the images taken before update `step`, one of this stage."""
@@ -53,13 +45,7 @@ def images_before(recipe: Recipe, step: int) -> int:
 
 
 def check_split(stage: Stage, recipe: Recipe, mesh: jax.sharding.Mesh) -> None:
-  """Checks that devices can share the stage's batches evenly.
-
-  Raises:
-    ValueError: its batch_size is not a multiple of accumulate_steps times the
-      devices along 'data'; or its crop is not a multiple of the devices along
-      'space', or too small for them.
-  """
+  """Raises ValueError unless devices can share the stage's batches evenly."""
   data, space = mesh.shape['data'], mesh.shape['space']
   name = f'growth, from update {stage.start} on: ' if stage.start else ''
   if stage.batch_size % (data * recipe.accumulate_steps):

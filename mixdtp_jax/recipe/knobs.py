@@ -1,10 +1,11 @@
 """The options of a recipe: defaults, ranges, units, meanings and relations.
 
-A `Recipe` is frozen, and its values are in their ranges. The options of
-networks are in models/config.py, those of rain in rain_ranges.py.
+The options of networks are in models/config.py, those of rain in
+rain_ranges.py.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +22,10 @@ DATA_SETS = ('pairs', 'synthetic', 'photographs', 'rain100l', 'rain100h',
 # The keys of losses.LOSSES; that module imports JAX.
 LOSSES = ('negative_ssim', 'ssim_as_published', 'mse', 'l1', 'charbonnier',
           'ssim_l1')  # fmt: skip
+
+# A number of updates; a decay, which float32 would round to 1 if it was nearer.
+_updates = functools.partial(option, unit='updates')
+_decay = functools.partial(option, least=0, most=0.999999)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +109,8 @@ class Optimizer(Options):
   prefix: ClassVar[str] = 'optimizer.'
 
   name: str = option('adam', 'adam or adamw', choices=('adam', 'adamw'))
-  # Nearer to 1, float32 would round to 1.
-  b1: float = option(0.9, 'decay of the mean gradient', least=0, most=0.999999)
-  b2: float = option(
-    0.999, 'decay of the mean squared gradient', least=0, most=0.999999
-  )
+  b1: float = _decay(0.9, 'decay of the mean gradient')
+  b2: float = _decay(0.999, 'decay of the mean squared gradient')
   eps: float = option(
     1e-8, 'added to the root of the mean squared gradient', least=1e-15, most=1
   )
@@ -137,17 +139,16 @@ class Schedule(Options):
 
   name: str = option('steps', 'steps or cosine', choices=('steps', 'cosine'))
   learning_rate: float = option(1e-4, 'the highest rate', least=1e-12, most=100)
-  boundaries: tuple[int, ...] = option(
+  boundaries: tuple[int, ...] = _updates(
     (90_000, 150_000, 240_000),
     'updates from which the rate is lower, rising; for steps',
-    unit='updates',
     least=1,
   )
   factor: float = option(
     0.2, 'of the rate at each boundary; for steps', least=1e-6, most=1
   )
-  warmup_steps: int = option(
-    0, 'length of a linear growth of the rate from 0', unit='updates', least=0
+  warmup_steps: int = _updates(
+    0, 'length of a linear growth of the rate from 0', least=0
   )
   final_rate: float = option(
     1e-6, 'rate of the last update; for cosine', least=0, most=100
@@ -198,14 +199,9 @@ class Recipe(Options):
     least=1,
     form='triples of an update, pixels and images, whole numbers',
   )
-  num_train_steps: int = option(
-    300_000, 'length of the training', unit='updates', least=1
-  )
-  ema_decay: float = option(
-    0.0,
-    "decay per update of the weights' moving average; 0 keeps none",
-    least=0,
-    most=0.999999,
+  num_train_steps: int = _updates(300_000, 'length of the training', least=1)
+  ema_decay: float = _decay(
+    0.0, "decay per update of the weights' moving average; 0 keeps none"
   )
   loss: Loss = Loss()
   optimizer: Optimizer = Optimizer()
@@ -222,20 +218,12 @@ class Recipe(Options):
   compilation_cache_dir: str = option(
     '', "folder of compiled programs; '' is WORKDIR/compiled"
   )
-  log_every_steps: int = option(
-    50, 'distance of logged updates', unit='updates', least=1
+  log_every_steps: int = _updates(50, 'distance of logged updates', least=1)
+  collapse_patience: int = _updates(
+    200, 'updates of SSIM 0 in a row that end a run; 0 never ends it', least=0
   )
-  collapse_patience: int = option(
-    200,
-    'updates of SSIM 0 in a row that end a run; 0 never ends it',
-    unit='updates',
-    least=0,
-  )
-  eval_every_steps: int = option(
-    5_000,
-    'distance of evaluations; 0 evaluates only at the end',
-    unit='updates',
-    least=0,
+  eval_every_steps: int = _updates(
+    5_000, 'distance of evaluations; 0 evaluates only at the end', least=0
   )
   eval_images: int = option(
     20, 'test images of an evaluation while training; 0 takes all', least=0
@@ -250,11 +238,8 @@ class Recipe(Options):
     unit='pixels',
     least=1,
   )
-  checkpoint_every_steps: int = option(
-    1_000,
-    'distance of checkpoints; 0 saves only the last update',
-    unit='updates',
-    least=0,
+  checkpoint_every_steps: int = _updates(
+    1_000, 'distance of checkpoints; 0 saves only the last update', least=0
   )
   keep_checkpoints: int = option(
     3, 'number of newest checkpoints to keep; 0 keeps all', least=0
@@ -268,7 +253,7 @@ class Recipe(Options):
   def __post_init__(self):
     super().__post_init__()
     end = self.num_train_steps
-    if not 0 <= self.schedule.warmup_steps < end:
+    if self.schedule.warmup_steps >= end:
       raise ValueError(
         f'schedule.warmup_steps = {self.schedule.warmup_steps}: needs fewer '
         f'than num_train_steps = {end}'
@@ -278,16 +263,14 @@ class Recipe(Options):
       'kernels',
       'model.fused_feed_forward = True',
     )
-    starts = [0, *(start for start, _, _ in self.growth), end]
+    shapes = ((0, self.data.crop, self.batch_size), *self.growth)
+    starts = [*(start for start, _, _ in shapes), end]
     self.require(
       sorted(set(starts)) == starts,
       'growth',
       f'updates that rise from above 0 to below num_train_steps = {end}',
     )
-    for start, crop, batch_size in (
-      (0, self.data.crop, self.batch_size),
-      *self.growth,
-    ):
+    for start, crop, batch_size in shapes:
       stage = f'growth, from update {start} on: ' if start else ''
       if crop % self.model.multiple:
         raise ValueError(
@@ -319,7 +302,5 @@ def make_recipe(
 
 def as_mapping(recipe: Recipe) -> dict[str, Any]:
   """Returns a recipe as nested mappings."""
-  return {
-    **dataclasses.asdict(recipe),
-    'model': models.as_mapping(recipe.model),
-  }
+  model = models.as_mapping(recipe.model)
+  return dataclasses.asdict(recipe) | {'model': model}

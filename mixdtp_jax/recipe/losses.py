@@ -51,9 +51,7 @@ def ssim_l1(restored: jax.Array, clean: jax.Array) -> jax.Array:
   return 0.84 * negative_ssim(restored, clean) + 0.16 * l1(restored, clean)
 
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
   'negative_ssim': negative_ssim,
   'ssim_as_published': ssim_as_published,
   'mse': mse,

@@ -12,22 +12,14 @@ Range = tuple[float, float]
 
 
 def _range(
-  low: float,
-  high: float,
+  default: Range,
+  limits: tuple[float | None, float],
   meaning: str,
   unit: str = '',
-  *,
-  least: float | None = None,
-  most: float | None = None,
 ) -> Any:
-  return option(
-    (low, high),
-    meaning,
-    unit=unit,
-    least=least,
-    most=most,
-    form='two numbers, low and high',
-  )
+  least, most = limits
+  form = 'two numbers, low and high'
+  return option(default, meaning, unit=unit, least=least, most=most, form=form)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,76 +34,66 @@ class RainRanges(Options):
   prefix: ClassVar[str] = 'data.rain.'
 
   streaks: Range = _range(
-    5.0, 50.0, 'lines in all layers together', 'per 10,000 pixels', most=1e4
+    (5.0, 50.0),
+    (None, 1e4),
+    'lines in all layers together',
+    'per 10,000 pixels',
   )
   angle: Range = _range(
-    -35.0,
-    35.0,
+    (-35.0, 35.0),
+    (-90, 90),
     "direction of an image's rain; above 0 it falls to the right",
     'degrees from the vertical',
-    least=-90,
-    most=90,
   )
   spread: Range = _range(
-    0.5,
-    2.0,
-    "standard deviation of the lines' angles",
-    'degrees',
-    least=0,
-    most=90,
+    (0.5, 2.0), (0, 90), "standard deviation of the lines' angles", 'degrees'
   )
   depth: Range = _range(
-    1.0,
-    3.0,
+    (1.0, 3.0),
+    (1, 1e4),
     "distance of the layers, as a multiple of the nearest drops'",
-    least=1,
-    most=1e4,
   )
   length: Range = _range(
-    15.0, 130.0, 'length of each line at depth 1', 'pixels', least=1, most=1000
+    (15.0, 130.0), (1, 1000), 'length of each line at depth 1', 'pixels'
   )
   width: Range = _range(
-    0.6,
-    1.4,
+    (0.6, 1.4),
+    (0.1, 50),
     "standard deviation of the lines' profile at depth 1, for all lines of an "
     'image',
     'pixels',
-    least=0.1,
-    most=50,
   )
   brightness: Range = _range(
-    0.05, 0.6, 'light that each line adds at its peak', least=0, most=1
+    (0.05, 0.6), (0, 1), 'light that each line adds at its peak'
   )
   occlusion: Range = _range(
-    0.0,
-    0.3,
+    (0.0, 0.3),
+    (0, 1),
     'share of the background that a line of brightness 1 hides',
-    least=0,
-    most=1,
   )
   veil: Range = _range(
-    0.0,
-    0.0,
+    (0.0, 0.0),
+    (None, 1e4),
     'optical depth of the haze for each line per 10,000 pixels',
-    most=1e4,
   )
-  airlight: Range = _range(0.6, 0.9, 'gray value of the haze', least=0, most=1)
+  airlight: Range = _range((0.6, 0.9), (0, 1), 'gray value of the haze')
   drops: Range = _range(
-    0.0, 0.0, 'drops on the lens', 'per 10,000 pixels', most=1e4
+    (0.0, 0.0), (None, 1e4), 'drops on the lens', 'per 10,000 pixels'
   )
   radius: Range = _range(
-    4.0, 20.0, 'radius of each drop on the lens', 'pixels', least=1, most=500
+    (4.0, 20.0), (1, 500), 'radius of each drop on the lens', 'pixels'
   )
   shrink: Range = _range(
-    2.0, 5.0, 'factor by which a drop shows the scene smaller', least=1, most=50
+    (2.0, 5.0), (1, 50), 'factor by which a drop shows the scene smaller'
   )
   noise: Range = _range(
-    0.0,
-    0.0,
+    (0.0, 0.0),
+    (None, 1e4),
     "standard deviation of the sensor's noise, for values in [0, 1]",
-    most=1e4,
   )
-  jpeg: Range = _range(0.0, 0.0, 'loss of JPEG quality, 100 - quality', most=99)
+  jpeg: Range = _range(
+    (0.0, 0.0), (None, 99), 'loss of JPEG quality, 100 - quality'
+  )
 
   def __post_init__(self):
     super().__post_init__()
