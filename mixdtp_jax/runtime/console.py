@@ -21,7 +21,13 @@ from rich.text import Text
 _PACKAGE = str(pathlib.Path(__file__).parents[1])
 
 _console = Console(stderr=True)
-_live: Live | None = None
+_live = Live(
+  console=_console,
+  refresh_per_second=4,
+  transient=True,
+  redirect_stdout=False,
+  redirect_stderr=False,
+)
 
 
 class _Lines(standard_logging.Handler):
@@ -30,7 +36,7 @@ class _Lines(standard_logging.Handler):
   def filter(self, record: standard_logging.LogRecord) -> bool:
     """Keeps what this package says, and warnings of other libraries.
 
-    Tracebacks of a library's thread are left out: the error itself comes later.
+    Tracebacks of their threads are left out: the error itself comes later.
     """
     ours = record.pathname.startswith(_PACKAGE)
     warns = record.levelno >= standard_logging.WARNING
@@ -48,20 +54,14 @@ _LINES = _Lines()
 
 
 def set_up_streams() -> None:
-  r"""Makes stdout and stderr print all texts.
-
-  A letter that the code page lacks becomes an escape such as \xfc.
-  """
+  r"""Makes stdout and stderr print letters that they lack as escapes (\xfc)."""
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
 
 
 def set_up_logging(first: bool = True) -> None:
-  """Shows this package's messages, and warnings of other libraries.
-
-  Only the first of the hosts shows more than warnings and errors.
-  """
+  """Shows this package's messages on the first host, and warnings on all."""
   standard_logging.getLogger().addHandler(_LINES)
   logging.set_verbosity(logging.INFO if first else logging.WARNING)
 
@@ -71,25 +71,11 @@ def show(text: str) -> None:
 
   Results must be printed while it is removed.
   """
-  global _live
-  if _live is not None and not text:
+  if not text:
     _live.stop()
-    _live = None
-  if not text or not is_live():
-    return
-  line = Text(text, no_wrap=True, overflow='ellipsis')
-  if _live is None:
-    _live = Live(
-      line,
-      console=_console,
-      refresh_per_second=4,
-      transient=True,
-      redirect_stdout=False,
-      redirect_stderr=False,
-    )
+  elif is_live():
+    _live.update(Text(text, no_wrap=True, overflow='ellipsis'))
     _live.start(refresh=True)
-  else:
-    _live.update(line)
 
 
 def is_live() -> bool:
@@ -109,11 +95,11 @@ def duration(seconds: float) -> str:
 def progress(
   what: str, total: int, *, percent: bool = False
 ) -> Callable[[int], None]:
-  """Returns a function that tells how far some work is.
+  """Returns a function that tells how far the work `what` is.
 
-  It is called with the number of parts done, up to `total`; if `percent`, that
-  is 100. `what` names the work. The time left is told after the first call, as
-  compiling comes before it. Without a terminal a line comes every ten seconds.
+  It is called with the number of parts done, up to `total`, which is 100 if
+  `percent`. The time left is told after the first call, as compiling comes
+  before it. Without a terminal a line comes every ten seconds.
   """
   start = last = time.monotonic()
   first = 0
@@ -141,10 +127,9 @@ def progress(
 
 @contextlib.contextmanager
 def waiting(what: str, every: float = 30) -> Iterator[None]:
-  """Tells again and again that work goes on while the body runs.
+  """Tells every so many seconds that the work `what` goes on in the body.
 
-  `what` begins the line, which comes after each `every` seconds; a terminal's
-  live line changes each second.
+  A terminal's live line changes each second.
   """
   start, done = time.monotonic(), threading.Event()
 

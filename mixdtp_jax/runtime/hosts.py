@@ -30,8 +30,7 @@ def initialize(
 
   Without arguments, JAX asks the cluster: a TPU slice, Slurm (`srun`) or Open
   MPI (`mpirun`), which start one process for each GPU. Without a cluster, or
-  with one process, nothing happens. `coordinator` is HOST:PORT of process 0,
-  with a port that is free there; processes are numbered from 0.
+  with one process, nothing happens. `coordinator` is HOST:PORT of process 0.
 
   Raises:
     ValueError: some arguments are missing, the cluster does not say enough, or
@@ -101,21 +100,18 @@ def in_turn(work: Callable[[], T]) -> T:
   So the others find what the first host wrote into a shared folder; if each
   host has its own folder, each writes it. `work` must not wait for other hosts,
   as reading a checkpoint does, because they have not started it yet.
-
-  Raises:
-    RuntimeError: on the other hosts, if `work` failed on the first; the first
-      host raises the error of `work`.
+  RuntimeError on the other hosts if `work` failed on the first.
   """
   if not is_first():
     if not _from_first(0):
       raise RuntimeError('stopped as process 0 did: see its messages')
     return work()
+  done = 0
   try:
     result = work()
-  except BaseException:
-    _from_first(0)
-    raise
-  _from_first(1)
+    done = 1
+  finally:
+    _from_first(done)
   return result
 
 

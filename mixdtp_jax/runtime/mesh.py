@@ -2,14 +2,11 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-_Arguments = ParamSpec('_Arguments')
-_Result = TypeVar('_Result')
 
 # Fewest rows of an image that devices may share. XLA (of JAX 0.10.2) splits the
 # 3x3 convolution of 2 rows, an eighth of 16, wrongly: it gives other results
@@ -50,9 +47,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def traced_for(
-  mesh: Mesh, function: Callable[_Arguments, _Result]
-) -> Callable[_Arguments, _Result]:
+def traced_for(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
   """Wraps `function` so that it is traced with `mesh` as the abstract mesh.
 
   Pallas kernels read that mesh to split themselves, because XLA cannot split
@@ -60,7 +55,7 @@ def traced_for(
   """
 
   @functools.wraps(function)
-  def traced(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+  def traced(*args: Any, **kwargs: Any) -> Any:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args, **kwargs)
 

@@ -77,8 +77,7 @@ class Options:
   def __post_init__(self):
     """Gives every value its type: lists become tuples, whole numbers floats.
 
-    Raises:
-      ValueError: a value is of another type, or out of its range.
+    ValueError if a value is of another type, or out of its range.
     """
     for field in dataclasses.fields(self):
       if (rule := field.metadata.get('rule')) is None:
@@ -109,10 +108,8 @@ def build(
 ) -> _Options:
   """Builds options of a class from a mapping, in which groups are mappings.
 
-  What is missing, and not `required`, has its default.
-
-  Raises:
-    ValueError: a name is unknown or missing, or see `Options`.
+  What is missing, and not `required`, has its default. ValueError if a name is
+  unknown or missing, or a value does not fit.
   """
   if not isinstance(values, Mapping):
     raise ValueError(

@@ -2,29 +2,19 @@
 
 import re
 
-_UNITS = {
-  '': 1,
-  'k': 10**3,
-  'm': 10**6,
-  'g': 10**9,
-  't': 10**12,
-  'ki': 2**10,
-  'mi': 2**20,
-  'gi': 2**30,
-  'ti': 2**40,
-}
-_SIZE = re.compile(r'(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]i?|)b?', re.IGNORECASE)
+_SIZE = re.compile(r'(\d+\.?\d*|\.\d+)\s*(?:([kmgt])(i?))?b?', re.IGNORECASE)
 
 
 def parse_bytes(text: str) -> int:
-  """Reads an amount of memory, such as 2GB, 1.5 GiB, 800M or 1000000.
+  """Returns the bytes of an amount such as 2GB, 1.5 GiB, 800M or 1000000.
 
-  Raises:
-    ValueError: the text is no such amount, is 0, or is below 1000000 without a
-      unit.
+  ValueError if it is none, 0, or below 1000000 without a unit.
   """
-  match = _SIZE.fullmatch(text.strip())
-  size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+  size = 0
+  if match := _SIZE.fullmatch(text.strip()):
+    number, unit, binary = match.groups()
+    power = 'kmgt'.index(unit.lower()) + 1 if unit else 0
+    size = int(float(number) * (1024 if binary else 1000) ** power)
   if not size:
     raise ValueError(f'{text!r} is no amount of memory, such as 2GB or 800MB')
   if size < 10**6 and not text.strip()[-1].isalpha():

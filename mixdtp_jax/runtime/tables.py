@@ -23,6 +23,7 @@ from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+# Of a column that is aligned right; '2 of 3' and '30.1 / 0.9' begin so, too.
 _NUMBER = re.compile(r'([-+±]?(\d|\.\d|inf|nan)|-$)')
 # A console for which nothing in a name is markup or a code for a picture.
 _Console = functools.partial(
@@ -39,28 +40,6 @@ class Table:
   rows: Sequence[Sequence[str | None]]  # cells; None and '' are printed as '-'
   note: str = ''  # text below the table
 
-  @property
-  def cells(self) -> list[list[str]]:
-    """The rows as they are printed, each cell on one line."""
-    return [
-      [' '.join((cell or '').split()) or '-' for cell in row]
-      for row in self.rows
-    ]
-
-  @property
-  def numeric(self) -> list[bool]:
-    """Whether each column holds numbers, which are aligned right.
-
-    The first column holds names. Cells such as '30.1 / 0.9' or '2 of 3', which
-    begin with a number, count as numbers. ValueError if a row is longer or
-    shorter than the head.
-    """
-    columns = zip(self.head, *self.cells, strict=True)
-    return [
-      i > 0 and all(map(_NUMBER.match, cells))
-      for i, (_, *cells) in enumerate(columns)
-    ]
-
   def __str__(self) -> str:
     text = io.StringIO()
     console = _Console(file=text, width=10**6, color_system=None)
@@ -76,11 +55,15 @@ class Table:
       show_edge=False,
       show_header=any(self.head),
     )
-    for name, numeric in zip(self.head, self.numeric, strict=True):
-      table.add_column(
-        name, justify='right' if numeric else 'left', no_wrap=no_wrap
-      )
-    for row in self.cells:
+    rows = [
+      [' '.join((cell or '').split()) or '-' for cell in row]
+      for row in self.rows
+    ]
+    for i, (name, *cells) in enumerate(zip(self.head, *rows, strict=True)):
+      numbers = i > 0 and all(map(_NUMBER.match, cells))
+      side = 'right' if numbers else 'left'
+      table.add_column(name, justify=side, no_wrap=no_wrap)
+    for row in rows:
       table.add_row(*row)
     return table
 

@@ -67,7 +67,7 @@ def _join(processes, workdir):
 
 
 def _last_state(workdir, config):
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     state = start_state(manager, make_recipe(config), replicated(make_mesh()))
   return jax.tree.map(np.asarray, state)
 

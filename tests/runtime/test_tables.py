@@ -37,7 +37,9 @@ def test_piped_tables_are_for_programs(capsys):
 
 
 def test_columns_of_numbers_are_aligned_right():
-  assert _SCORES.numeric == [False, True, True, False]
+  rows = [('x', '1 of 2', 'mse'), ('y', '+3', '1')]
+  lines = str(Table('', ('a', 'files', 'gain'), rows)).splitlines()
+  assert lines == ['a   files  gain', 'x  1 of 2  mse', 'y      +3  1']
   lines = str(Table('', ('1', 'n'), [('2', '10'), ('300', '-.5')])).splitlines()
   assert lines == ['1      n', '2     10', '300  -.5']
 
