@@ -11,7 +11,7 @@ import glob
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -37,15 +37,22 @@ class Manager(ocp.CheckpointManager):
   Orbax deletes old checkpoints only after a save has succeeded, and `_verify`
   is a part of that save. `best` is the record of the best checkpoint, which is
   kept; see `read_best`. `candidate` is that of a better one that is being
-  saved; it takes over when the save is complete.
+  saved; it takes over when the save is complete. `saving` is the update that is
+  saved next, with its arrays on the host and its configuration.
   """
 
-  def __init__(self, workdir: str | os.PathLike, keep: int | None):
-    """Opens the checkpoints of a run; see `make_manager`."""
+  def __init__(self, workdir: str | os.PathLike, keep: int = 0):
+    """Opens, and creates, the checkpoints of a run for saving.
+
+    Half-saved checkpoints of a killed run are removed, so only one run may do
+    this at a time: see training/run_lock.py. The newest `keep` checkpoints stay
+    beside the best one; 0 keeps all. ValueError: see `check_path`.
+    """
+    check_path(workdir)
     self.best = read_best(workdir)
     self.candidate: dict[str, Any] | None = None
-    self._keep = keep or 0
-    self._saving: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+    self.saving: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+    self._keep = keep
     options = ocp.CheckpointManagerOptions(
       preservation_policy=self,
       create=True,
@@ -82,50 +89,44 @@ class Manager(ocp.CheckpointManager):
     del step
     return False
 
-  def expect(self, update: int, trees: dict[str, Any], config: dict) -> None:
-    """Notes what the checkpoint that is saved next must hold."""
-    self._saving = update, verifying.on_host(trees), config
-
   def _verify(self) -> None:
     """Reads back what was written, and adds its digests.
 
     Orbax calls it in a thread of the first host, before it renames the folder.
     """
-    assert self._saving is not None  # `expect` comes before a save
-    (update, trees, config), self._saving = self._saving, None
+    assert self.saving is not None
+    (update, trees, config), self.saving = self.saving, None
     (folder,) = self.directory.glob(f'{update}.orbax-checkpoint-tmp*')
     try:
-      arrays = verifying.named(trees)
-      if bad := verifying.not_finite(arrays):
-        raise not_finite(self, update, f'{bad[0]} is not finite')
+      if bad := verifying.not_finite(trees):
+        raise not_finite(self, update, f'{bad} is not finite')
+
       facts = {'update': update, 'config': config}
-      verifying.write_digests(folder, arrays, facts)
+      verifying.write_digests(folder, trees, facts)
       facts['config'] = ocp.JsonCheckpointHandler().restore(folder / 'config')
-      for name, tree in trees.items():
-        check_readable(folder, facts, name, tree)
+      check_readable(folder, facts, trees)
     except BaseException:
       shutil.rmtree(folder, ignore_errors=True)
       raise
 
 
 def check_readable(
-  folder: os.PathLike, facts: Any, name: str, tree: Any
+  folder: os.PathLike, facts: Any, trees: Mapping[str, Any]
 ) -> None:
-  """Checks that the arrays `name` in a folder can be read as they were saved.
+  """Checks that trees of arrays, by name, can be read from a folder as saved.
 
-  `facts` are those of `write_digests`; `tree` are the arrays, or abstract ones.
+  Arguments are those of `write_digests`, but the facts are what was read.
 
   Raises:
     DamagedError, or what orbax raises: they cannot.
   """
-  handler = ocp.StandardCheckpointHandler()
-  try:
-    args = ocp.args.StandardRestore(verifying.on_host(tree))
-    found = handler.restore(ocp.utils.epath.Path(folder) / name, args=args)
-  finally:
-    handler.close()
+  path = ocp.utils.epath.Path(folder)
   digests = verifying.read_digests(pathlib.Path(folder), facts)
-  verifying.check(pathlib.Path(folder), digests, {name: found})
+  with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+    for name, tree in trees.items():
+      args = ocp.args.StandardRestore(verifying.on_host(tree))
+      found = handler.restore(path / name, args=args)
+      verifying.check(pathlib.Path(folder), digests, {name: found})
 
 
 def read_best(workdir: str | os.PathLike) -> dict[str, Any] | None:
@@ -148,19 +149,6 @@ def read_best(workdir: str | os.PathLike) -> dict[str, Any] | None:
     raise ValueError(
       f'{path} is damaged: delete it, and training names the best again'
     ) from None
-
-
-def make_manager(
-  workdir: str | os.PathLike, *, keep: int | None = None
-) -> Manager:
-  """Opens (and creates) the checkpoints of a run for saving.
-
-  Half-saved checkpoints of a killed run are removed, so only one run may do
-  this at a time: see training/run_lock.py. The newest `keep` checkpoints stay
-  beside the best one; None or 0 keeps all. ValueError: see `check_path`.
-  """
-  check_path(workdir)
-  return Manager(workdir, keep)
 
 
 def open_manager(workdir: str | os.PathLike) -> ocp.CheckpointManager:
@@ -205,7 +193,7 @@ def save(manager: Manager, state: TrainState, config: Recipe) -> None:
   wait(manager)
   with _named_failure(manager, update):
     if hosts.is_first():
-      manager.expect(update, trees, saved)
+      manager.saving = update, verifying.on_host(trees), saved
     manager.save(update, args=ocp.args.Composite(**items))
 
 

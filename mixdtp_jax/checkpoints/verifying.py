@@ -48,21 +48,22 @@ def named(trees: Mapping[str, Any]) -> dict[str, np.ndarray]:
   }
 
 
-def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
-  """Returns the names of the arrays that have infinite values or NaN."""
-  return [name for name, x in arrays.items() if not np.isfinite(x).all()]
+def not_finite(trees: Mapping[str, Any]) -> str | None:
+  """Returns the name of an array with infinite values or NaN; None without."""
+  arrays = named(trees).items()
+  return next((n for n, x in arrays if not np.isfinite(x).all()), None)
 
 
 def write_digests(
-  folder: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Any
+  folder: pathlib.Path, trees: Mapping[str, Any], facts: Any
 ) -> None:
-  """Writes the digests of arrays (see `named`) into their folder.
+  """Writes the digests of trees of arrays, by name, into their folder.
 
   `facts` are JSON that was saved with them, and must be read with the same
   values.
   """
   content = {
-    'arrays': {name: _of_array(x) for name, x in arrays.items()},
+    'arrays': {name: _of_array(x) for name, x in named(trees).items()},
     'facts': _of_json(facts),
   }
   dump_json(content | {'digest': _of_json(content)}, folder / FILE)

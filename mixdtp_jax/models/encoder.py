@@ -15,14 +15,10 @@ class Features(NamedTuple):
   """The encoder's feature images, finest level first.
 
   Level i of 0 to 3 is (B, H/2^i, W/2^i, width * 2^i).
-
-  Attributes:
-    inputs: of levels 1, 2 and 3, before their blocks.
-    outputs: of levels 0, 1, 2 and 3, after their blocks.
   """
 
-  inputs: tuple[jax.Array, ...]
-  outputs: tuple[jax.Array, ...]
+  inputs: tuple[jax.Array, ...]  # of levels 1, 2 and 3, before their blocks
+  outputs: tuple[jax.Array, ...]  # of levels 0, 1, 2 and 3, after their blocks
 
 
 class Downsample(nn.Module):

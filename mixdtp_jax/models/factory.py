@@ -1,7 +1,7 @@
 """The network of a configuration: MixDTPNet, Restormer or PReNet.
 
 A network is a Flax module that maps rainy images (B, H, W, 3) to `Outputs`.
-Height and width must be multiples of its `multiple`.
+Height and width must be multiples of its configuration's `multiple`.
 """
 
 import functools
@@ -10,12 +10,7 @@ from typing import Any
 
 import jax
 
-from mixdtp_jax.models.config import (
-  AnyConfig,
-  MixDTPConfig,
-  PReNetConfig,
-  RestormerConfig,
-)
+from mixdtp_jax.models.config import AnyConfig, MixDTPConfig, PReNetConfig
 from mixdtp_jax.models.mixdtp import MixDTP
 from mixdtp_jax.models.prenet import PReNet
 from mixdtp_jax.models.restormer import Restormer
@@ -23,16 +18,12 @@ from mixdtp_jax.models.shapes import abstract_params as abstract_params
 
 Network = MixDTP | PReNet | Restormer
 
-_NETWORKS = {
-  MixDTPConfig: MixDTP,
-  PReNetConfig: PReNet,
-  RestormerConfig: Restormer,
-}
-
 
 def make_network(cfg: AnyConfig) -> Network:
   """Makes the network of a configuration."""
-  return _NETWORKS[type(cfg)](cfg)
+  if isinstance(cfg, MixDTPConfig):
+    return MixDTP(cfg)
+  return PReNet(cfg) if isinstance(cfg, PReNetConfig) else Restormer(cfg)
 
 
 @functools.cache

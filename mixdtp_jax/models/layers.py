@@ -42,10 +42,7 @@ class Kernel(nn.Module):
 
 
 class Conv3x3(nn.Module):
-  """A 3x3 convolution with stride 1 and zero padding 1.
-
-  It maps (B, H, W, C) to (B, H, W, features).
-  """
+  """A 3x3 convolution, padded by 1: (B, H, W, C) to (B, H, W, features)."""
 
   features: int
   use_bias: bool = False

@@ -4,7 +4,7 @@
 General Framework for Image Deraining", Neurocomputing 568 (2024) 127066.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,15 +18,11 @@ from mixdtp_jax.models.refinement import ProgressiveRefinement
 
 
 class Outputs(NamedTuple):
-  """Restored images (B, H, W, 3), about [0, 1], not clamped.
-
-  Attributes:
-    final: the network's result.
-    coarse: the decoder's result, from which the refinement starts; without
-      refinement the same array as `final`.
-  """
+  """Restored images (B, H, W, 3), about [0, 1], not clamped."""
 
   final: jax.Array
+  # The decoder's result, from which the refinement starts; without refinement
+  # the same array as `final`.
   coarse: jax.Array
 
 
@@ -44,8 +40,6 @@ def check_images(images: jax.Array, multiple: int) -> None:
 class MixDTP(nn.Module):
   """The network: float32 images (B, H, W, 3) in [0, 1] to restored ones."""
 
-  multiple: ClassVar[int] = 8  # of height and width, which are halved thrice
-
   cfg: MixDTPConfig
 
   @nn.compact
@@ -55,8 +49,8 @@ class MixDTP(nn.Module):
     Raises:
       ValueError: the shape differs, or a side is not a multiple of 8.
     """
-    check_images(rainy, self.multiple)
     cfg = self.cfg
+    check_images(rainy, cfg.multiple)
     if cfg.detail_dilation:
       x = DetailDilation(cfg, name='detail_dilation')(rainy)
     else:

@@ -4,8 +4,6 @@
 arXiv:1901.09221.
 """
 
-from typing import ClassVar
-
 import flax.linen as nn
 import jax
 
@@ -17,8 +15,6 @@ from mixdtp_jax.models.refinement import ProgressiveRefinement
 class PReNet(nn.Module):
   """The progressive refinement, started from the rainy image."""
 
-  multiple: ClassVar[int] = 1  # any size
-
   cfg: PReNetConfig
 
   @nn.compact
@@ -28,6 +24,6 @@ class PReNet(nn.Module):
     Raises:
       ValueError: the shape differs.
     """
-    check_images(rainy, self.multiple)
+    check_images(rainy, self.cfg.multiple)
     image = ProgressiveRefinement(self.cfg, name='progressive')(rainy, rainy)
     return Outputs(image, image)

@@ -31,13 +31,12 @@ def abstract_params(cfg: AnyConfig) -> Tree:
   """
   return jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
-    param_shapes(cfg),
+    _network(cfg),
     is_leaf=lambda shape: isinstance(shape, tuple),
   )
 
 
-def param_shapes(cfg: AnyConfig) -> Tree:
-  """Returns the tree of a network's parameters, with shapes for arrays."""
+def _network(cfg: AnyConfig) -> Tree:
   if isinstance(cfg, PReNetConfig):
     return {'progressive': _refinement(cfg)}
   decoder = _decoder(cfg)

@@ -22,17 +22,11 @@ kernels = jax.make_user_context('xla')
 
 
 def resolve(wanted: str, devices: Sequence[jax.Device]) -> str:
-  """Returns the kernels for a program of some devices: xla, cpu or tpu.
+  """Returns the kernels for all devices of a program: xla, cpu or tpu.
 
-  Native code serves one CPU device: XLA cannot split a function that it does
-  not know over several devices.
-
-  Args:
-    wanted: the option kernels of a recipe.
-    devices: all devices of the program.
-
-  Raises:
-    ValueError: the devices cannot run the kernels.
+  `wanted` is the option kernels of a recipe; ValueError if the devices cannot
+  run these. Native code serves one CPU device: XLA cannot split a function that
+  it does not know over several.
   """
   platform, best = devices[0].platform, 'xla'
   if platform == 'tpu':
@@ -73,14 +67,10 @@ def by_platform(
 ) -> Any:
   """Computes a function of arrays in the form that suits the platform.
 
-  Args:
-    native: the form for a CPU, if native code may compute the first array.
-    default: the form otherwise.
-    *arrays: the arguments of each form.
-    numbers: size of a kernel. Native code is used up to 300,000 numbers, which
-      fit into a core's own cache; XLA is as fast for larger ones.
-    off_tpu: the form for a GPU, and for a CPU without native code; None takes
-      `default`.
+  `native` is the form for a CPU, if native code may compute the first array,
+  and `off_tpu` that for a GPU and other CPUs; None takes `default`. `numbers`
+  is the size of a kernel. Up to 300,000 numbers fit into a core's own cache;
+  XLA is as fast as native code for larger ones.
   """
   forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), off_tpu) if off_tpu else {}
   if numbers <= 300_000 and usable(arrays[0].dtype):

@@ -5,6 +5,7 @@ dtype of the images. Kernels may be wider (float32 for bfloat16 images): they
 are rounded when used, and their gradients are summed in their own dtype.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -29,12 +30,7 @@ def keep_inputs(function: Callable) -> Callable:
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Computes a 3x3 cross-correlation with stride 1 and zero padding 1.
 
-  Args:
-    x: (B, H, W, C).
-    kernel: (3, 3, C, D).
-
-  Returns:
-    (B, H, W, D).
+  Images (B, H, W, C) and a kernel (3, 3, C, D) give (B, H, W, D).
   """
   # Native code computes blocks of 16 channels. XLA's is as fast if a kernel
   # maps few channels to more, or more to few.
@@ -44,23 +40,13 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return choice.by_platform(native.conv3x3, _xla_conv3x3, x, kernel)
 
 
-def _xla_conv3x3(x, kernel):
-  return grouped_conv3x3(x, kernel, groups=1)
-
-
 def grouped_conv3x3(
   x: jax.Array, kernel: jax.Array, groups: int, *, inside: bool = False
 ) -> jax.Array:
   """Computes `conv3x3` of groups of channels.
 
-  Args:
-    x: (B, H, W, C).
-    kernel: (3, 3, C / groups, D).
-    groups: number of groups.
-    inside: leave out the padding.
-
-  Returns:
-    (B, H, W, D); with `inside`, (B, H - 2, W - 2, D).
+  The kernel is (3, 3, C / groups, D). With `inside` there is no padding, and
+  the result is (B, H - 2, W - 2, D).
   """
   pad = 0 if inside else 1
   return lax.conv_general_dilated(
@@ -71,6 +57,9 @@ def grouped_conv3x3(
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=groups,
   )
+
+
+_xla_conv3x3 = functools.partial(grouped_conv3x3, groups=1)
 
 
 def grouped_conv3x3_kernel_gradient(
@@ -94,14 +83,15 @@ def grouped_conv3x3_kernel_gradient(
   )
 
 
+_xla_conv3x3_kernel_gradient = functools.partial(
+  grouped_conv3x3_kernel_gradient, groups=1
+)
+
+
 def _conv3x3_bwd(residuals, g):
   x, kernel = residuals
   grad_x = conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3))
   return grad_x, _kernel_gradient(_xla_conv3x3_kernel_gradient, x, kernel, g)
-
-
-def _xla_conv3x3_kernel_gradient(x, kernel, g):
-  return grouped_conv3x3_kernel_gradient(x, kernel, g, groups=1)
 
 
 def _kernel_gradient(xla, x, kernel, g):

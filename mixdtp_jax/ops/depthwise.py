@@ -30,23 +30,12 @@ from mixdtp_jax.ops.dense import (
 def depthwise_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Computes a depthwise 3x3 cross-correlation, stride 1, zero padding 1.
 
-  Args:
-    x: (B, H, W, C).
-    kernel: (3, 3, 1, C), the layout of `flax.linen.Conv`.
-
-  Returns:
-    (B, H, W, C).
+  Images (B, H, W, C) and a kernel (3, 3, 1, C), the layout of
+  `flax.linen.Conv`, give images of the same shape.
   """
   return choice.by_platform(
     native.depthwise, _xla_convolution, x, kernel, off_tpu=shifted_convolution
   )
-
-
-def _depthwise_bwd(residuals, g):
-  return depthwise_conv3x3_gradients(*residuals, g)
-
-
-depthwise_conv3x3.defvjp(keep_inputs(depthwise_conv3x3), _depthwise_bwd)
 
 
 def depthwise_conv3x3_gradients(
@@ -61,6 +50,12 @@ def depthwise_conv3x3_gradients(
     g,
     off_tpu=shifted_gradients,
   )
+
+
+depthwise_conv3x3.defvjp(
+  keep_inputs(depthwise_conv3x3),
+  lambda residuals, g: depthwise_conv3x3_gradients(*residuals, g),
+)
 
 
 def _xla_convolution(x, kernel):
@@ -93,14 +88,6 @@ def shifted_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return shifted_sum(_pad(x), kernel)
 
 
-def shifted_gradients(
-  x: jax.Array, kernel: jax.Array, g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Computes the gradients of `shifted_convolution`."""
-  grad_x = shifted_convolution(g, kernel[::-1, ::-1])
-  return grad_x, _shifted_kernel_gradient(x, g).astype(kernel.dtype)
-
-
 def shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
   """Computes `shifted_convolution` of an input padded by one pixel."""
   h, w = padded.shape[1] - 2, padded.shape[2] - 2
@@ -115,6 +102,14 @@ def shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _pad(x):
   return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def shifted_gradients(
+  x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the gradients of `shifted_convolution`."""
+  grad_x = shifted_convolution(g, kernel[::-1, ::-1])
+  return grad_x, _shifted_kernel_gradient(x, g).astype(kernel.dtype)
 
 
 def _shifted_kernel_gradient(x, g):

@@ -31,17 +31,11 @@ from mixdtp_jax.ops.depthwise import (
 
 @jax.custom_vjp
 def gated_gelu(x: jax.Array) -> jax.Array:
-  """Computes gelu(a) * b for halves a, b of the channels.
+  """Computes gelu(a) * b for halves a, b of channels: (..., 2C) to (..., C).
 
   gelu is the exact one, a times the normal distribution function of a, computed
   in float32. XLA on a CPU recomputes the origin of `x` for each part of the
   gradient, of which the automatic one has more.
-
-  Args:
-    x: (..., 2C).
-
-  Returns:
-    (..., C), in the dtype of `x`.
   """
   a, b = jnp.split(at_least_float32(x), 2, axis=-1)
   return (a * normal_cdf(a) * b).astype(x.dtype)
@@ -83,14 +77,8 @@ def feed_forward(
   would pass through memory several times, it is made and consumed in strips
   of rows, unless a gradient needs it.
 
-  Args:
-    x: (B, H, W, C).
-    widen: (C, 2D), the first 1x1 kernel.
-    depthwise: (3, 3, 1, 2D).
-    narrow: (D, C), the last 1x1 kernel.
-
-  Returns:
-    (B, H, W, C).
+  Images are (B, H, W, C), the kernels `widen` (C, 2D), `depthwise` (3, 3, 1,
+  2D) and `narrow` (D, C).
   """
   form = _native_form if choice.usable(x.dtype) else _xla_form
   return form(x, widen, depthwise, narrow)
@@ -103,7 +91,12 @@ def feed_forward_inside(
 
   It has no gradient: only restoration/ uses it.
   """
-  return conv1x1(_gate_inside(conv1x1(x, widen), depthwise), narrow)
+  wide = conv1x1(x, widen)
+  if choice.usable(x.dtype):
+    gate = native.depthwise_gate(wide, depthwise, inside=True)
+  else:
+    gate = gated_gelu(shifted_sum(wide, depthwise))
+  return conv1x1(gate, narrow)
 
 
 @jax.custom_vjp
@@ -210,13 +203,6 @@ def _gate(wide, depthwise):
   return gated_gelu(depthwise_conv3x3(wide, depthwise))
 
 
-def _gate_inside(wide, depthwise):
-  """Computes the gate, except at the border pixels."""
-  if choice.usable(wide.dtype):
-    return native.depthwise_gate(wide, depthwise, inside=True)
-  return gated_gelu(shifted_sum(wide, depthwise))
-
-
 # Bytes of a strip of a widened image. 4 and 16 MiB were nearly as fast on cores
 # that share 32 MiB of cache; strips do not help images of at most that size.
 _STRIP = 8 * 2**20
@@ -226,10 +212,9 @@ _CACHE = 4 * _STRIP
 def _in_strips(x, widen, depthwise, narrow):
   """Computes `_at_once` in strips of rows."""
   b, h, w, c = x.shape
-  if not isinstance(b * h * w, int):  # a program of any size, by jax.export
-    return _at_once(x, widen, depthwise, narrow)
   row = b * w * widen.shape[1] * x.dtype.itemsize
-  if h * row <= _CACHE:
+  # jax.export makes a program of any size, which has no number of strips.
+  if not isinstance(h * row, int) or h * row <= _CACHE:
     return _at_once(x, widen, depthwise, narrow)
   # The rows above and below a strip are widened twice: too much for few rows.
   strips = math.ceil(h / max(_STRIP // row, 8))

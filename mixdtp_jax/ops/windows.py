@@ -24,10 +24,8 @@ Pair = tuple[jax.Array, jax.Array]
 def exists(bounds: jax.Array, x: jax.Array, trim: int = 0) -> jax.Array:
   """Returns 1 where a pixel lies in the image, else 0: (1, H, W, 1).
 
-  Args:
-    bounds: of the window.
-    x: (B, H, W, C), whose dtype the result has.
-    trim: pixels that `x` has less than the window on each side.
+  `x` (B, H, W, C) gives the dtype, and has `trim` pixels less than the window
+  on each side.
   """
   rows, columns = (trim + jnp.arange(size) for size in x.shape[1:3])
   top, bottom, left, right = bounds
@@ -46,7 +44,7 @@ def conv3x3(
   bounds: jax.Array | None = None,
   trim: int = 0,
 ) -> jax.Array:
-  """Computes a 3x3 cross-correlation, and what often follows it.
+  """Computes a 3x3 cross-correlation (B, H, W, D), and what often follows it.
 
   Args:
     x: (B, H + 2, W + 2, C).
@@ -54,11 +52,8 @@ def conv3x3(
     bias: (D,), is added.
     relu: whether negative numbers become 0.
     added: (B, H + 2n, W + 2n, D), whose middle is added; `relu` follows again.
-    bounds: of the window. The result is 0 outside the image.
+    bounds: of the window; with them, the result is 0 outside the image.
     trim: pixels that the result has less than the window on each side.
-
-  Returns:
-    (B, H, W, D).
   """
 
   def by_xla(x, kernel):
@@ -95,7 +90,8 @@ def lstm(
     kernel: (3, 3, 2R, 4R) of x and h to the gates i, f, g, o; of R inputs if
       there is no h.
     bias: (4R,).
-    bounds, trim: as of `conv3x3`.
+    bounds: of the window.
+    trim: as of `conv3x3`.
 
   Returns:
     The new c, and the new h in the dtype of x, which is 0 outside the image.
@@ -128,13 +124,9 @@ def attention_sums(
 ) -> jax.Array:
   """Sums what attention needs to know of all pixels of the image.
 
-  Args:
-    x: (1, H + 2, W + 2, C).
-    bounds: of the window.
-    norm: scale and bias of the layer norm, (C,).
-    q: kernels of the 1x1, (C, C), and of the depthwise convolution,
-      (3, 3, 1, C).
-    k: the same.
+  The window is (1, H + 2, W + 2, C). `norm` has scale and bias of the layer
+  norm, (C,); `q` and `k` have the kernels of a 1x1, (C, C), and of a depthwise
+  convolution, (3, 3, 1, C).
 
   Returns:
     (1, C * (C + 2)): the products of q and k, (C, C), the squares of q, (C,),
@@ -164,19 +156,10 @@ def block(
   norm2: Pair,
   feed_forward: tuple[jax.Array, jax.Array, jax.Array],
 ) -> jax.Array:
-  """Applies a transformer block whose attention is known.
+  """Applies a block with known attention: (1, H + 4, W + 4, C) to (1, H, W, C).
 
-  Args:
-    x: (1, H + 4, W + 4, C).
-    bounds: of the window.
-    mix: (C, C), attention and projection as one matrix.
-    norm1: scale and bias of the layer norm before the attention, (C,).
-    v: kernels as of `attention_sums`.
-    norm2: scale and bias of the layer norm before the feed-forward.
-    feed_forward: kernels as of `ops.feed_forward.feed_forward`.
-
-  Returns:
-    (1, H, W, C).
+  `mix` (C, C) is attention and projection as one matrix. The layer norms and
+  `v` are as in `attention_sums`, the last kernels as in `ops.feed_forward`.
   """
 
   def by_xla(x):

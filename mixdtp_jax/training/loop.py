@@ -65,9 +65,7 @@ def train_and_evaluate(
   with (
     only_run(folder),
     _compiled_kept(config, folder),
-    _closing(
-      saving.make_manager(folder, keep=config.keep_checkpoints)
-    ) as manager,
+    _closing(saving.Manager(folder, config.keep_checkpoints)) as manager,
     preemption.watch() as watch,
   ):
     latest = manager.latest_step()

@@ -41,7 +41,8 @@ def init_state(
 
   With `ema`, their moving average starts equal to them.
   """
-  image = jnp.zeros((1, network.multiple, network.multiple, 3))
+  multiple = network.cfg.multiple
+  image = jnp.zeros((1, multiple, multiple, 3))
   params = network.init(jax.random.key(seed), image)['params']
   return TrainState(
     jnp.zeros((), jnp.int32),

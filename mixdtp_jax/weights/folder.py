@@ -29,9 +29,9 @@ def save_weights(
   """
   folder = pathlib.Path(folder).absolute()
   saving.check_path(folder)
-  arrays = verifying.named({PARAMS: params})
-  if bad := verifying.not_finite(arrays):
-    raise ValueError(f'{bad[0]} is not finite: nothing was written')
+  trees = {PARAMS: params}
+  if bad := verifying.not_finite(trees):
+    raise ValueError(f'{bad} is not finite: nothing was written')
   if folder.exists():
     raise FileExistsError(f'{folder} exists already: choose another folder')
   with replacing(folder) as temporary:
@@ -42,9 +42,9 @@ def save_weights(
     # Synchronous: after an error, a thread of the other kind would still write.
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
       checkpointer.save(partial / PARAMS, args=ocp.args.StandardSave(params))
-    verifying.write_digests(partial, arrays, fields)
+    verifying.write_digests(partial, trees, fields)
     written = json.loads((partial / CONFIG).read_bytes())
-    saving.check_readable(partial, written, PARAMS, params)
+    saving.check_readable(partial, written, trees)
 
 
 def read_folder(folder: pathlib.Path) -> tuple[AnyConfig, dict]:

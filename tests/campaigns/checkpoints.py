@@ -96,13 +96,13 @@ def damage_checkpoints(folder, flips, blocks, seed=0):
   """Yields (outcome, what was done) for damaged newest checkpoints of a run."""
   sharding = replicated(make_mesh(jax.devices()[:1]))
   states = {update: _state(update) for update in (1, 2)}
-  with saving.make_manager(folder) as manager:
+  with saving.Manager(folder) as manager:
     for state in states.values():
       saving.save(manager, state, _RECIPE)
   newest = folder / 'checkpoints' / '2'
   aside = folder / 'damaged_checkpoints' / '2'
   for what in damages(newest, flips, blocks, seed):
-    with saving.make_manager(folder) as manager:
+    with saving.Manager(folder) as manager:
       found = restoring.restore_or_init(
         manager, _RECIPE, lambda: states[1], sharding
       )

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.recipe.config_file import load_recipe
 from mixdtp_jax.restoration import shapes
 from mixdtp_jax.restoration.engine import Engine
@@ -45,7 +45,7 @@ def difference(cfg, params, size, kernels):
   whole = make_restore(
     final_image(cfg),
     params,
-    multiple=make_network(cfg).multiple,
+    multiple=cfg.multiple,
     kernels=kernels,
   )
   expected = np.asarray(whole(image[None])[0])

@@ -47,7 +47,7 @@ def _state(step, devices=1):
 
 
 def _save(workdir, *steps, config=None, keep=None, devices=1):
-  with saving.make_manager(workdir, keep=keep) as manager:
+  with saving.Manager(workdir, keep=keep) as manager:
     for step in steps:
       state = _state(step, devices)
       saving.save(manager, state, make_recipe(config or _config()))
@@ -55,7 +55,7 @@ def _save(workdir, *steps, config=None, keep=None, devices=1):
 
 def _restore(workdir, config=None, devices=1):
   sharding = replicated(make_mesh(jax.devices()[:devices]))
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     return restoring.restore_or_init(
       manager, make_recipe(config or _config()), _init, sharding
     )
@@ -88,7 +88,7 @@ def test_the_newest_is_restored_and_keep_says_how_many_stay(tmp_path):
 
 def test_a_saved_step_stays_as_it_is(tmp_path):
   _save(tmp_path, 3)
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     other = _state(4)
     again = TrainState(jnp.int32(3), other.params, other.opt_state)
     saving.save(manager, again, make_recipe(_config()))
@@ -98,7 +98,7 @@ def test_a_saved_step_stays_as_it_is(tmp_path):
 def test_parameters_alone(tmp_path):
   _save(tmp_path, 4, devices=8)
   abstract = jax.eval_shape(_init).params
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     params = restoring.restore_params(manager, 4, abstract)
   jax.tree.map(np.testing.assert_array_equal, params, _state(4).params)
   assert all(len(x.sharding.device_set) == 1 for x in jax.tree.leaves(params))
@@ -107,7 +107,7 @@ def test_parameters_alone(tmp_path):
 def test_the_configuration_comes_back(tmp_path):
   config = _config(**{'schedule.boundaries': (1, 2), 'data.source': 'a/b'})
   _save(tmp_path, 1, config=config)
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     got = restoring.restore_config(manager, 1)
   # JSON has lists where Python has tuples.
   assert got == json.loads(json.dumps(config.to_dict()))
@@ -180,10 +180,10 @@ def test_the_average_comes_back_or_begins(tmp_path, saved, wanted):
     state = state.replace(
       ema_params=jax.tree.map(lambda x: 2 * x, state.params)
     )
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     config = _config(ema_decay=0.9 if saved else 0.0)
     saving.save(manager, state, make_recipe(config))
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     init = _averaged if wanted else _init
     sharding = replicated(make_mesh())
     found = restoring.restore_or_init(

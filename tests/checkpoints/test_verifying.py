@@ -26,13 +26,13 @@ def _state(update, value=1.0):
 
 
 def _save(workdir, *updates, keep=None):
-  with saving.make_manager(workdir, keep=keep) as manager:
+  with saving.Manager(workdir, keep=keep) as manager:
     for update in updates:
       saving.save(manager, _state(update), _RECIPE)
 
 
 def _restore(workdir):
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     sharding = replicated(make_mesh(jax.devices()[:1]))
     return restoring.restore_or_init(
       manager, _RECIPE, lambda: _state(0), sharding
@@ -78,7 +78,7 @@ def test_without_digests_a_line_says_that_nothing_was_verified(
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path, value):
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     saving.save(manager, _state(3), _RECIPE)
     saving.save(manager, _state(6, value), _RECIPE)
     with pytest.raises(
@@ -106,7 +106,7 @@ def test_what_is_read_back_wrong_is_no_checkpoint(tmp_path, monkeypatch, item):
   monkeypatch.setattr(verifying, 'write_digests', faulty)
   with (
     pytest.raises(OSError, match='of update 6 could not be saved') as error,
-    saving.make_manager(tmp_path, keep=1) as manager,
+    saving.Manager(tmp_path, keep=1) as manager,
   ):
     saving.save(manager, _state(6), _RECIPE)
     saving.wait(manager)
@@ -115,7 +115,7 @@ def test_what_is_read_back_wrong_is_no_checkpoint(tmp_path, monkeypatch, item):
 
 
 def test_the_best_is_kept_beside_the_newest(tmp_path):
-  with saving.make_manager(tmp_path, keep=1) as manager:
+  with saving.Manager(tmp_path, keep=1) as manager:
     manager.best = {'update': 3}
     for update in (3, 6, 9):
       saving.save(manager, _state(update), _RECIPE)
@@ -139,7 +139,7 @@ def test_the_best_changes_when_its_save_is_complete(tmp_path, monkeypatch):
     assert go_on.wait(60)
     real(*args)
 
-  with saving.make_manager(tmp_path, keep=1) as manager:
+  with saving.Manager(tmp_path, keep=1) as manager:
     saving.save(manager, _state(3), _RECIPE)
     manager.candidate = _record(3)
     saving.wait(manager)
@@ -159,7 +159,7 @@ def test_the_best_changes_when_its_save_is_complete(tmp_path, monkeypatch):
 
 
 def test_a_better_one_that_cannot_be_saved_leaves_the_best(tmp_path):
-  with saving.make_manager(tmp_path, keep=1) as manager:
+  with saving.Manager(tmp_path, keep=1) as manager:
     saving.save(manager, _state(3), _RECIPE)
     manager.candidate = _record(3)
     saving.save(manager, _state(6, np.nan), _RECIPE)
@@ -186,7 +186,7 @@ def test_to_keep_0_checkpoints_is_to_keep_all(tmp_path):
 @pytest.mark.parametrize('name', ['[lr=1e-4]', 'a*', 'b?', 'c\\d', 'e\udcff'])
 def test_a_path_that_orbax_cannot_save_under_is_refused(tmp_path, name):
   with pytest.raises(ValueError, match='arrays cannot be saved in a folder'):
-    saving.make_manager(tmp_path / name)
+    saving.Manager(tmp_path / name)
   assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,7 @@ from mixdtp_jax.evaluation import network
 from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
 from mixdtp_jax.evaluation.published import rank, tables
 from mixdtp_jax.models.config import as_mapping
-from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.recipe.knobs import make_recipe
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.weights.load import load_weights
@@ -80,7 +80,7 @@ def test_scores_and_saves_a_folder_of_pairs(
   assert result.returncode == 0, result.stderr
 
   rainy = np.asarray(Image.open(pairs / 'rainy' / 'second.png'))
-  multiple = make_network(cfg).multiple
+  multiple = cfg.multiple
   restore = make_restore(final_image(cfg), params, multiple=multiple)
   want = restore(np.float32(rainy)[None] / 255)[0]
   got = np.asarray(Image.open(out / 'images' / 'second.png'))
@@ -148,7 +148,7 @@ def test_a_run_without_other_kernels_is_scored_without_them(
 ):
   config = copy.deepcopy(tiny_run.config)
   config.kernels = recorded
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     saving.save(manager, tiny_run.state, make_recipe(config))
 
   def score_network(*args, kernels, **kwargs):

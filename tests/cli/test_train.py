@@ -85,7 +85,7 @@ def _words(workdir, pairs):
 
 
 def _state(workdir):
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     config = make_recipe(tiny.get_config())
     return start_state(manager, config, replicated(make_mesh()))
 

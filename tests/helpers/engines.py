@@ -15,7 +15,6 @@ from mixdtp_jax.models.config import (
 from mixdtp_jax.models.factory import (
   abstract_params,
   final_image,
-  make_network,
 )
 from mixdtp_jax.restoration import shapes
 from mixdtp_jax.restoration.engine import Engine
@@ -80,7 +79,7 @@ def weights_at_start(cfg) -> dict:
 def whole(name: str):
   """The network on whole images (H, W, 3)."""
   cfg = NETWORKS[name]
-  multiple = make_network(cfg).multiple
+  multiple = cfg.multiple
   restore = make_restore(final_image(cfg), weights(name), multiple=multiple)
   return lambda image: restore(image[None])[0]
 

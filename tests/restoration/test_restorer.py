@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import mixdtp_jax
-from mixdtp_jax.models.factory import final_image, make_network
+from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.restoration.restorer import Images, Restorer
 from mixdtp_jax.restoration.whole_image import make_restore
 from mixdtp_jax.weights.load import load_weights
@@ -30,9 +30,7 @@ def restorer(tiny_weights):
 def whole(tiny_weights):
   """The network at once, from images (H, W, 3) to the same."""
   cfg, params = load_weights(tiny_weights)
-  restore = make_restore(
-    final_image(cfg), params, multiple=make_network(cfg).multiple
-  )
+  restore = make_restore(final_image(cfg), params, multiple=cfg.multiple)
   return lambda image: restore(image[None])[0]
 
 

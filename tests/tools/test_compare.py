@@ -248,7 +248,7 @@ def workdir(pair, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
   step = jnp.zeros((), jnp.int32)
   state = TrainState(step, pair.params, {'count': step})
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     saving.save(manager, state, make_recipe(_config()))
   return workdir
 

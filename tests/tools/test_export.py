@@ -24,7 +24,6 @@ from mixdtp_jax.models.config import (
   RestormerConfig,
   as_mapping,
 )
-from mixdtp_jax.models.factory import make_network
 from mixdtp_jax.restoration.restorer import Restorer
 from mixdtp_jax.tools.export import command
 from mixdtp_jax.weights import pth
@@ -114,7 +113,7 @@ def folder(tmp_path_factory):
     path = folder / f'{name}.safetensors'
     write_safetensors(path, cfg, params, notes={'licence': 'CC0-1.0'})
     network = load_network(cfg, params).double()
-    restore = make_restore(network, multiple=make_network(cfg).multiple)
+    restore = make_restore(network, multiple=cfg.multiple)
     for number, size in enumerate(SIZES):
       rainy = random.random((*size, 3), np.float32)
       restored = restore(rainy.astype(np.float64))

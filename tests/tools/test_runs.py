@@ -59,7 +59,7 @@ def _make_run(workdir, evaluations, *, end=_END, config=None, **rows):
   shapes = abstract_params(make_model_config(config.model))
   params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   state = TrainState(jnp.int32(end), params, {'count': jnp.int32(end)})
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     saving.save(manager, state, make_recipe(config))
   with contextlib.closing(
     metric_writers.create_default_writer(str(workdir))
@@ -113,7 +113,7 @@ def test_a_finished_run(finished):
   assert run.input['rgb'] == (20.0, 0.5) and run.restored['y'] == (32.25, 0.9)
   assert set(run.restored) == set(PROTOCOLS)
   cfg = make_model_config(tiny.get_config().model)
-  with saving.make_manager(finished) as manager:
+  with saving.Manager(finished) as manager:
     params = restoring.restore_params(manager, 20, abstract_params(cfg))
   assert run.parameters == sum(map(np.size, jax.tree.leaves(params)))
   assert run.config['model.encoder_blocks'] == [1, 1, 1, 1]

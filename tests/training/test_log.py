@@ -41,7 +41,7 @@ class _Recorder(metric_writers.MetricWriter):
 
 @pytest.fixture
 def manager(tmp_path):
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     yield manager
 
 

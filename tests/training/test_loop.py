@@ -191,7 +191,7 @@ def _poisoned_run(tiny_run, workdir):
   config = tiny.get_prenet_config()
   config.data.source = str(tiny_run.config.data.source)
   config.data.data_dir = str(tiny_run.workdir / 'data')
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     params = _poisoned(tiny_run.state.params, 1e38)
     state = TrainState(jnp.int32(4), params, tiny_run.state.opt_state)
     saving.save(manager, state, make_recipe(config))
@@ -232,7 +232,7 @@ def test_places_the_results_among_published_ones(
 ):
   config = tiny.get_prenet_config()
   config.data.name, config.data.source = 'rain100l', str(tiny_rain100l)
-  with saving.make_manager(tmp_path) as manager:
+  with saving.Manager(tmp_path) as manager:
     saving.save(manager, tiny_run.state, make_recipe(config))
   train_and_evaluate(make_recipe(config), str(tmp_path))  # no updates are left
 
@@ -257,11 +257,11 @@ def test_without_test_images_it_stops_before_training(
     data_dir=str(workdir / 'data'),
     partial=True,
   )
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     saving.save(manager, tiny_run.state, make_recipe(config))
   with pytest.raises(ValueError, match="rain200l has no split 'test'"):
     train_and_evaluate(make_recipe(config), str(workdir))
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     assert manager.latest_step() == 20
 
 
@@ -279,7 +279,7 @@ def _start(workdir, **changes):
   config = tiny.get_prenet_config()
   config.update_from_flattened_dict(changes)
   sharding = replicated(make_mesh())
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     state = start_state(manager, make_recipe(config), sharding)
   assert {x.sharding for x in jax.tree.leaves(state)} == {sharding}
   return state

@@ -36,7 +36,7 @@ def config(tiny_pairs, data_dir):
 def _end_of(workdir, config):
   """Returns the last state and the next batch."""
   mesh = make_mesh(jax.devices()[:1])
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     state = start_state(manager, make_recipe(config), replicated(mesh))
   step = int(state.step)
   longer = config.copy_and_resolve_references()

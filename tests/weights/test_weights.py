@@ -52,7 +52,7 @@ def _save_run(workdir, step=3):
   config.model.steps = 2
   params = jax.tree.map(jnp.asarray, _params(_CFG))
   state = TrainState(jnp.int32(step), params, {'count': jnp.int32(step)})
-  with saving.make_manager(workdir) as manager:
+  with saving.Manager(workdir) as manager:
     saving.save(manager, state, make_recipe(config))
   return config
 

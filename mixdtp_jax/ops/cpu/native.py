@@ -81,11 +81,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
-  """Computes the kernel's gradient of `ops.dense.conv3x3` or `conv1x1`.
-
-  It is fast if the kernel, of which only the shape matters, fits into a core's
-  cache.
-  """
+  """Computes the kernel's gradient of `ops.dense.conv3x3` or `conv1x1`."""
   taps = kernel.size // (x.shape[3] * g.shape[3])
   shape = (taps, x.shape[3], g.shape[3])
   result = jax.ShapeDtypeStruct(shape, kernel.dtype)
@@ -169,12 +165,10 @@ def block(
 
 
 def flops(target: str, size: int) -> int:
-  """Returns the operations of a kernel, as `count_flops` counts.
+  """Returns the operations of a kernel with `size` numbers in its first result.
 
-  Args:
-    target: its name in XLA. A kernel that replaces a single operation of XLA
-      counts 0, because that operation is counted.
-    size: numbers in its first result.
+  `target` is its name in XLA. A kernel that replaces a single operation of XLA
+  counts 0, because `count_flops` counts that operation.
   """
   # A tap is two operations; the gate takes two numbers for each result. Its
   # gradients are those of image and kernel, and it is computed again for them.

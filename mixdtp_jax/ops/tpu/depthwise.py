@@ -21,18 +21,12 @@ _PIECE = 256  # pixels computed at once, at most
 
 
 class Image(NamedTuple):
-  """The layout of an image in a kernel's memory.
+  """The layout of an image in a kernel's memory."""
 
-  Attributes:
-    width: pixels of a row.
-    pixels: pixels of the image.
-    piece: pixels computed at once: whole rows that divide the image and fill
-      tiles, as many as _PIECE allows, or else the fewest. 0 if no number of
-      rows does both.
-  """
-
-  width: int
-  pixels: int
+  width: int  # pixels of a row
+  pixels: int  # of the image
+  # Pixels computed at once: whole rows that divide the image and fill tiles, as
+  # many as _PIECE allows, or else the fewest. 0 if no number of rows does both.
   piece: int
 
   @classmethod
@@ -94,15 +88,11 @@ def depthwise(
   *,
   flipped: bool = False,
 ) -> jax.Array:
-  """Convolves a piece: (piece, 128), float32.
+  """Convolves the piece that begins at the pixel `at`: (piece, 128), float32.
 
-  Args:
-    image: the image's layout.
-    masks: the result of `neighbours(image)`.
-    wide: 128 channels of shape `image.with_margins`, float32.
-    taps: (9, 128), row by row.
-    at: the first pixel of the piece.
-    flipped: reverse the taps, which gives the gradient of the input.
+  `masks` are the `neighbours` of the image, `wide` are 128 channels of it with
+  their margins, float32, and `taps` (9, 128) go row by row. `flipped` reverses
+  the taps, which gives the gradient of the input.
   """
   rows = _rows(image, wide, at)
   sign = -1 if flipped else 1
@@ -126,10 +116,8 @@ def add_taps_gradient(
 ) -> None:
   """Adds a piece's part of the gradient of `depthwise` to that of its taps.
 
-  Args:
-    image, masks, wide, at: as of `depthwise`.
-    grad: (piece, 128), the gradient of its result.
-    grad_taps: (9, 128); the gradient is added to it.
+  `grad` (piece, 128) is the gradient of its result; it is added to `grad_taps`
+  (9, 128).
   """
   rows = _rows(image, wide, at)
   zeros = jnp.zeros((16, LANES), grad.dtype)

@@ -32,35 +32,21 @@ _EPSILON = 1e-5
 
 
 class Arguments(NamedTuple):
-  """The arguments of both kernels.
+  """The arguments of both kernels."""
 
-  Attributes:
-    x: (B, H, W, C), float32 or bfloat16, of a shape that `fits`.
-    scale: (C,), of the layer norm.
-    bias: (C,), of the layer norm.
-    widen: (C, 2D), the first 1x1 kernel.
-    depthwise: (3, 3, 1, 2D).
-    narrow: (D, C), the last 1x1 kernel.
-  """
-
-  x: jax.Array
-  scale: jax.Array
-  bias: jax.Array
-  widen: jax.Array
-  depthwise: jax.Array
-  narrow: jax.Array
+  x: jax.Array  # (B, H, W, C), float32 or bfloat16, of a shape that `fits`
+  scale: jax.Array  # (C,), of the layer norm
+  bias: jax.Array  # (C,), of the layer norm
+  widen: jax.Array  # (C, 2D), the first 1x1 kernel
+  depthwise: jax.Array  # (3, 3, 1, 2D)
+  narrow: jax.Array  # (D, C), the last 1x1 kernel
 
 
 def fits(shape: tuple[int, ...], dtype: jnp.dtype, hidden: int) -> bool:
   """Returns whether the kernels can compute such images on v5e, v5p and v6e.
 
-  VMEM must hold a whole image of the batch, and a few rows must fill whole
-  tiles.
-
-  Args:
-    shape: (B, H, W, C).
-    dtype: of the images.
-    hidden: channels of half the widened image, D.
+  VMEM must hold a whole image of the batch (B, H, W, C) and `hidden` channels
+  of half the widened image; a few rows must fill whole tiles.
   """
   _, h, w, c = shape
   image, size = Image.of_size(h, w), jnp.dtype(dtype).itemsize
@@ -81,11 +67,8 @@ def _vmem(image, c, size, hidden):
 def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
   """Computes the input plus the feed-forward of its layer norm: (B, H, W, C).
 
-  Sums and everything between the products are in float32.
-
-  Args:
-    arguments: this device's part.
-    interpret: run without a TPU, slowly.
+  Sums and everything between the products are in float32. The arguments are
+  this device's part. `interpret` runs without a TPU, slowly.
   """
   image = Image.of_size(*arguments.x.shape[1:3])
   pixels, weights = _in_kernel_form(arguments)
@@ -99,13 +82,7 @@ def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
 def gradients(
   arguments: Arguments, g: jax.Array, *, interpret: bool = False
 ) -> Arguments:
-  """Computes the gradients for all arguments of `forward`.
-
-  Args:
-    arguments: this device's part.
-    g: (B, H, W, C), the gradient of the result of `forward`.
-    interpret: run without a TPU, slowly.
-  """
+  """Computes the gradients for all arguments of `forward` from that of it."""
   x, _, _, widen, depthwise, narrow = arguments
   image = Image.of_size(*x.shape[1:3])
   pixels, weights = _in_kernel_form(arguments)
@@ -277,13 +254,9 @@ def _backward_kernel(
     def widen_piece(at):
       part = normal[pl.ds(at, image.piece), :]
       for half in range(2):
+        tap = taps.at[group, half]
         grad = depthwise(
-          image,
-          masks,
-          grad_wide.at[half],
-          taps.at[group, half],
-          at,
-          flipped=True,
+          image, masks, grad_wide.at[half], tap, at, flipped=True
         ).astype(normal.dtype)
         grad_widen[group, half] += _product(part, grad, over=(0, 0))
         grad_normal[pl.ds(at, image.piece), :] += _product(
