@@ -39,10 +39,10 @@ def test_every_point_is_measured(environment, monkeypatch, tmp_path, capsys):
 
 
 def _sweep(points, failure=''):
-  found = {
-    x: {'seconds': seconds, 'memory': memory, 'source': 'the test'}
+  found = [
+    {'x': x, 'seconds': seconds, 'memory': memory, 'source': 'the test'}
     for x, seconds, memory in points
-  }
+  ]
   return growth.Sweep('inference', 'pixels', found, failure)
 
 

@@ -7,9 +7,10 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from mixdtp_jax.tools.bench import case, subprocesses
+from mixdtp_jax.tools.bench import case
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -140,7 +141,7 @@ def test_devices_share_a_batch(tmp_path):
   [
     ({'size': '20'}, None),
     ({'size': '20x'}, '--size 20x: needs WIDTHxHEIGHT'),
-    ({'size': '0x8'}, '--size 0x8: needs at least one pixel'),
+    ({'size': '0x8'}, '--size 0x8: needs WIDTHxHEIGHT'),
     ({'batch': '0'}, '--batch 0: needs a number of at least 1'),
     ({'batch': 'many'}, '--batch many'),
     ({'devices': 9}, '--devices 9: there are 8'),
@@ -177,13 +178,14 @@ def test_without_pytorch_the_remedy_is_told(monkeypatch):
     case.run('inference', **_INFERENCE | {'opponents': 'eager'})
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why():
-  with pytest.raises(ChildProcessError, match=r'gone\.py'):
-    subprocesses.bench('inference', ['--config=gone.py'], {})
+  with pytest.raises(ChildProcessError, match=r"int: .*'gone'"):
+    case.apart(int, 'gone')
+  with pytest.raises(MemoryError, match='is the memory full'):
+    case.apart(os._exit, 9)
 
 
-def test_a_process_has_the_number_of_devices_asked_for(monkeypatch):
-  monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=8 -x')
-  flags = subprocesses.environment(3)['XLA_FLAGS'].split()
-  assert flags == ['-x', '--xla_force_host_platform_device_count=3']
-  assert subprocesses.environment()['XLA_FLAGS'] == os.environ['XLA_FLAGS']
+@pytest.mark.slow
+def test_a_process_has_the_number_of_devices_asked_for():
+  assert case.apart(jax.device_count, cpus=3) == 3

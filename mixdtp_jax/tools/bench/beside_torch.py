@@ -19,9 +19,9 @@ from mixdtp_jax.restoration import whole_image
 from mixdtp_jax.runtime.console import pip_install
 from mixdtp_jax.runtime.mesh import make_mesh
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import subprocesses
 from mixdtp_jax.tools.bench.case import (
   Case,
+  apart,
   draw_batch,
   draw_params,
   parse_number,
@@ -40,9 +40,9 @@ def bench_inference(
   *,
   size: str,
   batch: str,
-  devices: int,
   repeats: int,
-  opponents: str,
+  devices: int = 1,
+  opponents: str = 'none',
 ) -> dict[str, Any]:
   """Measures how a network with drawn weights restores images."""
   names, recipe = _parse_variants(opponents), case.recipe
@@ -72,11 +72,11 @@ def bench_training(
   *,
   crop: int,
   batch: str,
-  most: int,
-  devices: int,
   repeats: int,
-  opponents: str,
   least: int = 1,
+  most: int = 1024,
+  devices: int = 1,
+  opponents: str = 'none',
 ) -> dict[str, Any]:
   """Measures updates: forward, loss, gradients and optimizer."""
   names, recipe = _parse_variants(opponents), case.recipe
@@ -97,9 +97,8 @@ def bench_training(
 
   def jax_rate(size: int) -> float:
     # In a process of its own, which gives a GPU's memory back.
-    options = {'crop': crop, 'repeats': repeats, 'batch': size}
-    found = subprocesses.bench('training', case.words, options)
-    return size / found['jax']['seconds']
+    options = {'crop': crop, 'repeats': repeats, 'batch': f'{size}'}
+    return size / apart(bench_training, case, **options)['jax']['seconds']
 
   def make_torch(name: str) -> Timed:
     def make(size: int) -> Timed:
@@ -117,7 +116,14 @@ def bench_training(
     ours = timed.make_training(recipe, params, draw(size), mesh)
     theirs = {name: functools.partial(make_torch, name) for name in names}
     found = compare(ours, theirs, repeats)
-  show(table(found), *(search.table(name) for name, search in searches.items()))
+  tables = [table(found)]
+  for name, search in searches.items():
+    title = (
+      f'{name}: best batch {search.best}, search ended by {search.ended_by}'
+    )
+    rows = [(f'{n}', f'{rate:.3g}') for n, rate in search.rates.items()]
+    tables.append(Table(title, ('batch', 'images/s'), rows))
+  show(*tables)
   found['searches'] = {name: s._asdict() for name, s in searches.items()}
   held = jax.devices()[0].memory_stats() or {}  # of a CPU unknown
   found['peak_bytes'] = held.get('peak_bytes_in_use')
@@ -128,14 +134,10 @@ def bench_training(
 def compare(
   ours: Timed, variants: Mapping[str, Callable[[], Timed]], repeats: int
 ) -> dict[str, Any]:
-  """Times JAX alone, then in turns with each variant.
+  """Times JAX alone, then in turns with each variant, `repeats` runs each.
 
-  Args:
-    ours: JAX.
-    variants: functions that prepare the variants when their turn has come. A
-      MemoryError, or the RuntimeError of a PyTorch without a compiler, is noted
-      as the variant's failure.
-    repeats: timed runs alone, and in turns with each variant.
+  A function of `variants` prepares one when its turn has come. A MemoryError,
+  or the RuntimeError of a PyTorch without a compiler, is noted as its failure.
 
   Returns:
     'jax': its cost, the 'seconds' of a run (median), and of all runs 'alone';
@@ -156,6 +158,7 @@ def compare(
     jax_seconds += of_jax
     images = theirs.cost.batch / ours.cost.batch
     ratios = images * np.divide(of_jax, of_torch)
+    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
     held, theirs_held = ours.cost.memory.bytes, theirs.cost.memory.bytes
     memory_ratio = None
     if held is not None and theirs_held is not None:
@@ -163,8 +166,8 @@ def compare(
     found[name] = dataclasses.asdict(theirs.cost) | {
       'seconds': float(np.median(of_torch)),
       'timing': {'jax': of_jax, 'torch': of_torch},
-      'time_ratio': float(np.median(ratios)),
-      'time_quartiles': np.quantile(ratios, (0.25, 0.75)).tolist(),
+      'time_ratio': median,
+      'time_quartiles': (low, high),
       'memory_ratio': memory_ratio,
     }
   jax = {'seconds': float(np.median(jax_seconds)), 'alone': alone}
@@ -178,13 +181,10 @@ def table(found: Mapping[str, Any]) -> Table:
     if 'failure' in variant:
       notes.append(f'PyTorch {name}: {variant["failure"]}')
       continue
-    low, high = variant['time_quartiles']
-    memory = variant['memory_ratio']
-    ratios = (
-      f'{variant["time_ratio"]:.3f}',
-      f'{low:.3f}-{high:.3f}',
-      '' if memory is None else f'{memory:.2f}',
-    )
+    low, high = (f'{ratio:.3f}' for ratio in variant['time_quartiles'])
+    time, memory = f'{variant["time_ratio"]:.3f}', variant['memory_ratio']
+    memory = '' if memory is None else f'{memory:.2f}'
+    ratios = time, f'{low}-{high}', memory
     rows.append((f'PyTorch {name}', *_numbers(variant), *ratios))
   notes.append(f"JAX's memory: {found['jax']['memory']['source']}")
   if len(rows) > 1:
@@ -216,12 +216,6 @@ class Search(NamedTuple):
   def best(self) -> int:
     """The fastest batch."""
     return max(self.rates, key=lambda batch: self.rates[batch])
-
-  def table(self, name: str) -> Table:
-    """Returns the rates of the search of a side."""
-    title = f'{name}: best batch {self.best}, search ended by {self.ended_by}'
-    rows = [(str(batch), f'{rate:.3g}') for batch, rate in self.rates.items()]
-    return Table(title, ('batch', 'images/s'), rows)
 
 
 def fastest_batch(

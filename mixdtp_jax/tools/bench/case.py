@@ -1,9 +1,13 @@
 """What all benchmarks share: a recipe, drawn weights and images, and a file."""
 
+import contextlib
+import functools
 import importlib
-import os
+import io
+import multiprocessing
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +36,7 @@ class Case(NamedTuple):
   ) -> dict[str, Any]:
     """Prints what is measured and on which machine; returns the machine.
 
-    `torch` is of `torch_reference.inference.describe`; None without PyTorch.
+    `torch` describes PyTorch if that is measured, too.
     """
     cfg, found = self.recipe.model, machine.describe()
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(cfg)))
@@ -58,15 +62,11 @@ def run(
 ) -> None:
   """Runs `mixdtp bench NAME`: measures, prints tables and writes a JSON file.
 
-  If `out` is a folder, the file becomes NAME.json in it.
-
   Raises:
     FileNotFoundError, ImportError, ValueError: an option does not fit.
     ChildProcessError: a process that measures failed.
     MemoryError: there is too little memory for the smallest measurement.
   """
-  if out is not None and os.path.isdir(out):
-    out = os.path.join(out, f'{name}.json')
   config = config or 'default'
   recipe = load_recipe(config, overrides)
   words = [f'--config={config}', *(f'--config.{o}' for o in overrides)]
@@ -77,6 +77,38 @@ def run(
   found = measure(Case(recipe, words, out), **options)
   if out is not None:
     dump_json({'what': name} | found | {'config': as_mapping(recipe)}, out)
+
+
+def apart(
+  measure: Callable[..., dict], *arguments: Any, cpus: int = 0, **options: Any
+) -> dict[str, Any]:
+  """Returns what a function returns in a process of its own, without history.
+
+  The peak of its memory is its own. With `cpus`, JAX has that number of CPU
+  devices. What the function prints is dropped.
+
+  Raises:
+    MemoryError: there was too little memory.
+    ChildProcessError: the function failed for another reason.
+  """
+  call = functools.partial(measure, *arguments, **options)
+  spawn = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
+    try:
+      return process.submit(_run_here, call, cpus).result()
+    except futures.process.BrokenProcessPool as error:  # as Linux ends it
+      raise MemoryError('a process was ended: is the memory full?') from error
+    except Exception as error:
+      if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+        raise MemoryError(str(error).partition('\n')[0]) from None
+      raise ChildProcessError(f'{measure.__name__}: {error}') from error
+
+
+def _run_here(call: Callable[[], dict], cpus: int) -> dict[str, Any]:
+  if cpus:
+    jax.config.update('jax_num_cpu_devices', cpus)
+  with contextlib.redirect_stdout(io.StringIO()):
+    return call()
 
 
 def draw_params(cfg: AnyConfig, seed: int) -> dict:
@@ -106,23 +138,15 @@ def draw_batch(
 def parse_size(text: str) -> tuple[int, int]:
   """Returns (width, height) of 'WIDTHxHEIGHT', or of 'SIDE' for a square.
 
-  Raises:
-    ValueError: it is neither.
+  ValueError if it is neither, or without pixels.
   """
-  if not (match := re.fullmatch(r'(\d+)(?:x(\d+))?', text)):
+  if not (match := re.fullmatch(r'0*([1-9]\d*)(?:x0*([1-9]\d*))?', text)):
     raise ValueError(f'--size {text}: needs WIDTHxHEIGHT in pixels, or a side')
-  width, height = int(match[1]), int(match[2] or match[1])
-  if not width or not height:
-    raise ValueError(f'--size {text}: needs at least one pixel')
-  return width, height
+  return int(match[1]), int(match[2] or match[1])
 
 
 def parse_number(option: str, text: str) -> int:
-  """Returns the number that an option gives.
-
-  Raises:
-    ValueError: it is no number, or 0.
-  """
+  """Returns the number that an option gives; ValueError if it is none or 0."""
   if not text.isdecimal() or not int(text):
     raise ValueError(f'--{option} {text}: needs a number of at least 1')
   return int(text)

@@ -19,7 +19,6 @@ from typing import Any
 import mixdtp_jax
 from mixdtp_jax.data.images import to_uint8, write_png
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import subprocesses
 from mixdtp_jax.tools.bench.case import Case, draw_batch
 from mixdtp_jax.tools.pages.page import write_page
 
@@ -32,9 +31,8 @@ def bench_device(
 ) -> dict[str, Any]:
   """Runs tests, compare, plan and benchmarks; writes a page beside the JSON.
 
-  `platform` is JAX's name for the devices. All commands together take at most
-  `minutes`, one of them half of it. `quick` takes small images and one file of
-  tests.
+  All commands together take at most `minutes`, one of them half of it. `quick`
+  takes small images and one file of tests.
   """
   end = time.monotonic() + 60 * minutes
   results: dict[str, dict[str, Any]] = {}
@@ -50,15 +48,15 @@ def bench_device(
     for name, found in results.items()
   ]
   tables = [Table('Commands', ('', 'seconds', 'ended'), ends)]
-  update = _planned_and_measured(
-    results['plan']['found'], results['training']['found']
-  )
-  if update:
+  plan, training = (results[name]['found'] for name in ('plan', 'training'))
+  if update := _planned_and_measured(plan, training):
     rows = [
       (what, *('' if number is None else f'{number:.3f}' for number in pair))
       for what, pair in update.items()
     ]
-    tables += [Table('An update of training', ('', 'plan', 'measured'), rows)]
+    tables.append(
+      Table('An update of training', ('', 'plan', 'measured'), rows)
+    )
   show(*tables)
   listed = list(results.values())
   if case.out is not None:
@@ -70,7 +68,7 @@ def bench_device(
 def _planned_and_measured(
   plan: Mapping[str, Any] | None, training: Mapping[str, Any] | None
 ) -> dict[str, tuple[float | None, float | None]]:
-  """Returns pairs of figures of an update; None if it was not measured."""
+  """Returns pairs of figures of an update; none if it was not measured."""
   if not plan or not training or not (memory := plan['stages'][0]['memory']):
     return {}
 
@@ -131,10 +129,7 @@ def _result(
     whole = [sys.executable, '-m', 'pytest', *options, *command]
   else:
     whole = [sys.executable, '-m', 'mixdtp_jax', *command, '--out', str(place)]
-  environment = subprocesses.environment() | {
-    'MIXDTP_TEST_PLATFORM': platform,
-    'JAX_PLATFORMS': platform,
-  }
+  platforms = {'MIXDTP_TEST_PLATFORM': platform, 'JAX_PLATFORMS': platform}
   start = time.monotonic()
   output = pathlib.Path(folder, f'{name}.txt')
   with (
@@ -142,7 +137,7 @@ def _result(
     subprocess.Popen(
       whole,
       cwd=pathlib.Path(mixdtp_jax.__file__).parents[1],
-      env=environment,
+      env=os.environ | platforms,
       stdout=stream,
       stderr=subprocess.STDOUT,
       start_new_session=True,

@@ -8,7 +8,7 @@ batch costs, no speed-up.
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from absl import logging
 
 from mixdtp_jax.runtime.files import replacing
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import subprocesses
-from mixdtp_jax.tools.bench.case import Case, parse_number
+from mixdtp_jax.tools.bench.beside_torch import bench_inference, bench_training
+from mixdtp_jax.tools.bench.case import Case, apart, parse_number
 from mixdtp_jax.tools.pages.chart import Chart, svg_file
 
-_UNITS = {'time': ('s', 1), 'memory': ('MiB', 2**20)}
+_UNITS = {'time': 's', 'memory': 'MiB'}
 
 
 @dataclasses.dataclass
@@ -29,16 +29,16 @@ class Sweep:
 
   name: str  # what is measured
   axis: str  # meaning of x: pixels, images or devices
-  # For each x the 'seconds' of warm runs, and the peak 'memory' in bytes, None
-  # if unknown, with its 'source'.
-  points: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  # Each has its 'x', the 'seconds' of warm runs, and the peak 'memory' in
+  # bytes, None if unknown, with its 'source'.
+  points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   failure: str = ''  # why points are missing at the end
 
   def column(self, quantity: str) -> dict[int, float]:
-    """Returns 'time' in seconds (medians) or 'memory' in bytes, by x."""
+    """Returns the median 'time' in seconds, or 'memory' in MiB, by x."""
     if quantity == 'time':
-      return {x: float(np.median(p['seconds'])) for x, p in self.points.items()}
-    return {x: p['memory'] for x, p in self.points.items() if p['memory']}
+      return {p['x']: float(np.median(p['seconds'])) for p in self.points}
+    return {p['x']: p['memory'] / 2**20 for p in self.points if p['memory']}
 
 
 def bench_growth(
@@ -60,45 +60,48 @@ def bench_growth(
   }
   machine = case.announce('growth')
   sweeps = []
-  for sweep, benchmark, runs in _plan(**axes, crop=crop):
+  for sweep, measure, runs in _plan(**axes, crop=crop):
     for x, options in runs.items():
-      options['repeats'] = repeats
+      cpus = options.get('devices', 0)
       try:
-        found = subprocesses.bench(benchmark, case.words, options)
+        found = apart(measure, case, cpus=cpus, repeats=repeats, **options)[
+          'jax'
+        ]
       except MemoryError as error:
         sweep.failure = f'{x} {sweep.axis}: {error}'
         break
-      memory, seconds = found['jax']['memory'], found['jax']['alone']
-      sweep.points[x] = {
-        'seconds': seconds, 'memory': memory['bytes'],
-        'source': memory['source'],
-      }  # fmt: skip
-      median = np.median(seconds)
+      memory = found['memory']
+      point = {'x': x, 'seconds': found['alone'], 'memory': memory['bytes']}
+      sweep.points.append(point | {'source': memory['source']})
+      median = np.median(found['alone'])
       logging.info('%s, %d %s: %.4g s', sweep.name, x, sweep.axis, median)
     sweeps.append(sweep)
   show(*map(table, sweeps))
   if plot is not None:
     with replacing(plot) as temporary:
       pathlib.Path(temporary).write_text(svg_file(charts(sweeps)))
-  contents = [_content(sweep) for sweep in sweeps]
+  contents = []
+  for sweep in sweeps:
+    powers = {q: slope(sweep.column(q).items()) for q in _UNITS}
+    contents.append(dataclasses.asdict(sweep) | {'powers': powers})
   return {'machine': machine, 'crop': crop, 'sweeps': contents}
 
 
 def _plan(
   sizes: list[int], batches: list[int], devices: list[int], crop: int
-) -> Iterator[tuple[Sweep, str, dict[int, dict[str, int]]]]:
+) -> Iterator[tuple[Sweep, Callable[..., dict], dict[int, dict[str, Any]]]]:
   """Yields sweeps, the benchmark of each, and its options for each x."""
-  shared = math.lcm(*devices)
-  pixels = f'{crop}x{crop} pixels'
-  restoring = {side * side: {'size': side} for side in sizes}
-  yield Sweep('inference, one image', 'pixels'), 'inference', restoring
-  restoring = {n: {'size': crop, 'batch': n} for n in batches}
-  yield Sweep(f'inference, {pixels}', 'images'), 'inference', restoring
-  updates = {n: {'crop': crop, 'batch': n} for n in batches}
-  yield Sweep(f'training, {pixels}', 'images'), 'training', updates
-  updates = {n: {'crop': crop, 'batch': shared, 'devices': n} for n in devices}
+  pixels, shared = f'{crop}x{crop} pixels', math.lcm(*devices)
+  alone = {side * side: {'size': f'{side}', 'batch': '1'} for side in sizes}
+  yield Sweep('inference, one image', 'pixels'), bench_inference, alone
+  images = {n: {'size': f'{crop}', 'batch': f'{n}'} for n in batches}
+  yield Sweep(f'inference, {pixels}', 'images'), bench_inference, images
+  crops = {n: {'crop': crop, 'batch': f'{n}'} for n in batches}
+  yield Sweep(f'training, {pixels}', 'images'), bench_training, crops
+  same = {'crop': crop, 'batch': f'{shared}'}
+  split = {n: same | {'devices': n} for n in devices}
   name = f'training, {shared} x {pixels}'
-  yield Sweep(name, 'devices'), 'training', updates
+  yield Sweep(name, 'devices'), bench_training, split
 
 
 def slope(points: Iterable[tuple[float, float]]) -> float:
@@ -112,35 +115,23 @@ def slope(points: Iterable[tuple[float, float]]) -> float:
 
 def table(sweep: Sweep) -> Table:
   """Returns each point, and the power of growth since the one before."""
-  columns = {quantity: sweep.column(quantity) for quantity in _UNITS}
-  time, memory = columns['time'], columns['memory']
-  xs = list(sweep.points)
-  rows = [
-    (
-      f'{x:,}',
-      f'{time[x]:.4g}',
-      _power(time, before, x),
-      f'{memory[x] / 2**20:.0f}' if x in memory else None,
-      _power(memory, before, x),
-    )
-    for before, x in zip([None, *xs], xs, strict=False)
-  ]
+  xs = [point['x'] for point in sweep.points]
+  rows: list[list[str | None]] = [[f'{x:,}'] for x in xs]
   notes = [sweep.failure] if sweep.failure else []
-  notes += [
-    f'{name} as {sweep.axis} to the power {slope(column.items()):.2f}'
-    for name, column in columns.items()
-    if len(column) > 1
-  ]
+  for quantity, form in (('time', '.4g'), ('memory', '.0f')):
+    column = sweep.column(quantity)
+    before: int | None = None
+    for x, row in zip(xs, rows, strict=True):
+      power = None
+      if before in column and x in column:
+        power = f'{slope((n, column[n]) for n in (before, x)):.2f}'
+      row += [f'{column[x]:{form}}' if x in column else None, power]
+      before = x
+    if len(column) > 1:
+      power = f'{slope(column.items()):.2f}'
+      notes.append(f'{quantity} as {sweep.axis} to the power {power}')
   head = (sweep.axis, 's', 'power', 'MiB', 'power')
   return Table(sweep.name, head, rows, '\n'.join(notes))
-
-
-def _power(
-  column: Mapping[int, float], before: int | None, x: int
-) -> str | None:
-  if before is None or before not in column or x not in column:
-    return None
-  return f'{slope([(before, column[before]), (x, column[x])]):.2f}'
 
 
 def charts(sweeps: Sequence[Sweep]) -> list[Chart]:
@@ -150,11 +141,11 @@ def charts(sweeps: Sequence[Sweep]) -> list[Chart]:
   """
   made = []
   for axis in ('pixels', 'images', 'devices'):
-    for quantity, (unit, scale) in _UNITS.items():
+    for quantity, unit in _UNITS.items():
       series = []
       for sweep in (sweep for sweep in sweeps if sweep.axis == axis):
         column = sweep.column(quantity)
-        xs, ys = [*column], [y / scale for y in column.values()]
+        xs, ys = [*column], [*column.values()]
         series.append((sweep.name, xs, ys))
         if axis == 'pixels' and xs:
           linear = [ys[-1] * x / xs[-1] for x in xs]
@@ -162,9 +153,3 @@ def charts(sweeps: Sequence[Sweep]) -> list[Chart]:
       title, log = f'{quantity.capitalize()} against {axis}', axis == 'pixels'
       made.append(Chart(title, axis, unit, series, log_x=log, log_y=log))
   return made
-
-
-def _content(sweep: Sweep) -> dict[str, Any]:
-  powers = {q: slope(sweep.column(q).items()) for q in _UNITS}
-  points = [{'x': x, **point} for x, point in sweep.points.items()]
-  return dataclasses.asdict(sweep) | {'points': points, 'powers': powers}

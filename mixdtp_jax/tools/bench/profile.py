@@ -85,11 +85,11 @@ def bench_profile(
   count = parse_number('batch', batch)
   machine = case.announce(f'profile, {batch} x {crop}x{crop} pixels')
   roofline = measure_roofline()
-  rates = [
+  rates = ', '.join(
     f'{k} {max(v) / 1e9:,.0f} GFLOP/s' for k, v in roofline.flops.items()
-  ]
+  )
   copied = f'{max(roofline.bytes) / 1e9:,.1f} GB/s'
-  show(f'Products: {", ".join(rates)}. Read and written: {copied}.')
+  show(f'Products: {rates}. Read and written: {copied}.')
   params = draw_params(cfg, recipe.seed)
   images = draw_batch(count, crop, crop, recipe.seed)
   mesh = make_mesh(jax.devices()[:1])
@@ -113,13 +113,9 @@ def bench_profile(
   }
   for name, program in found.items():
     show(*_tables(name, program, roofline, cfg.dtype))
-  return {
-    'machine': machine,
-    'crop': crop,
-    'batch': count,
-    'roofline': roofline._asdict(),
-    'programs': {name: _content(program) for name, program in found.items()},
-  }
+  programs = {name: _content(program) for name, program in found.items()}
+  sizes = {'crop': crop, 'batch': count, 'roofline': roofline._asdict()}
+  return {'machine': machine} | sizes | {'programs': programs}
 
 
 def profile(
@@ -127,14 +123,12 @@ def profile(
 ) -> Profile:
   """Times runs of a computation of JAX, without a trace and again with it.
 
-  `flops` are the operations of its products, `scopes` the names of modules and
-  named scopes.
+  `flops` are those of its products, `scopes` names of modules and named scopes.
   """
   text = (computation.program and computation.program.as_text()) or ''
   known = read_operations(text, scopes)
   untraced = [seconds(computation.run)[0] for _ in range(repeats)]
-  runs = sorted(trace.record(computation.run, repeats))
-  run = runs[len(runs) // 2]
+  run = sorted(trace.record(computation.run, repeats))[repeats // 2]
   waiting = {name for name, op in known.items() if op.kind in _WAITING}
   times: dict[Operation, float] = collections.defaultdict(float)
   for name, time in trace.shares(run.spans, waiting).items():
@@ -154,10 +148,7 @@ def _find(name: str, operations: dict[str, Operation]) -> Operation:
 
 
 def read_operations(text: str, scopes: Collection[str]) -> dict[str, Operation]:
-  """Returns the operation of each instruction of a compiled program.
-
-  `scopes` are the names of modules and named scopes.
-  """
+  """Returns the operation of each instruction of a compiled program."""
   computations, _ = hlo.read(text)
   operations = {}
   for computation in computations.values():
@@ -173,11 +164,9 @@ def read_operations(text: str, scopes: Collection[str]) -> dict[str, Operation]:
 
 
 def _kind(instruction: hlo.Instruction, computations) -> str:
-  kinds = {instruction.kind}
-  if target := re.search(
-    r'custom_call_target="([^"]*)"', instruction.attributes
-  ):
-    return target[1]
+  kinds, target = {instruction.kind}, r'custom_call_target="([^"]*)"'
+  if library := re.search(target, instruction.attributes):
+    return library[1]
   if instruction.kind == 'fusion':
     body = computations[instruction.called[0]]
     kinds = {inner.kind for inner in body.values()}
@@ -198,17 +187,17 @@ def _tables(
   memory = found.traffic / max(roofline.bytes)
   return [
     _table(f'{name}, by operation', found, lambda op: op.kind),
-    _table(f'{name}, by module', found, _merged_path),
+    # With * for a number in the name of a module.
+    _table(
+      f'{name}, by module',
+      found,
+      lambda op: re.sub(r'\d+(_\d+)?', '*', op.module) or 'no module',
+    ),
     f'{name}: {_ms(untraced)} ms without the trace, median. At the rates '
     f'above, {found.flops / 1e9:,.1f} GFLOP of products take {_ms(products)} '
     f'ms, and {found.traffic / 1e9:,.2f} GB of reads and writes {_ms(memory)} '
     'ms if no cache serves them.',
   ]
-
-
-def _merged_path(operation: Operation) -> str:
-  """Returns the path of a module, with * for a number in its name."""
-  return re.sub(r'\d+(_\d+)?', '*', operation.module) or 'no module'
 
 
 def _table(
@@ -219,13 +208,11 @@ def _table(
   for operation, (time, runs) in found.operations.items():
     groups[group(operation)] += time, time * operation.backward, runs
   rows = sorted(groups.items(), key=lambda row: -row[1][0])
-  large = [row for row in rows if row[1][0] >= 0.01 * found.seconds]
-  busy = sum((numbers for _, numbers in rows), np.zeros(3))
-  rest = busy - sum((numbers for _, numbers in large), np.zeros(3))
-  rows = [
-    *large,
-    (f'{len(rows) - len(large)} others', rest),
-    ('busy', busy),
+  count = sum(time >= 0.01 * found.seconds for _, (time, *_) in rows)
+  times = np.array([numbers for _, numbers in rows]).reshape(-1, 3)
+  rows[count:] = [
+    (f'{len(rows) - count} others', times[count:].sum(0)),
+    ('busy', times.sum(0)),
     ('idle', np.array([found.idle, 0, 0])),
     ('run', np.array([found.seconds, 0, 0])),
   ]

@@ -3,9 +3,8 @@
 Every measurement has a process of its own, so its peak of memory is its own.
 """
 
-import multiprocessing
+import functools
 import time
-from concurrent import futures
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 import psutil
 
 from mixdtp_jax.measure.memory import planned
+from mixdtp_jax.measure.timing import seconds
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops import choice
@@ -23,6 +23,7 @@ from mixdtp_jax.runtime.sizes import parse_bytes
 from mixdtp_jax.runtime.tables import Table, show
 from mixdtp_jax.tools.bench.case import (
   Case,
+  apart,
   draw_batch,
   draw_params,
   parse_size,
@@ -46,8 +47,8 @@ def bench_restoring(
   found = {}
   for size in wanted:
     name = '{}x{}'.format(*size)
-    found[f'{name}, pieces'] = _apart(_by_pieces, cfg, [size] * 2, limit)
-    found[f'{name}, whole'] = _apart(_whole, cfg, size)
+    found[f'{name}, pieces'] = apart(_by_pieces, cfg, [size] * 2, limit)
+    found[f'{name}, whole'] = apart(_whole, cfg, size)
   if pictures:
     drawn = draw_sizes(pictures)
     side = round(np.mean([width * height for width, height in drawn]) ** 0.5)
@@ -55,7 +56,7 @@ def bench_restoring(
       (f'{pictures} sizes', drawn),
       (f'{pictures} of {side}x{side}', [(side, side)] * pictures),
     ):
-      found[name] = _apart(_by_pieces, cfg, chosen, limit)
+      found[name] = apart(_by_pieces, cfg, chosen, limit)
   show(table(found))
   return {'machine': machine, 'memory': memory, 'found': found}
 
@@ -78,9 +79,9 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
       rows.append((f'{name}: {one["failure"]}', *[None] * 5))
       continue
     times = [one[key] for key in ('first', 'again', 'cpu')]
-    cells = [None if time is None else f'{time:.1f}' for time in times]
-    peak = f'{one["peak"] / 1e6:.0f}'
-    rows.append((name, *cells, peak, str(one['programs'])))
+    cells = ['' if time is None else f'{time:.1f}' for time in times]
+    peak, programs = f'{one["peak"] / 1e6:.0f}', str(one['programs'])
+    rows.append((name, *cells, peak, programs))
   return Table(
     '',
     _HEAD,
@@ -92,70 +93,45 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
   )
 
 
-def _apart(function, *arguments) -> dict[str, Any]:
-  """Returns what a function finds in a process of its own."""
-  spawn = multiprocessing.get_context('spawn')
-  with futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-    try:
-      return process.submit(function, *arguments).result()
-    except futures.process.BrokenProcessPool as error:
-      raise ChildProcessError(
-        f'a process for {arguments[1:]} was ended: there may be too little '
-        'memory'
-      ) from error
-
-
 def _by_pieces(
   cfg: AnyConfig, sizes: list[Size], memory: int | None
 ) -> dict[str, Any]:
   """Restores pictures by the engine, one after the other."""
   engine = Engine(cfg, draw_params(cfg, 0), memory=memory)
   try:
-    timed = _each(engine, (_picture(size) for size in sizes))
+    found = _timed(engine, (_picture(size) for size in sizes))
   except ValueError as error:  # the memory is too small
     return {'failure': str(error)}
-  return _found(timed, engine.programs)
+  return found | {'programs': engine.programs}
 
 
 def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
   """Restores a picture twice by a program for its size."""
   image = pad(_picture(size)[None], cfg.multiple, 1)
   params = jax.device_put(draw_params(cfg, 0))
-  start = time.perf_counter()
   chosen = choice.resolve('auto', jax.local_devices()[:1])
   restore = jax.jit(choice.traced_with(chosen, final_image(cfg)))
-  program = restore.lower(params, image).compile()
-  start = time.perf_counter() - start
+  compiling, program = seconds(lambda: restore.lower(params, image).compile())
   needed = planned(program).bytes or 0
   if needed > psutil.virtual_memory().available / 2:
     more = f'{needed / 1e6:.0f} MB, more than half of what is free'
     return {'failure': f'needs {more}'}
-  timed = _each(lambda x: np.asarray(program(params, x)), [image] * 2)
-  timed[0] = (timed[0][0] + start, timed[0][1])
-  return _found(timed, 1)
+  found = _timed(lambda x: np.asarray(program(params, x)), [image] * 2)
+  return found | {'first': found['first'] + compiling, 'programs': 1}
 
 
-def _found(timed, programs) -> dict[str, Any]:
-  first, *rest = timed
-  return {
-    'first': first[0],
-    'again': sum(seconds for seconds, _ in rest) if rest else None,
-    'cpu': sum(cpu for _, cpu in rest or timed),
-    'peak': most_held(),
-    'programs': programs,
-  }
-
-
-def _each(function, arguments) -> list[tuple[float, float]]:
-  """Returns the seconds of each call, and those of all cores together."""
-  timed = []
+def _timed(function, arguments) -> dict[str, Any]:
+  """Returns the seconds of the first call, of the others, and of all cores."""
+  times, cpu = [], []
   for argument in arguments:
-    start, cpu = time.perf_counter(), time.process_time()
-    function(argument)
-    timed.append((time.perf_counter() - start, time.process_time() - cpu))
-    if timed[0][0] > _LONG:
+    start = time.process_time()
+    times.append(seconds(functools.partial(function, argument))[0])
+    cpu.append(time.process_time() - start)
+    if times[0] > _LONG:
       break
-  return timed
+  again = sum(times[1:]) if len(times) > 1 else None
+  cores = sum(cpu[1:] or cpu)
+  return {'first': times[0], 'again': again, 'cpu': cores, 'peak': most_held()}
 
 
 def _picture(size: Size) -> np.ndarray:

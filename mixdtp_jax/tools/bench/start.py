@@ -5,6 +5,8 @@ The run saves after its first update, so it waits for it and logs it; then it
 is killed.
 """
 
+import itertools
+import os
 import pathlib
 import re
 import subprocess
@@ -20,7 +22,6 @@ from mixdtp_jax.data.images import write_png
 from mixdtp_jax.recipe.crop_schedule import stages
 from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.runtime.tables import Table, show
-from mixdtp_jax.tools.bench import subprocesses
 from mixdtp_jax.tools.bench.case import Case
 
 # What JAX logs of the three parts of a compilation.
@@ -51,18 +52,13 @@ def bench_start(case: Case, *, repeats: int) -> dict[str, Any]:
         workdir = pathlib.Path(folder, f'{name}{number}')
         times.append(time_start([*command, f'--workdir={workdir}'], cache))
   names = (*PHASES, 'total')
-  show(
-    Table(
-      'Seconds from mixdtp train to the first completed update, medians',
-      ('', *names),
-      [
-        (name, *(f'{np.median([t[key] for t in times]):.1f}' for key in names))
-        for name, times in found.items()
-      ],
-      'cold: nothing is compiled yet; warm: a cold start has compiled '
-      'everything',
-    )
-  )
+  title = 'Seconds from mixdtp train to the first completed update, medians'
+  rows = [
+    (name, *(f'{np.median([t[key] for t in times]):.1f}' for key in names))
+    for name, times in found.items()
+  ]
+  note = 'cold: nothing is compiled yet; warm: a cold start compiled everything'
+  show(Table(title, ('', *names), rows, note))
   return {'machine': machine, 'seconds': found}
 
 
@@ -70,29 +66,25 @@ def _prepare(recipe: Recipe, folder: pathlib.Path) -> pathlib.Path:
   """Prepares a set of noise, large enough for every crop of the recipe."""
   side = max(stage.crop for stage in stages(recipe)) + 32
   random = np.random.default_rng(0)
-  for split in ('train', 'test'):
-    for kind in ('rainy', 'clean'):
-      image = random.integers(256, size=(side, side, 3), dtype=np.uint8)
-      write_png(image, folder / 'source' / split / kind / '0.png')
-  source, data_dir = str(folder / 'source'), folder / 'data'
-  registry.prepare('pairs', source=source, data_dir=str(data_dir))
+  source, data_dir = folder / 'source', folder / 'data'
+  for split, kind in itertools.product(('train', 'test'), ('rainy', 'clean')):
+    image = random.integers(256, size=(side, side, 3), dtype=np.uint8)
+    write_png(image, source / split / kind / '0.png')
+  registry.prepare('pairs', source=str(source), data_dir=str(data_dir))
   return data_dir
 
 
 def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
   """Returns the seconds of each of PHASES, and their 'total'.
 
-  `command` starts a training run, which is killed after its first update;
-  `cache` is the folder of compiled native code.
-
-  Raises:
-    ChildProcessError: the run ends before its first update.
+  `command` starts a training run, which is killed after its first update, or
+  ChildProcessError; `cache` is the folder of compiled native code.
   """
   own = {'JAX_LOG_COMPILES': '1', 'XDG_CACHE_HOME': str(cache)}
   lines, start = [], time.perf_counter()
   with subprocess.Popen(
     command,
-    env=subprocesses.environment() | own,
+    env=os.environ | own,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
