@@ -5,8 +5,6 @@
 the names.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs import rain100l, rain100l_small
 
 # Names, each with the options that it sets.
@@ -28,7 +26,7 @@ ABLATIONS = {
 _RECIPES = {'': rain100l, 'small/': rain100l_small}
 
 
-def get_config(name: str = 'full') -> ml_collections.ConfigDict:
+def get_config(name: str = 'full'):
   configs = {
     prefix + ablation: (recipe, changes)
     for prefix, recipe in _RECIPES.items()

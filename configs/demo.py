@@ -5,12 +5,10 @@ in under five minutes on two CPU cores. Its scores cannot be compared with
 others.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
   config.model.width = 16
   config.model.encoder_blocks = (1, 1, 1, 1)

@@ -7,32 +7,10 @@ sets; the test split of 'pairs' is the part of rain100l/train for choices. The
 rate is constant until schedule.boundaries, which a continued run may set.
 """
 
-import dataclasses
-
-import ml_collections
-
 from mixdtp_jax.configs.demo import get_config as get_demo_config
-from mixdtp_jax.recipe import rain_ranges
-
-# A wider `mixed`: from a few lines to `heavy`; a third of the images have drops
-# on the lens.
-RAIN = rain_ranges.RainRanges(
-  streaks=(-10.0, 180.0),
-  angle=(-40.0, 40.0),
-  spread=(0.5, 4.0),
-  depth=(1.0, 4.0),
-  length=(12.0, 130.0),
-  width=(0.5, 2.0),
-  brightness=(0.05, 0.6),
-  occlusion=(0.0, 1.0),
-  veil=(-0.003, 0.004),
-  drops=(-3.0, 1.5),
-  noise=(-0.02, 0.015),
-  jpeg=(-40.0, 30.0),
-)
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_demo_config()
   config.model.encoder_blocks = (1, 2, 2, 3)
   config.model.decoder_blocks = (1, 2, 2)
@@ -50,7 +28,22 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.cache_mb = 6_000
   config.data.crop = 64
   config.data.rotate = False  # rain falls down
-  config.data.rain = ml_collections.ConfigDict(dataclasses.asdict(RAIN))
+  # A wider preset mixed: from a few lines to heavy rain; a third of the images
+  # have drops on the lens.
+  config.data.rain.update(
+    streaks=(-10.0, 180.0),
+    angle=(-40.0, 40.0),
+    spread=(0.5, 4.0),
+    depth=(1.0, 4.0),
+    length=(12.0, 130.0),
+    width=(0.5, 2.0),
+    brightness=(0.05, 0.6),
+    occlusion=(0.0, 1.0),
+    veil=(-0.003, 0.004),
+    drops=(-3.0, 1.5),
+    noise=(-0.02, 0.015),
+    jpeg=(-40.0, 30.0),
+  )
 
   config.batch_size = 4
   config.num_train_steps = 12_500

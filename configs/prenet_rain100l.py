@@ -6,15 +6,13 @@ falls to a fifth at epochs 30, 50 and 80. Here, crops are random, mirrored and
 turned, and have 96 pixels. Published: 37.48 dB / 0.979, protocol prenet.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 from mixdtp_jax.models.config import PReNetConfig, as_mapping
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
-  config.model = ml_collections.ConfigDict(as_mapping(PReNetConfig()))
+  config.model = as_mapping(PReNetConfig())
   config.data.name = 'rain100l'
   config.batch_size = 18
   config.num_train_steps = 16_700

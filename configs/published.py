@@ -29,8 +29,6 @@ docs/fidelity.md has the commands that compare this recipe with the paper's.
 
 import math
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 
 # For another data set, change its name below and this number (Rain200L: 1800).
@@ -39,7 +37,7 @@ BATCH_SIZE = 3
 UPDATES_PER_EPOCH = math.ceil(PAIRS / BATCH_SIZE)
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
   config.data.name = 'rain100l'
   config.data.crop = 96

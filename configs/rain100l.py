@@ -6,12 +6,10 @@ crops are random, mirrored and turned. Published: 40.91 dB / 0.991, protocol
 rgb, images cropped to multiples of 32.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
   config.data.name = 'rain100l'
   config.num_train_steps = 75_000

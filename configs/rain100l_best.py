@@ -4,12 +4,10 @@ The recipe `general` with a wider refinement: 0.75 million operations for each
 pixel, where PReNet has 2.0 million. No finished run of it is recorded yet.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.general import get_config as get_general_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_general_config()
   config.model.recurrent_width = 24
 

@@ -5,12 +5,10 @@ recovers. Here, gradients are clipped, the rate first grows over 1,000 updates,
 and the loss is 0.84 (-SSIM) + 0.16 l1, whose l1 part pulls images back.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.rain100l import get_config as get_rain100l_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_rain100l_config()
   config.loss.final = 'ssim_l1'
   config.optimizer.clip_norm = 1.0

@@ -4,12 +4,10 @@ The paper's loss, with small crops, a warm-up and a cosine schedule, because
 half an hour on a CPU is a few thousand updates.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.demo import get_config as get_demo_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_demo_config()
   config.data.name = 'rain100l'
   config.num_train_steps = 6000

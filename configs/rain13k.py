@@ -11,12 +11,10 @@ Published on Rain100H, Y channel without a stated variant: 30.41 dB / 0.890
 (MPRNet), 31.64 / 0.904 (Restormer).
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
   config.data.name = 'rain100h'
   config.data.mixture = (('ddn', 112), ('rain100h', 18), ('rain800', 7))

@@ -5,12 +5,10 @@ The rate falls at 30, 50 and 80 % of 105,000 updates: 40 epochs of 15 crops of
 its test pairs as Test100, after training on Rain13K.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
   config.data.name = 'rain800'
   config.num_train_steps = 105_000

@@ -6,12 +6,10 @@ surroundings. It is tested on test_a; mixdtp eval scores test_b with
 --split=test_b. published.csv has no score for it.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
   config.data.name = 'raindrop'
   config.data.crop = 128

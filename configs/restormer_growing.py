@@ -10,14 +10,12 @@ It runs on 1, 2, 4 or 8 devices. If memory is short, set accumulate_steps to 8
 on one device, 4 on two, and so on.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.restormer_rain100l import (
   get_config as get_restormer_config,
 )
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_restormer_config()  # 75,000 updates
   config.data.crop = 128
   config.batch_size = 64

@@ -7,15 +7,13 @@ them on Rain100L with crops of 128. No score was published for this training
 set.
 """
 
-import ml_collections
-
 from mixdtp_jax.configs.default import get_config as get_default_config
 from mixdtp_jax.models.config import RestormerConfig, as_mapping
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_default_config()
-  config.model = ml_collections.ConfigDict(as_mapping(RestormerConfig()))
+  config.model = as_mapping(RestormerConfig())
   config.data.name = 'rain100l'
   config.data.crop = 128
   config.batch_size = 8

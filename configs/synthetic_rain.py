@@ -7,18 +7,14 @@ Rain100L in one data_dir first.
 
 import dataclasses
 
-import ml_collections
-
 from mixdtp_jax.configs.rain100l_small import get_config as get_small_config
 from mixdtp_jax.recipe.rain_ranges import PRESETS
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   config = get_small_config()
   config.data.mixture = (('synthetic', 1),)
-  config.data.rain = ml_collections.ConfigDict(
-    dataclasses.asdict(PRESETS['light'])
-  )
+  config.data.rain = dataclasses.asdict(PRESETS['light'])
   config.num_train_steps = 1500
   config.schedule.warmup_steps = 100
   config.eval_every_steps = 0
