@@ -1,9 +1,7 @@
 """The video clips among the inputs of `mixdtp derain`."""
 
 import argparse
-import glob
 import json
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -55,120 +53,36 @@ def _seconds(text: str) -> Fraction:
   return sum((p * 60**n for n, p in enumerate(reversed(parts))), Fraction())
 
 
-def take(args: argparse.Namespace) -> tuple[list[Path], int]:
-  """Takes the clips out of the inputs, and counts results among them.
-
-  Raises:
-    FileNotFoundError: a clip is not there.
-    ValueError: options of pictures and of clips are mixed up.
-  """
-  from mixdtp_jax.restoration import folders
-
-  found = [text for text in args.inputs if _is_clip(text)]
-  kinds = ('pictures', 'clips') if found else ('clips', 'pictures')
-  own = ('codec', 'crf', 'start', 'end')
-  for name in ('format', 'quality', 'compare') if found else own:
+def check_options(args: argparse.Namespace, has_clips: bool) -> None:
+  """Raises ValueError if options of pictures and of clips are mixed up."""
+  kinds, names = ('clips', 'pictures'), ('codec', 'crf', 'start', 'end')
+  if has_clips:
+    kinds, names = ('pictures', 'clips'), ('format', 'quality', 'compare')
+  for name in names:
     if getattr(args, name) not in (None, False):
       raise ValueError(
         f'--{name} is for {kinds[0]}: leave it out with {kinds[1]}'
       )
-  args.inputs = [text for text in args.inputs if text not in found]
-  paths = [Path(name) for text in found for name in _matches(text)]
-  if missing := [path for path in paths if not path.exists()]:
-    raise FileNotFoundError(f'{folders.name_of(missing[0])} is not there')
-  ours = set() if args.output else folders.results_among(paths)
-  return [path for path in paths if path not in ours], len(ours)
 
 
-def _matches(text: str) -> list[str]:
-  text = os.path.expanduser(text)
-  there = Path(text).exists()
-  return (not there and sorted(glob.glob(text, recursive=True))) or [text]
+def restore(args: argparse.Namespace, jobs: Sequence[Any]) -> Iterator[str]:
+  """Restores clips, `Job`s of `folders`, and tells about each.
 
+  Yields:
+    'restored' or 'failed' for each.
 
-def _is_clip(text: str) -> bool:
-  from mixdtp_jax.restoration import encoding, folders
-
-  path = Path(os.path.expanduser(text))
-  if path.suffix.lower() in folders.CLIP_ENDINGS:
-    return True
-  if encoding.format_of(path.name) or not path.is_file():
-    return False
-  try:
-    from mixdtp_jax.restoration import clips
-  except ModuleNotFoundError:
-    return False
-  return clips.is_video(path)
-
-
-def restore(args: argparse.Namespace, paths: Sequence[Path]) -> tuple[int, int]:
-  """Restores clips and tells about each.
-
-  Returns:
-    How many were restored, and how many failed.
+  Raises:
+    ValueError: the codec has no such --crf.
   """
-  from mixdtp_jax.restoration import video
+  from mixdtp_jax.restoration import clips, video
   from mixdtp_jax.weights import shipped
 
-  if not (targets := _targets(args, paths)):
-    return 0, 0
+  codec = args.codec or 'h264'
+  video.choose_encoder(codec, args.crf)
   restorer = options.load_restorer(args)
-  jobs = [job for job in _jobs(args, targets, restorer) if job is not None]
-  failed = len(targets) - len(jobs)
   weights = shipped.locate(args.weights)
   times = [p.stat().st_mtime_ns for p in (weights, *weights.rglob('*'))]
   key = str(weights), max(times), args.dtype
-  lost = 0
-  for job in jobs:
-    clip = job.clip
-    try:
-      result = video.restore(
-        job,
-        restorer.restore,
-        key,
-        console.progress(f'{clip.name}: frame', len(clip.times)),
-        args.overwrite,
-      )
-    except (OSError, ValueError, MemoryError) as error:
-      lost += _fail(args, clip.path, error)
-    else:
-      _say(args, job, result)
-  return len(jobs) - lost, failed + lost
-
-
-def _targets(
-  args: argparse.Namespace, paths: Sequence[Path]
-) -> dict[Path, Path]:
-  """Returns the clips to restore, by the file that each becomes.
-
-  ValueError if two clips would have one output, or one would be overwritten, or
-  the codec has no such quality.
-  """
-  from mixdtp_jax.restoration import video
-
-  codec, targets = args.codec or 'h264', dict[Path, Path]()
-  video.choose_encoder(codec, args.crf)
-  for path in paths:
-    target = video.choose_target(path, args.output, codec)
-    if (other := targets.setdefault(target, path)) != path:
-      raise ValueError(
-        f'{other} and {path} would both become {target}: restore them apart, '
-        'each with its own -o'
-      )
-    if target.exists() and target.samefile(path):
-      raise ValueError(f'{path} would be overwritten: give another -o')
-  for target, path in list(targets.items()):
-    if target.exists() and not args.overwrite:
-      tell(args, path, 'skipped')
-      del targets[target]
-  return targets
-
-
-def _jobs(
-  args: argparse.Namespace, targets: dict[Path, Path], restorer: Any
-) -> Iterator[Any]:
-  """Yields the work on each clip; None for one that cannot be restored."""
-  from mixdtp_jax.restoration import clips, video
 
   def check(clip: clips.Clip) -> None:
     try:
@@ -177,31 +91,37 @@ def _jobs(
     except ValueError as error:
       raise clips.ClipError(f'cannot be restored: {error}') from error
 
-  for target, path in targets.items():
+  for job in jobs:
+    source = job.source
     try:
-      with console.waiting(f'reading {path.name}'):
-        clip = clips.survey(path, args.start, args.end, check)
-      yield video.prepare(
-        clip, target, args.codec or 'h264', args.crf, not args.strip_metadata
+      with console.waiting(f'reading {source.name}'):
+        clip = clips.survey(source, args.start, args.end, check)
+      output = video.prepare(
+        clip, job.target, codec, args.crf, not args.strip_metadata
+      )
+      result = video.restore(
+        output,
+        restorer.restore,
+        key,
+        console.progress(f'{clip.name}: frame', len(clip.times)),
+        args.overwrite,
       )
     except (OSError, ValueError, MemoryError) as error:
-      _fail(args, path, error)
-      yield None
+      console.show('')
+      line = str(error) or 'there is too little memory'
+      if type(error) in (ValueError, MemoryError):  # others name the clip
+        line = f'{source}: {line}'
+      logging.error('%s', line)
+      tell(args, source, 'failed', error=line)
+      yield 'failed'
+    else:
+      _say(args, job.target, clip, result)
+      yield 'restored'
 
 
-def _fail(args: argparse.Namespace, path: Path, error: Exception) -> int:
+def _say(args: argparse.Namespace, target: Path, clip: Any, result: Any):
   console.show('')
-  line = str(error) or 'there is too little memory'
-  if type(error) in (ValueError, MemoryError):  # others name the clip
-    line = f'{path}: {line}'
-  logging.error('%s', line)
-  tell(args, path, 'failed', error=line)
-  return 1
-
-
-def _say(args: argparse.Namespace, job: Any, result: Any) -> None:
-  console.show('')
-  clip, rate = job.clip, result.frames / max(result.seconds, 1e-9)
+  rate = result.frames / max(result.seconds, 1e-9)
   before, after = result.flicker or (None, None)
   flicker = ''
   if result.flicker:
@@ -210,9 +130,9 @@ def _say(args: argparse.Namespace, job: Any, result: Any) -> None:
     args,
     clip.path,
     'restored',
-    f'{clip.name} -> {job.target}: {len(clip.times)} frames of '
+    f'{clip.name} -> {target}: {len(clip.times)} frames of '
     f'{clip.width}x{clip.height} pixels, {rate:.2f} a second{flicker}',
-    output=str(job.target),
+    output=str(target),
     width=clip.width,
     height=clip.height,
     frames=len(clip.times),

@@ -16,7 +16,7 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -25,16 +25,8 @@ from mixdtp_jax.cli import clips, options
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console, files
 
-_FORMATS = {
-  'png': 'PNG',
-  'jpg': 'JPEG',
-  'webp': 'WEBP',
-  'tiff': 'TIFF',
-  'avif': 'AVIF',
-  'bmp': 'BMP',
-  'gif': 'GIF',
-  'heic': 'HEIF',
-}
+_FORMATS = ('png', 'jpg', 'webp', 'tiff', 'avif', 'bmp', 'gif', 'heic')
+_PILLOWS = {'jpg': 'JPEG', 'heic': 'HEIF'}  # other names of them
 _SPELLINGS = {'jpeg': 'jpg', 'tif': 'tiff', 'heif': 'heic'}
 # Options that other programs have, and what to type here.
 _HABITS = {
@@ -137,11 +129,8 @@ def run(args: argparse.Namespace) -> int:
     raise ValueError('an input or -o is empty: give a name')
   if not (weights := shipped.locate(args.weights)).exists():
     raise shipped.not_found(weights)
-  videos, results = clips.take(args)
-  format = _FORMATS.get(args.format, '')
-  if not args.inputs:
-    plan = folders.Plan([])
-  elif '-' in (args.output, *args.inputs):
+  format = _PILLOWS.get(args.format, (args.format or '').upper())
+  if '-' in (args.output, *args.inputs):
     plan = folders.Plan([_piped_job(args, format)])
   else:
     plan = folders.make_plan(
@@ -150,26 +139,33 @@ def run(args: argparse.Namespace) -> int:
       format=format,
       compare=args.compare,
       overwrite=args.overwrite,
+      codec=args.codec or 'h264',
     )
-  _check_heic(plan.jobs)
-  restored, lost = clips.restore(args, videos) if videos else (0, 0)
-  kept = len(plan.done) + len(videos) - restored - lost
-  for source in plan.done:
-    clips.tell(args, source, 'skipped')
-  done = _restore(args, plan.jobs) if plan.jobs else collections.Counter()
+  clips.check_options(args, any(job.clip for job in (*plan.jobs, *plan.done)))
+  videos = [job for job in plan.jobs if job.clip]
+  pictures = [job for job in plan.jobs if not job.clip]
+  _check_heic(pictures)
+  for job in plan.done:
+    clips.tell(args, job.source, 'skipped')
+  done: collections.Counter[str] = collections.Counter()
+  if videos:
+    done.update(clips.restore(args, videos))
+  if pictures:
+    done.update(_restore(args, pictures))
+  kept = len(plan.done)
   counts = {
-    'restored': restored + done['restored'],
+    'restored': done['restored'],
     'compared with results that exist': done['compared'],
-    'left out as results of this command': results + plan.results,
-    'failed': lost + done['failed'],
+    'left out as results of this command': plan.results,
+    'failed': done['failed'],
     'kept as it was: --overwrite restores it again'
     if kept == 1
     else 'kept as they were: --overwrite restores them again': kept,
   }
-  if sum(counts.values()) > 1 or not restored + lost + done.total():
+  if sum(counts.values()) > 1 or not done:
     shown = [f'{count:,} {what}' for what, count in counts.items() if count]
     logging.info('%s', ', '.join(shown))
-  return 1 if counts['failed'] else 0
+  return 1 if done['failed'] else 0
 
 
 def _check_heic(jobs: Sequence[Any]) -> None:
@@ -212,6 +208,8 @@ def _piped_job(args: argparse.Namespace, format: str):
       raise FileExistsError(f'{target} exists: --overwrite replaces it')
   if args.inputs != ['-']:
     source = pathlib.Path(os.path.expanduser(args.inputs[0]))
+    if folders.is_clip(source):
+      raise ValueError('a clip is written to a file: give its name by -o')
     return folders.Job(source, target, None, format, 1)
   if not sys.stdin or sys.stdin.isatty():
     raise ValueError('standard input is a terminal: redirect a picture to it')
@@ -219,19 +217,14 @@ def _piped_job(args: argparse.Namespace, format: str):
   return folders.Job(data, target, None, format, len(data))
 
 
-def _restore(
-  args: argparse.Namespace, jobs: Sequence[Any]
-) -> collections.Counter[str]:
-  """Restores pictures and tells about each; counts what became of them."""
+def _restore(args: argparse.Namespace, jobs: Sequence[Any]) -> Iterator[str]:
+  """Restores pictures and tells about each; yields what became of them."""
   from mixdtp_jax.restoration import batch, memory_plan
 
   memory = args.memory or memory_plan.half_of_free()
   ahead = memory // 1600  # so a tenth of it is for pictures beside
   settings = batch.Settings(
-    args.quality,
-    not args.strip_metadata,
-    args.overwrite,
-    ahead=ahead,
+    args.quality, not args.strip_metadata, args.overwrite, ahead
   )
   restore: Any = None
   if not all(job.kept for job in jobs):  # not only sheets are missing
@@ -245,10 +238,8 @@ def _restore(
   def tell(part: float) -> None:
     report(max(1, round(100 * part)))
 
-  return collections.Counter(
-    _say(args, work)
-    for work in batch.restore_files(jobs, restore, settings, tell)
-  )
+  for work in batch.restore_files(jobs, restore, settings, tell):
+    yield _say(args, work)
 
 
 def _say(args: argparse.Namespace, work) -> str:

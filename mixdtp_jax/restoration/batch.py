@@ -1,7 +1,6 @@
 """Many pictures: one is read and one written while another is restored."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import sys
@@ -81,7 +80,6 @@ class Work:
   seconds: float = 0  # that restoring took, without reading and writing
   lost: str = ''  # what the written file should have and has not
   _frames: Sequence[Frame] | None = None  # None: read when they are restored
-  _metadata: Metadata = Metadata()
   _before: np.ndarray | None = None  # of the sheet
 
   @_step
@@ -89,27 +87,21 @@ class Work:
     """Reads the header, and the pixels unless they are many."""
     # The memory is the limit.
     picture = open_picture(self.job.source, STDIN, sys.maxsize)
-    single = picture.count == 1
+    size, single, others = picture.largest, picture.count == 1, True
+    ahead = self.settings.ahead
     if not self.job.kept:
       check_room(picture, self.job.format)
       # All frames are kept until they are written.
       hungry = (self.job.format or picture.format) in _HUNGRY
       kept = 0 if single and not hungry else picture.pixels
-      self.settings.check(*picture.largest, kept)
+      self.settings.check(*size, kept)
+      try:
+        self.settings.check(*size, BESIDE * ahead)
+      except ValueError:
+        others = False
     self.picture = picture
-    if single and self._has_company():
-      self._read()
-
-  def _has_company(self) -> bool:
-    """Returns whether others may be read and written while it is restored."""
-    assert self.picture
-    ahead = self.settings.ahead
-    try:
-      if not self.job.kept:
-        self.settings.check(*self.picture.largest, BESIDE * ahead)
-    except ValueError:
-      return False
-    return self.picture.pixels <= ahead
+    if single and others and picture.pixels <= ahead:
+      self._frames = list(picture.frames())
 
   @_step
   def restore(
@@ -118,11 +110,9 @@ class Work:
     """Restores all frames; reads the first if only the sheet is missing."""
     assert self.picture
     start, count = time.perf_counter(), self.picture.count
-    frames: Iterable[Frame]
+    frames: Iterable[Frame] = self._frames or self.picture.frames()
     if count == 1:
-      frames = self._frames or self._read()
-    else:
-      frames, self._metadata = self.picture.frames(), self.picture.metadata()
+      frames = list(frames)  # which closes the file
     restored: list[Frame] = []
     self._frames = None
     for number, frame in enumerate(frames):
@@ -146,28 +136,19 @@ class Work:
   @_step
   def write(self) -> None:
     """Writes the file, and the sheet."""
-    assert self._frames
-    if not self.job.kept:
-      self._encode()
-    if self.job.sheet and self._before is not None:
-      after = sheets.small_rgb(self._frames[0].pixels)
-      self._save(self.job.sheet, sheets.encode_pair(self._before, after))
-
-  def _encode(self) -> None:
     assert self.picture and self._frames
-    format, quality = self.job.format, self.settings.quality
-    kept = self._metadata if self.settings.keep_metadata else Metadata()
-    data = encode(
-      self.picture, self._frames, kept, format=format, quality=quality
-    )
-    channels = self._frames[0].pixels.shape[2]
-    self.lost = lost(self.picture, kept, format, channels)
-    self._save(self.job.target, data)
-
-  def _read(self) -> Sequence[Frame]:
-    assert self.picture
-    self._frames, self._metadata = self.picture.read()
-    return self._frames
+    first = self._frames[0]
+    if not self.job.kept:
+      kept = first.metadata if self.settings.keep_metadata else Metadata()
+      format, quality = self.job.format, self.settings.quality
+      data = encode(
+        self.picture, self._frames, kept, format=format, quality=quality
+      )
+      self.lost = lost(self.picture, kept, format, first.pixels.shape[2])
+      self._save(self.job.target, data)
+    if self.job.sheet and self._before is not None:
+      after = sheets.small_rgb(first.pixels)
+      self._save(self.job.sheet, sheets.encode_pair(self._before, after))
 
   def _save(self, path: Path | None, data: bytes) -> None:
     if path is None:
@@ -189,23 +170,19 @@ def restore_files(
   settings: Settings,
   progress: Callable[[float], None],
 ) -> Iterator[Work]:
-  """Restores pictures, and writes each as soon as it is done.
+  """Restores pictures, and yields each when it is written or has an error.
 
-  A picture that cannot be read, restored or written has an error. Whatever ends
-  this early, each file is written whole or not at all. `restore` restores the
-  pixels of one frame; `progress` is called with the part of all the work that
-  is done, up to 1.
-
-  Yields:
-    Each picture, in order, when it is written or has failed.
+  Whatever ends this early, each file is written whole or not at all. `restore`
+  restores the pixels of one frame; `progress` is called with the part of all
+  the work that is done, up to 1.
   """
   total, done = sum(job.size for job in jobs) or 1, 0
   writing: collections.deque[tuple[Work, futures.Future]]
   writing = collections.deque()
-  with contextlib.ExitStack() as ends:
-    reader, writer = map(futures.ThreadPoolExecutor, (1, _WRITERS))
-    for threads in (reader, writer):
-      ends.callback(threads.shutdown, cancel_futures=True)
+  with (
+    futures.ThreadPoolExecutor(1) as reader,
+    futures.ThreadPoolExecutor(_WRITERS) as writer,
+  ):
 
     def begin(job: Job) -> tuple[Work, futures.Future]:
       work = Work(job, settings)

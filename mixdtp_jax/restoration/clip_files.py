@@ -176,7 +176,7 @@ def encode(job: Job, frames: Iterable[np.ndarray]) -> Segment:
   packets = []
   for number, pixels in enumerate(frames):
     frame = clips.convert(
-      av.VideoFrame.from_ndarray(pixels, clips.layout(job.clip)),
+      av.VideoFrame.from_ndarray(pixels, job.clip.layout),
       job.format,
       dst_colorspace=_SWSCALE[job.clip.matrix],
       dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
@@ -199,23 +199,23 @@ def join(
 
   ClipError if that exists, unless `overwrite`.
   """
-  clip = job.clip
-  with replacing(job.target) as temporary:
-    with (
-      clips.opened(clip.path) as source,
-      av.open(
-        f'file:{temporary}', 'w', options=_options(job, source)
-      ) as target,
-    ):
+  clip, options = job.clip, {}
+  mp4 = job.target.suffix.lower() in ('.mp4', '.m4v', '.mov')
+  with replacing(job.target) as temporary, clips.opened(clip.path) as source:
+    # Telephones use tags beyond MP4's own.
+    further = any(
+      t.startswith(('com.', 'make', 'model')) for t in source.metadata
+    )
+    if job.tags and further and mp4:
+      options = {'movflags': 'use_metadata_tags'}
+    with av.open(f'file:{temporary}', 'w', options=options) as target:
       stream: Any = target.add_stream(job.encoder, rate=clip.rate)
       _configure(stream.codec_context, job)
       stream.time_base = clip.time_base
-      copies = {
-        index: target.add_stream_from_template(
-          source.streams[index], opaque=True
-        )
-        for index in job.copied
-      }
+      copies = {}
+      for index in job.copied:
+        given = source.streams[index]
+        copies[index] = target.add_stream_from_template(given, opaque=True)
       _copy_tags(job, source, target, {clip.stream: stream, **copies})
       for packet in heapq.merge(
         _video_packets(clip, segments, stream),
@@ -229,17 +229,6 @@ def join(
       raise ClipError(
         f'{images.name_of(job.target)} exists by now: --overwrite replaces it'
       )
-
-
-def _options(job: Job, source: Any) -> dict[str, str]:
-  """Returns options of the file: telephones use tags beyond MP4's own."""
-  further = any(
-    n.startswith(('com.', 'make', 'model')) for n in source.metadata
-  )
-  mp4 = job.target.suffix.lower() in ('.mp4', '.m4v', '.mov')
-  if job.tags and further and mp4:
-    return {'movflags': 'use_metadata_tags'}
-  return {}
 
 
 def _copy_tags(

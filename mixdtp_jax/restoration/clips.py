@@ -79,6 +79,13 @@ class Clip:
       return _BT709 if min(self.height, self.width) >= 720 else _BT601
     return self.tags[0]
 
+  @property
+  def layout(self) -> str:
+    """FFmpeg's name of the format that frames are restored in."""
+    if self.depth > 8:
+      return 'rgba64le' if self.alpha else 'rgb48le'
+    return 'rgba' if self.alpha else 'rgb24'
+
 
 def is_video(path: Path) -> bool:
   """Returns whether the content of a file is a video with its own frames."""
@@ -103,10 +110,9 @@ def survey(
   end: Fraction | None = None,
   check: Callable[[Clip], None] = lambda clip: None,
 ) -> Clip:
-  """Decodes a clip, or the part between two times in seconds.
+  """Decodes a clip, or the part between two times in seconds, no further.
 
-  What follows `end` is not read. `check` is called with the facts of the first
-  frame, and may raise ClipError.
+  `check` gets the clip as its first frame tells, and may raise ClipError.
 
   Raises:
     ClipError: the file cannot be decoded, is damaged or cut short, is HDR, or
@@ -171,15 +177,8 @@ def read(clip: Clip, done: int = 0) -> Iterator[np.ndarray]:
     for frame in itertools.islice(frames, first, end):
       if not frame.format.is_rgb:
         frame.colorspace = clip.matrix
-      pixels = convert(frame, layout(clip)).to_ndarray()
+      pixels = convert(frame, clip.layout).to_ndarray()
       yield images.turned(pixels, clip.orientation)
-
-
-def layout(clip: Clip) -> str:
-  """Returns FFmpeg's name of the format that frames are restored in."""
-  if clip.depth > 8:
-    return 'rgba64le' if clip.alpha else 'rgb48le'
-  return 'rgba' if clip.alpha else 'rgb24'
 
 
 def convert(frame: Any, format: str, **options: Any) -> Any:

@@ -1,5 +1,6 @@
 """Encoding of restored pictures, in the way that the originals were stored."""
 
+import dataclasses
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -17,26 +18,20 @@ from mixdtp_jax.restoration.metadata import (
   png_chunks,
   tiff_tags,
 )
-from mixdtp_jax.restoration.pictures import Frame, Picture
+from mixdtp_jax.restoration.pictures import Frame, Picture, as_image
 
-# The format of each ending; the first ending of a format is its usual one.
-ENDINGS = {
-  '.png': 'PNG',
-  '.apng': 'PNG',
-  '.jpg': 'JPEG',
-  '.jpeg': 'JPEG',
-  '.jpe': 'JPEG',
-  '.jfif': 'JPEG',
-  '.mpo': 'JPEG',
-  '.webp': 'WEBP',
-  '.tif': 'TIFF',
-  '.tiff': 'TIFF',
-  '.avif': 'AVIF',
-  '.bmp': 'BMP',
-  '.gif': 'GIF',
-  '.heic': 'HEIF',
-  '.heif': 'HEIF',
+# The endings of each format; the first one is usual.
+_ENDINGS = {
+  'PNG': ('.png', '.apng'),
+  'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo'),
+  'WEBP': ('.webp',),
+  'TIFF': ('.tif', '.tiff'),
+  'AVIF': ('.avif',),
+  'BMP': ('.bmp',),
+  'GIF': ('.gif',),
+  'HEIF': ('.heic', '.heif'),
 }
+ENDINGS = {e: format for format, ends in _ENDINGS.items() for e in ends}
 _DEEP = ('PNG', 'TIFF')  # hold 16 bits
 _SEVERAL = ('PNG', 'WEBP', 'GIF', 'TIFF', 'AVIF')  # hold several frames
 # The longest side in pixels that a format's writer takes.
@@ -55,7 +50,7 @@ def format_of(name: str) -> str:
 
 def ending_of(format: str) -> str:
   """Returns the usual ending of a format, such as '.jpg'."""
-  return next(e for e, known in ENDINGS.items() if known == format)
+  return _ENDINGS[format][0]
 
 
 def encode(
@@ -68,15 +63,10 @@ def encode(
 ) -> bytes:
   """Encodes restored frames as the picture was stored, or in another format.
 
-  Metadata that the format does not hold are left out: `lost` names them.
-
-  Args:
-    picture: the original.
-    frames: its frames, restored.
-    metadata: what to keep; `Metadata()` keeps nothing.
-    format: the format to write; '' keeps that of the picture.
-    quality: 1 to 100, for JPEG, WebP, AVIF and HEIC. None keeps the tables and
-      the sampling of a JPEG, and lossless WebP lossless.
+  `metadata` is what to keep, without what the format does not hold: `lost`
+  names that. `format` '' is that of the picture. `quality`, 1 to 100, is for
+  JPEG, WebP, AVIF and HEIC; None keeps the tables and the sampling of a JPEG,
+  and lossless WebP lossless.
 
   Raises:
     ImageError: the format cannot hold the picture; the message names both.
@@ -87,7 +77,11 @@ def encode(
     frame._replace(pixels=_fitting(frame.pixels, format, picture.name))
     for frame in frames
   ]
-  metadata = _holdable(metadata, format, frames[0].pixels.shape[2])
+  channels = frames[0].pixels.shape[2]
+  left_out = _not_held(metadata, format, channels)
+  if not fits(metadata.icc, channels):
+    left_out.append('icc')
+  metadata = dataclasses.replace(metadata, **dict.fromkeys(left_out, b''))
   try:
     return _encode(picture, frames, metadata, format, quality)
   except Exception as error:  # noqa: BLE001  Pillow's writers raise anything
@@ -127,25 +121,28 @@ def _encode(picture, frames, metadata, format, quality) -> bytes:
   if format == 'TIFF':
     compressed = picture.stored.get('compression') != 'raw'
     return sixteen_bits.encode_tiff(pixels, tiff_tags(metadata), compressed)
-  if pixels[0].dtype == np.uint16:
-    return _with_chunks(sixteen_bits.encode_png(pixels[0]), metadata)
-  options = _options(picture, format, quality)
-  if format != 'PNG':
-    blocks = {
-      'exif': metadata.exif and b'Exif\0\0' + metadata.exif,
-      'icc_profile': metadata.icc,
-      'xmp': metadata.xmp,
-      'dpi': metadata.dpi,
-    }
-    options |= {name: block for name, block in blocks.items() if block}
   first, *others = pixels
-  if others:
-    options |= {'save_all': True, 'append_images': _Images(others)}
-    options |= _timing(picture, frames, format)
-  file = io.BytesIO()
-  _as_image(first).save(file, format=format, **options)
-  data = file.getvalue()
-  return _with_chunks(data, metadata) if format == 'PNG' else data
+  if first.dtype == np.uint16:
+    data = sixteen_bits.encode_png(first)
+  else:
+    options = _options(picture, format, quality)
+    if format != 'PNG':
+      blocks = {
+        'exif': metadata.exif and b'Exif\0\0' + metadata.exif,
+        'icc_profile': metadata.icc,
+        'xmp': metadata.xmp,
+        'dpi': metadata.dpi,
+      }
+      options |= {name: block for name, block in blocks.items() if block}
+    if others:
+      options |= {'save_all': True, 'append_images': _Images(others)}
+      options |= _timing(picture, frames, format)
+    file = io.BytesIO()
+    as_image(first).save(file, format=format, **options)
+    data = file.getvalue()
+  if format == 'PNG':
+    data = data[:_PNG_HEADER] + png_chunks(metadata) + data[_PNG_HEADER:]
+  return data
 
 
 def _options(
@@ -213,11 +210,7 @@ def lost(
   `channels` are those of the pixels before they are written.
   """
   format = format or picture.format
-  blocks = [
-    name
-    for name in _BLOCKS
-    if not _holds(format, name, getattr(metadata, name), channels)
-  ]
+  blocks = _not_held(metadata, format, channels)
   things = ['damaged EXIF'] * metadata.damaged
   things += [f'{_BLOCKS[name]}, which {format} cannot hold' for name in blocks]
   if picture.stored.get('deep'):
@@ -225,27 +218,16 @@ def lost(
   return ' and '.join(things)
 
 
-def _holds(format: str, name: str, block: bytes, channels: int) -> bool:
-  if format in _BARE:
-    return not block
-  if name == 'icc':  # which may be in several segments
-    return block[16:20] != b'GRAY' or _keeps_gray(format, channels)
-  return len(block) <= _SEGMENT or format != 'JPEG'
+def _not_held(metadata: Metadata, format: str, channels: int) -> list[str]:
+  def is_held(name: str) -> bool:
+    block = getattr(metadata, name)
+    if format in _BARE:
+      return not block
+    if name == 'icc':  # which may be in several segments
+      return block[16:20] != b'GRAY' or _keeps_gray(format, channels)
+    return len(block) <= _SEGMENT or format != 'JPEG'
 
-
-def _holdable(metadata: Metadata, format: str, channels: int) -> Metadata:
-  """Returns the metadata without what would be wrong or not fit."""
-  kept = dict(vars(metadata))
-  if not fits(metadata.icc, channels):
-    kept['icc'] = b''
-  for name in _BLOCKS:
-    if not _holds(format, name, kept[name], channels):
-      kept[name] = b''
-  return Metadata(**kept)
-
-
-def _with_chunks(png: bytes, metadata: Metadata) -> bytes:
-  return png[:_PNG_HEADER] + png_chunks(metadata) + png[_PNG_HEADER:]
+  return [name for name in _BLOCKS if not is_held(name)]
 
 
 class _Images:
@@ -255,8 +237,4 @@ class _Images:
     self._pixels = pixels
 
   def __iter__(self) -> Iterator[Image.Image]:
-    return map(_as_image, self._pixels)
-
-
-def _as_image(pixels: np.ndarray) -> Image.Image:
-  return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    return map(as_image, self._pixels)

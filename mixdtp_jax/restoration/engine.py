@@ -46,10 +46,8 @@ class Engine:
     Args:
       cfg: of the network.
       params: of the network.
-      memory: bytes that this process may hold in all; None for half of what is
-        free.
-      scratch: folder for what does not fit into them; None for the user's
-        cache folder, or TMPDIR if that is set.
+      memory: as `mixdtp_jax.load` has it.
+      scratch: likewise.
       dtype: of the convolutions, float32 or bfloat16.
       devices: of one kind, that share each image; None for all.
       kernels: the option of a recipe.
@@ -93,13 +91,23 @@ class Engine:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
       raise ValueError(f'an image of shape {image.shape}: needs (H, W, 3)')
     with self._lock, _device_memory():
-      padded = _padded(image, self._multiple)
-      plan, programs, room = self._prepared(padded.shape[:2], beside)
+      sides = [(0, -side % self._multiple) for side in image.shape[:2]]
+      padded = image  # and reflected, as `whole_image.pad` does
+      if np.any(sides):
+        padded = np.pad(image, [*sides, (0, 0)], mode='reflect')
+      size = padded.shape[:2]
+      plan = self._plan(size)
+      self._room(size, plan, memory_plan.held())  # before the work of compiling
+      for kind, grid in plan:
+        self._shapes.count(kind.step, grid)
+      programs = self._programs.get([(kind, grid.core) for kind, grid in plan])
+      memory_plan.give_back()
+      room = self._room(size, plan, memory_plan.held(), beside)
       final = np.empty(image.shape, np.float32)
       with contextlib.closing(
-        memory_plan.MapRoom(padded.shape[:2], room, self._scratch)
+        memory_plan.MapRoom(size, room, self._scratch)
       ) as maps:
-        maps |= {RAINY: pieces.Map(padded), FINAL: pieces.Map(final)}
+        maps |= {RAINY: padded, FINAL: final}
         del padded
         self._take_steps(plan, programs, maps, progress or (lambda part: None))
       return np.clip(final, 0, 1, out=final)
@@ -137,17 +145,6 @@ class Engine:
       others=others,
       beside=beside,
     )
-
-  def _prepared(self, size, beside):
-    """Returns the plan, the program of each step, and the bytes for maps."""
-    plan = self._plan(size)
-    self._room(size, plan, memory_plan.held())  # before the work of compiling
-    for kind, grid in plan:
-      self._shapes.count(kind.step, grid)
-    programs = self._programs.get([(kind, grid.core) for kind, grid in plan])
-    memory_plan.give_back()
-    room = self._room(size, plan, memory_plan.held(), beside)
-    return plan, programs, room
 
   def _take_steps(self, plan, programs, maps, progress):
     """Takes all steps, and tells the progress after each piece."""
@@ -208,24 +205,15 @@ def _on_devices(steps, mesh):
   ]
 
 
-def _padded(image, multiple):
-  """Reflects the bottom and the right, as `whole_image.pad` does."""
-  sides = [(0, -side % multiple) for side in image.shape[:2]]
-  return (
-    np.pad(image, [*sides, (0, 0)], mode='reflect') if np.any(sides) else image
-  )
-
-
 def _run(program, common, *arrays):
   with jax.transfer_guard('allow'):  # pieces come and go on purpose
     return [np.asarray(found) for found in program(common, list(arrays))]
 
 
 def _mixing_matrix(sums, temperature, projection) -> np.ndarray:
-  """Makes attention and projection one matrix, as `ChannelAttention` does.
+  """Makes attention and projection one matrix, (C, C) float32.
 
-  `sums` are `ops.windows.attention_sums` of the whole image; temperature has
-  (heads,) and projection (C, C), as the float32 result.
+  `sums` are `ops.windows.attention_sums` of the whole image.
   """
   channels, heads = len(projection), len(temperature)
   gram, *squares = np.split(sums, [channels**2, channels**2 + channels])

@@ -1,6 +1,6 @@
-"""Which files are restored, and where the results go.
+"""Which pictures and clips are restored, and where the results go.
 
-All is decided from names alone, before the first picture is read.
+All is decided before the first one is decoded.
 """
 
 import contextlib
@@ -28,22 +28,23 @@ _WILD = '*?['
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One picture to restore."""
+  """A picture or clip to restore."""
 
   source: Path | bytes  # the file to read, or its bytes
   target: Path | None  # the file to write; None for standard output
   sheet: Path | None  # the before/after sheet to write
-  format: str  # to write; '' for that of the source
+  format: str  # of the picture to write; '' for that of the source
   size: int  # of the source, in bytes, as a measure of the work
   kept: bool = False  # the target exists and stays; only the sheet is made
+  clip: bool = False  # whether it is a video
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Pictures to restore, in order, and what is left out."""
+  """What is restored, in order, and what is left out."""
 
   jobs: Sequence[Job]
-  done: Sequence[Path | bytes] = ()  # sources whose results exist already
+  done: Sequence[Job] = ()  # whose results exist already
   results: int = 0  # inputs that are results of this command
 
 
@@ -59,30 +60,34 @@ def make_plan(
   format: str = '',
   compare: bool = False,
   overwrite: bool = False,
+  codec: str = 'h264',
 ) -> Plan:
   """Decides which file becomes which.
 
   Args:
-    inputs: files, folders (with all pictures below them) and patterns with *, ?
-      and **.
+    inputs: files, folders, of which all pictures below are meant, and patterns.
     output: a file, for one input that is a file, or a folder, in which names
-      and the structure of folders are kept; None writes NAME_derained.EXT
-      beside each input.
-    format: the format to write, such as 'PNG'; '' for that of each input.
-    compare: also write sheets.
-    overwrite: also redo what exists.
+      and folders are kept; None writes NAME_derained.EXT beside each input.
+    format: of pictures, such as 'PNG'; '' for that of each input.
+    compare: whether to write sheets, too.
+    overwrite: whether to redo what exists.
+    codec: of clips, which keep their container if that holds it.
 
   Raises:
     FileNotFoundError: an input is not there, or has no pictures.
+    PermissionError: nothing can be written into a folder.
     ValueError: two inputs would have one output, or an input would be
       overwritten.
   """
   file, folder = _places(inputs, output, format)
   found = list(dict.fromkeys(_find(inputs, folder)))
-  ours = results_among(each.path for each in found) if output is None else ()
-  kept = [each for each in found if each.path not in ours]
-  jobs = [_job(each, file, folder, format, compare) for each in kept]
-  jobs = _once(jobs)
+  ours = _results_among(each.path for each in found) if output is None else ()
+  unique: dict[Any, Job] = {}
+  for each in found:
+    if each.path not in ours:
+      job = _job(each, file, folder, format, compare, codec)
+      unique.setdefault((_file(job.source), _plain(job.target)), job)
+  jobs = list(unique.values())
   _check_collisions(jobs)
   for folder in {job.target.parent for job in jobs if job.target}:
     if not is_writable(folder):
@@ -94,12 +99,25 @@ def make_plan(
     jobs = list(map(_without_what_exists, jobs))
   return Plan(
     [job for job in jobs if job.sheet or not job.kept],
-    [job.source for job in jobs if job.kept and not job.sheet],
-    len(found) - len(kept),
+    [job for job in jobs if job.kept and not job.sheet],
+    sum(each.path in ours for each in found),
   )
 
 
-def results_among(paths: Iterable[Path]) -> set[Path]:
+def is_clip(path: Path) -> bool:
+  """Returns whether a file is a video: by its name, or else its content."""
+  if path.suffix.lower() in CLIP_ENDINGS:
+    return True
+  if format_of(path.name) or not path.is_file():
+    return False
+  try:
+    from mixdtp_jax.restoration import clips
+  except ModuleNotFoundError:  # PyAV, which is an extra
+    return False
+  return clips.is_video(path)
+
+
+def _results_among(paths: Iterable[Path]) -> set[Path]:
   """Returns the files that have the name of a result of another one."""
   paths = list(paths)
   ours = {
@@ -125,9 +143,11 @@ def _places(inputs, output, format) -> tuple[Path | None, Path | None]:
   first, *others = inputs
   if others or _is_wild(first) or os.path.isdir(os.path.expanduser(first)):
     raise ValueError(
-      f'-o {output}: several pictures need a folder, such as -o '
+      f'-o {output}: several inputs need a folder, such as -o '
       f'{path.with_suffix("")}{os.sep}'
     )
+  if is_clip(Path(os.path.expanduser(first))):
+    return path, None
   if not (named := format_of(path.name)):
     raise ValueError(
       f'-o {output}: {path.suffix or "no ending"} is no format that is '
@@ -146,9 +166,11 @@ def check_ending(output: str, named: str, format: str) -> None:
     )
 
 
-def _job(found, file, folder, format, compare) -> Job:
-  source = found.path
+def _job(found, file, folder, format, compare, codec) -> Job:
+  source, clip = found.path, is_clip(found.path)
   ending = ending_of(format) if format else source.suffix
+  if clip and codec not in _codecs_of(source):
+    ending = '.mkv'
   if file:
     target, format = file, format_of(file.name)
   elif folder:
@@ -158,7 +180,13 @@ def _job(found, file, folder, format, compare) -> Job:
   stem = target.stem.removesuffix(RESTORED)
   sheet = target.with_name(f'{stem}{COMPARED}.jpg') if compare else None
   size = source.stat().st_size if source.exists() else 0
-  return Job(source, target, sheet, format, size)
+  return Job(source, target, sheet, format, size, clip=clip)
+
+
+def _codecs_of(path: Path) -> Sequence[str]:
+  from mixdtp_jax.restoration.clip_files import HOLDS  # needs PyAV
+
+  return HOLDS.get(path.suffix.lower(), ())
 
 
 def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
@@ -172,10 +200,11 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
       if not found:
         files = sorted(path.rglob('*'))
         clips = [f for f in files if f.suffix.lower() in CLIP_ENDINGS]
+        similar = [name_of(f.with_name(f'*{f.suffix}')) for f in clips[:1]]
         raise FileNotFoundError(
           f'{name_of(path)} has no pictures, which are files that end in '
           f'{" ".join(ENDINGS)}'
-          + (f"; for its clips give '{_similar(clips[0])}'" if clips else '')
+          + ''.join(f"; for its clips give '{like}'" for like in similar)
         )
       yield from (_Input(file, file.relative_to(path)) for file in found)
     elif path.exists():
@@ -188,22 +217,20 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:
       raise FileNotFoundError(f'{name_of(path)}: no such file or folder')
 
 
-def _similar(path: Path) -> str:
-  return name_of(path.with_name(f'*{path.suffix}'))
-
-
 def _matches(pattern: Path, output: Path | None) -> list[_Input]:
   fixed = Path()
   for part in pattern.parts[:-1]:
     if any(sign in part for sign in _WILD):
       break
     fixed /= part
+  kind = 'clip' if pattern.suffix.lower() in CLIP_ENDINGS else 'picture'
+  wanted = is_clip if kind == 'clip' else _is_picture
   paths = map(Path, sorted(glob.glob(str(pattern), recursive=True)))
-  found = [_Input(p, p.relative_to(fixed)) for p in paths if _is_picture(p)]
+  found = [_Input(p, p.relative_to(fixed)) for p in paths if wanted(p)]
   if output and _is_below(output, fixed):
     found = [each for each in found if not _is_below(each.path, output)]
   if not found:
-    raise FileNotFoundError(f'{name_of(pattern)}: no picture matches')
+    raise FileNotFoundError(f'{name_of(pattern)}: no {kind} matches')
   return found
 
 
@@ -234,14 +261,6 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 def _is_wild(text: str) -> bool:
   return any(sign in text for sign in _WILD) and not Path(text).exists()
-
-
-def _once(jobs: Sequence[Job]) -> list[Job]:
-  """Returns the jobs, each source and target once."""
-  unique: dict[Any, Job] = {}
-  for job in jobs:
-    unique.setdefault((_file(job.source), _plain(job.target)), job)
-  return list(unique.values())
 
 
 def _check_collisions(jobs: Sequence[Job]) -> None:

@@ -61,28 +61,25 @@ def _left_by_groups() -> Iterator[int]:
   with contextlib.suppress(OSError, ValueError):
     for line in (_ROOT / 'proc/self/cgroup').read_text().splitlines():
       _, controllers, path = line.split(':', 2)
-      if controllers and 'memory' not in controllers.split(','):
+      top, names = _ROOT / 'sys/fs/cgroup', ('max', 'current')
+      if 'memory' in controllers.split(','):  # version 1
+        top, names = top / 'memory', ('limit_in_bytes', 'usage_in_bytes')
+      elif controllers:
         continue
-      top = _ROOT / 'sys/fs/cgroup' / ('memory' if controllers else '')
       group = top / path.lstrip('/')
       for folder in (group, *group.parents):
         if folder.is_relative_to(top):
-          yield from _left_by_group(folder, version=1 if controllers else 2)
+          yield from _left_by_group(*(folder / f'memory.{n}' for n in names))
 
 
-def _left_by_group(folder: pathlib.Path, version: int) -> Iterator[int]:
-  names = ('limit_in_bytes', 'usage_in_bytes'), ('max', 'current')
+def _left_by_group(limit: pathlib.Path, used: pathlib.Path) -> Iterator[int]:
   # It may have no limit, or a container may not see it.
   with contextlib.suppress(OSError, ValueError):
-    limit, used = (
-      int((folder / f'memory.{name}').read_text())
-      for name in names[version - 1]
-    )
+    left = int(limit.read_text()) - int(used.read_text())
     # What was read of files is given up when memory is needed.
-    found = re.findall(
-      r'inactive_file (\d+)', (folder / 'memory.stat').read_text()
-    )
-    yield limit - used + int(found[-1] if found else 0)
+    stat = limit.with_name('memory.stat').read_text()
+    found = re.findall(r'inactive_file (\d+)', stat)
+    yield left + int(found[-1] if found else 0)
 
 
 def room_for_maps(
@@ -99,7 +96,7 @@ def room_for_maps(
 
   Args:
     plan: the steps of the network, and the pieces of each.
-    size: rows and columns of the image, with its padding.
+    size: (H, W) of the image, with its padding.
     at_once: pieces that are computed at the same time.
     memory: bytes that this process may hold in all.
     compiled: whether all programs are.
@@ -187,10 +184,9 @@ class MapRoom(dict[MapSpec, Map]):
     shape = *(side >> spec.level for side in self._size), spec.channels
     needed = bytes_of(spec, self._size)
     if needed <= self._room:
-      self[spec] = Map(np.empty(shape, spec.dtype))
       self._taken[spec] = needed
       self._room -= needed
-      return self[spec]
+      return self.setdefault(spec, np.empty(shape, spec.dtype))
     folder = os.fspath(self._scratch or _scratch_folder())
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -199,14 +195,14 @@ class MapRoom(dict[MapSpec, Map]):
         f'{free // 10**6} MB are free; name another folder with --scratch, or '
         'allow more with --memory'
       )
-    self[spec] = FileMap(shape, np.dtype(spec.dtype), folder)
-    return self[spec]
+    return self.setdefault(spec, FileMap(shape, np.dtype(spec.dtype), folder))
 
   def drop(self, specs: Iterable[MapSpec]) -> None:
     """Drops maps, if they are there, and gives their room back."""
     for spec in specs:
       self._room += self._taken.pop(spec, 0)
-      if dropped := self.pop(spec, None):
+      dropped = self.pop(spec, None)
+      if not isinstance(dropped, np.ndarray | None):
         dropped.close()
 
   def close(self) -> None:

@@ -83,10 +83,7 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
   """Returns the tags of a TIFF, by number; a dict is a directory."""
   exif = Image.Exif()
   exif.load(metadata.exif)
-  tags = {tag: _as_stored(exif[tag]) for tag in _ABOUT if tag in exif}
-  for directory in (_CAMERA, _PLACE):
-    if values := exif.get_ifd(directory):
-      tags[directory] = values
+  tags = _about(exif)
   blocks = {700: metadata.xmp, 34675: metadata.icc}
   tags |= {tag: block for tag, block in blocks.items() if block}
   if metadata.dpi:
@@ -97,30 +94,28 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
 def _exif(file: Image.Image) -> bytes:
   found = file.info.get('exif') or b''
   if file.format == 'TIFF' or 'Raw profile type exif' in file.info:
-    found = _rewritten(file)
+    # It is not there in one piece, and written new.
+    written = Image.Exif()
+    try:
+      written.update(_about(file.getexif()))
+      found = written.tobytes() if written else b''
+    except Exception:  # noqa: BLE001  Pillow raises anything on damaged EXIF
+      return b'damaged'
   while found.startswith(_PREFIX):
     found = found.removeprefix(_PREFIX)
   return found
 
 
-def _rewritten(file: Image.Image) -> bytes:
-  """Writes EXIF of a file that has none in one piece."""
-  try:
-    found, kept = file.getexif(), Image.Exif()
-    for tag in _ABOUT:
-      if tag in found:
-        kept[tag] = _as_stored(found[tag])
-    directories = [found.get_ifd(tag) for tag in (_CAMERA, _PLACE)]
-    for tag, values in zip((_CAMERA, _PLACE), directories, strict=True):
-      kept.get_ifd(tag).update(values)
-    return kept.tobytes() if len(kept) or any(directories) else b''
-  except Exception:  # noqa: BLE001  Pillow raises anything on damaged EXIF
-    return b'damaged'
-
-
-def _as_stored(value: Any) -> Any:
-  """Returns a text as the bytes that Pillow made it from; others unchanged."""
-  return value.encode('latin-1', 'replace') if isinstance(value, str) else value
+def _about(exif: Image.Exif) -> dict[int, Any]:
+  """Returns the tags that tell of the scene; a dict is a directory."""
+  tags = {tag: exif[tag] for tag in _ABOUT if tag in exif}
+  for tag, value in tags.items():
+    if isinstance(value, str):  # as the bytes that Pillow made it from
+      tags[tag] = value.encode('latin-1', 'replace')
+  for directory in (_CAMERA, _PLACE):
+    if values := exif.get_ifd(directory):
+      tags[directory] = values
+  return tags
 
 
 def _upright(exif: bytes, height: int, width: int) -> bytes:

@@ -117,17 +117,9 @@ def refine(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Takes a step of the refinement, as `models.refinement` does.
 
-  Args:
-    params: of the step.
-    bounds: of the rainy image's window.
-    rainy: (1, h + 26, w + 26, 3).
-    image: the same.
-    c: state of the last step, (1, h + 22, w + 22, R); None before the first.
-    h: the same, (1, h + 24, w + 24, R).
-    dtype: of the convolutions.
-
-  Returns:
-    The image, c and h, each (1, h, w, ...).
+  `rainy` and `image` are (1, h + 26, w + 26, 3). The state of the last step is
+  c, (1, h + 22, w + 22, R), and h, (1, h + 24, w + 24, R); None before the
+  first. `bounds` are those of `rainy`. Returns image, c and h, (1, h, w, ...).
   """
 
   def conv(name, x, **how):

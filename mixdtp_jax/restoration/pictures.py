@@ -24,6 +24,7 @@ class Frame(NamedTuple):
   # (H, W, C) uint8 or uint16, upright: gray, gray and alpha, RGB or RGBA.
   pixels: np.ndarray
   duration: float = 0  # milliseconds in an animation; 0 if it does not say
+  metadata: Metadata = Metadata()  # of the picture; the first frame has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +42,6 @@ class Picture:
   stored: dict[str, Any]  # how, in the words of Pillow's writers
   max_pixels: int = images.MAX_PIXELS  # of a frame; more are refused
 
-  def read(self) -> tuple[list[Frame], Metadata]:
-    """Decodes a picture of one frame, with its metadata; see `frames`."""
-    with self._opened() as file:
-      frame = self._decoded(file)
-      return [frame], read_metadata(file, *frame.pixels.shape[:2])
-
   def frames(self) -> Iterator[Frame]:
     """Decodes one frame after the other.
 
@@ -58,13 +53,11 @@ class Picture:
       for index in range(self.count):
         if self.count > 1:  # else the file begins with its main image
           file.seek(index)
-        yield self._decoded(file)
-
-  def metadata(self) -> Metadata:
-    """Reads the metadata, which takes decoding the first frame."""
-    with self._opened() as file:
-      file.load()
-      return read_metadata(file, self.height, self.width)
+        frame = self._decoded(file)
+        if not index:
+          metadata = read_metadata(file, *frame.pixels.shape[:2])
+          frame = frame._replace(metadata=metadata)
+        yield frame
 
   def _opened(self) -> AbstractContextManager[OpenFile]:
     return images.opened(self.source, self.name, self.max_pixels)
@@ -100,7 +93,10 @@ def open_picture(
     count = getattr(file, 'n_frames', 1) if several else 1
     pixels = count * height * width
     if count > 1 and file.format == 'TIFF':  # its pages have their own sizes
-      sizes = [_size_of_page(file, page) for page in range(count)]
+      sizes = []
+      for page in range(count):
+        file.seek(page)
+        sizes.append(images.upright_size(file))
       largest = max(sizes, key=math.prod)
       pixels = sum(map(math.prod, sizes))
     return Picture(
@@ -117,11 +113,6 @@ def open_picture(
     )
 
 
-def _size_of_page(file: OpenFile, page: int) -> tuple[int, int]:
-  file.seek(page)
-  return images.upright_size(file)
-
-
 def _stored(file: OpenFile, source: Path | bytes) -> dict[str, Any]:
   info, stored = file.info, dict[str, Any]()
   if file.format in ('JPEG', 'MPO'):
@@ -134,9 +125,13 @@ def _stored(file: OpenFile, source: Path | bytes) -> dict[str, Any]:
   elif file.format == 'TIFF':
     stored['compression'] = info.get('compression', 'raw')
   elif file.format == 'WEBP':
-    stored['lossless'] = _is_lossless_webp(_content(source))
+    data = _content(source)
+    lossless, lossy = data.find(b'VP8L'), data.find(b'VP8 ')
+    stored['lossless'] = lossless >= 0 and not 0 <= lossy < lossless
   elif file.format == 'AVIF':
-    stored |= _stored_avif(_content(source))
+    bits = images.av1_flags(_content(source))
+    sampling = ('4:4:4', '4:2:0', '4:2:2', '4:2:0')[bits >> 2 & 3]
+    stored |= {'subsampling': sampling, 'deep': bool(bits & 0x40)}
   elif file.format == 'HEIF':
     stored['deep'] = info.get('bit_depth', 8) > 8
   if images.is_animated(file):
@@ -151,18 +146,6 @@ def _content(source: Path | bytes) -> bytes:
   return source if isinstance(source, bytes) else source.read_bytes()
 
 
-def _stored_avif(data: bytes) -> dict[str, Any]:
-  """Returns the sampling of colours, and whether there are 10 bits or more."""
-  bits = images.av1_flags(data)
-  sampling = ('4:4:4', '4:2:0', '4:2:2', '4:2:0')[bits >> 2 & 3]
-  return {'subsampling': sampling, 'deep': bool(bits & 0x40)}
-
-
-def _is_lossless_webp(data: bytes) -> bool:
-  lossless, lossy = data.find(b'VP8L'), data.find(b'VP8 ')
-  return lossless >= 0 and not 0 <= lossy < lossless
-
-
 def eight_bits(file: Image.Image) -> np.ndarray:
   """Returns an image as (H, W, C) uint8: gray, RGB, or either with alpha."""
   file.load()
@@ -175,6 +158,11 @@ def eight_bits(file: Image.Image) -> np.ndarray:
     file = _by_profile(file)
   pixels = np.asarray(file if file.mode == wanted else file.convert(wanted))
   return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def as_image(pixels: np.ndarray) -> Image.Image:
+  """Returns (H, W, C) uint8 as a PIL image; the reverse of `eight_bits`."""
+  return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _by_profile(file: Image.Image) -> Image.Image:

@@ -13,64 +13,38 @@ import numpy as np
 _ALIGNMENT = 64  # bytes
 
 
-class Map:
-  """A feature map in memory; `rows` and `blank` are views of it."""
+class FileMap:
+  """A feature map (H, W, C) in a file, of which some rows are in memory.
 
-  def __init__(self, array: np.ndarray):
-    """Takes the array (H, W, C)."""
-    self.array = array
-    self.shape, self.dtype = array.shape, array.dtype
-
-  def rows(self, first: int, end: int) -> np.ndarray:
-    """Returns the rows first..end, as they are."""
-    return self.array[first:end]
-
-  def blank(self, first: int, end: int) -> np.ndarray:
-    """Returns an array to fill, which `store` makes those rows."""
-    return self.array[first:end]
-
-  def store(self, first: int, rows: np.ndarray) -> None:
-    """Makes an array of `blank` the rows from `first` on."""
-
-  def close(self) -> None:
-    """Gives the memory back."""
-    del self.array
-
-
-class FileMap(Map):
-  """A feature map in a file, of which only a few rows are in memory."""
+  It is read and written by slices of rows, and raises OSError if that fails.
+  The file has no name in the folder on most systems, and goes even if this
+  process is killed.
+  """
 
   def __init__(self, shape: tuple[int, ...], dtype: np.dtype, folder: str):
-    """Creates a file, for a map (H, W, C); OSError if that fails.
-
-    It has no name in the folder on most systems, and goes even if this process
-    is killed.
-    """
+    """Creates the file."""
     self.shape, self.dtype = shape, np.dtype(dtype)
     self._row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
     # Unbuffered: whole strips of rows are read and written.
     self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
 
-  def rows(self, first: int, end: int) -> np.ndarray:
-    """Reads the rows first..end."""
-    rows = self.blank(first, end)
-    self._file.seek(first * self._row_bytes)
-    left = rows.view(np.uint8).data.cast('B')
+  def __getitem__(self, rows: slice) -> np.ndarray:
+    """Reads rows."""
+    shape = (rows.stop - rows.start, *self.shape[1:])
+    found = np.empty(shape, self.dtype)
+    self._file.seek(rows.start * self._row_bytes)
+    left = found.view(np.uint8).data.cast('B')
     while left:
       count = self._file.readinto(left)
       if not count:
-        raise OSError(f'the scratch file ends before row {end}')
+        raise OSError(f'the scratch file ends before row {rows.stop}')
       left = left[count:]
-    return rows
+    return found
 
-  def blank(self, first: int, end: int) -> np.ndarray:
-    """Returns an array to fill, which `store` writes."""
-    return np.empty((end - first, *self.shape[1:]), self.dtype)
-
-  def store(self, first: int, rows: np.ndarray) -> None:
-    """Writes rows from `first` on; OSError if the disk is full."""
-    self._file.seek(first * self._row_bytes)
-    left = np.ascontiguousarray(rows).view(np.uint8).data.cast('B')
+  def __setitem__(self, rows: slice, values: np.ndarray) -> None:
+    """Writes rows."""
+    self._file.seek(rows.start * self._row_bytes)
+    left = np.ascontiguousarray(values).view(np.uint8).data.cast('B')
     while left:
       left = left[self._file.write(left) :]
 
@@ -79,15 +53,15 @@ class FileMap(Map):
     self._file.close()
 
 
+Map = np.ndarray | FileMap
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Pieces that cover an image; the last ones reach beyond it.
+  """Pieces that cover an image; the last ones reach beyond it."""
 
-  Both are rows and columns: `size` of the image, `core` of a piece.
-  """
-
-  size: tuple[int, int]
-  core: tuple[int, int]
+  size: tuple[int, int]  # rows and columns of the image
+  core: tuple[int, int]  # of a piece without its halo
 
   def __len__(self) -> int:
     """Returns the number of pieces."""
@@ -99,11 +73,11 @@ class Windows:
   """The windows of a map: cores with a halo, and zeros outside of the map.
 
   They have the values from before a sweep over the pieces, which may write to
-  the same map.
+  the same map. The map is as large as the grid, or twice, four times, ...
   """
 
   def __init__(self, source: Map, grid: Grid, halo: int):
-    """Cuts pieces of `grid.core` times what the map is larger than the grid."""
+    """Starts before the first piece."""
     self._map, self._halo = source, halo
     self._scale = -(-source.shape[0] // grid.size[0])
     self._core = tuple(self._scale * side for side in grid.core)
@@ -121,7 +95,7 @@ class Windows:
     rows, halo = self._core[0], self._halo
     self._first, self._above = first, self._below
     end = min(first + rows + halo, self._map.shape[0])
-    self._body = self._map.rows(first, end)
+    self._body = self._map[first:end]
     kept = self._body[max(rows - halo, 0) : rows]
     self._below = np.concatenate([self._above, kept])[len(kept) :]
     self._left = np.zeros((len(self._body), halo, self.shape[2]), self.dtype)
@@ -160,11 +134,16 @@ class Target:
     first = row * scale
     if column == 0:
       end = min(first + len(result), self._map.shape[0])
-      self._rows = self._map.blank(first, end)
+      if isinstance(self._map, np.ndarray):
+        self._rows = self._map[first:end]
+      else:
+        shape = (end - first, *self._map.shape[1:])
+        self._rows = np.empty(shape, self._map.dtype)
     part = self._rows[:, column * scale :][:, : result.shape[1]]
     part[:] = result[: part.shape[0], : part.shape[1]]
-    if column + columns >= self._grid.size[1]:
-      self._map.store(first, self._rows)
+    is_last = column + columns >= self._grid.size[1]
+    if is_last and not isinstance(self._map, np.ndarray):
+      self._map[first : first + len(self._rows)] = self._rows
 
 
 def sweep(
@@ -178,11 +157,8 @@ def sweep(
   """Runs a program on all pieces, in turn on as many as there are devices.
 
   `run` maps bounds (devices, 4) and windows (devices, h, w, C) of each source
-  to a tuple of arrays (devices, ...). It is called in `threads`, and `at_once`
-  calls may be under way.
-
-  Yields:
-    Row and column on the grid of each piece, in order, and its results.
+  to a tuple of arrays (devices, ...). It runs in `threads`, `at_once` times at
+  the same time. Yields row and column of each piece, in order, and its results.
   """
   pending: collections.deque[tuple[Any, futures.Future]] = collections.deque()
   try:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import pathlib
 import pickle
+import re
 from collections.abc import Sequence, Set
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ jax.monitoring.register_event_listener(
 _DIGEST = hashlib.sha256().digest_size
 
 Program = jax.stages.Compiled
-Core = tuple[int, int]
+Core = tuple[int, int]  # rows and columns of a piece without its halo
 
 
 class Kind(NamedTuple):
@@ -58,22 +59,15 @@ class Programs:
   pieces as there are devices, stacked along their first axis.
   """
 
-  def __init__(
-    self,
-    devices: Sequence[jax.Device],
-    folder: pathlib.Path | None = None,
-    limit: int = LIMIT,
-    kernels: str = 'auto',
-  ):
+  def __init__(self, devices: Sequence[jax.Device], kernels: str = 'auto'):
     """Compiles nothing yet.
 
-    The devices are of one kind; each computes one of the pieces. Programs are
-    kept in `folder`, None for that of the user's cache, up to `limit` bytes.
-    `kernels` is the option of a recipe.
+    The devices are of one kind; each computes one of the pieces. `kernels` is
+    the option of a recipe.
     """
     self._kernels = choice.resolve(kernels, devices)
     self.mesh = Mesh(np.array(devices), 'piece', axis_types=(AxisType.Auto,))
-    self._limit, self._folder = limit, _usable(folder)
+    self._folder = _usable_folder()
     self._environment = f'{self._kernels} {_environment(self.mesh)}'
     self._loaded: dict[str, Program] = {}
     self._cores = _cores_on_disk(self._folder)
@@ -96,15 +90,12 @@ class Programs:
     name = hashlib.sha256('\0'.join(text).encode()).hexdigest()[:32]
     return Kind(name, step, common)
 
-  def cores(self, kind: Kind) -> Set[tuple[int, int]]:
-    """Returns the rows and columns of pieces that have programs."""
+  def cores(self, kind: Kind) -> Set[Core]:
+    """Returns the sizes of pieces that have programs."""
     return frozenset(self._cores[kind.name])  # others may add to it
 
   def get(self, wanted: Sequence[tuple[Kind, Core]]) -> list[Program]:
-    """Returns programs, each compiled now or before.
-
-    Each is wanted by its kind, and rows and columns of the core of a piece.
-    """
+    """Returns a program for each kind and size of pieces, compiled if new."""
     different = {_file(kind, core): (kind, core) for kind, core in wanted}
     with futures.ThreadPoolExecutor(_COMPILERS) as compilers:
       list(compilers.map(self._prepare, different, different.values()))
@@ -180,7 +171,7 @@ class Programs:
       with replacing(self._folder / name) as temporary:
         digest = hashlib.sha256(content).digest()
         pathlib.Path(temporary).write_bytes(digest + content)
-      _remove_oldest(self._folder, self._limit)
+      _remove_oldest(self._folder)
     except FileNotFoundError:
       pass  # another process removed a program meanwhile
     except OSError as error:
@@ -188,10 +179,10 @@ class Programs:
       self._folder = None
 
 
-def _usable(folder: pathlib.Path | None) -> pathlib.Path | None:
+def _usable_folder() -> pathlib.Path | None:
   """Returns a folder that only this user can write; None if impossible."""
   try:
-    folder = folder or build.cache_folder() / 'programs'
+    folder = build.cache_folder() / 'programs'
     if own_folder(folder):
       return folder
     reason = f'others can write {folder}: remove it, or set XDG_CACHE_HOME'
@@ -218,18 +209,16 @@ def _cores_on_disk(folder: pathlib.Path | None) -> dict[str, set[Core]]:
   found = collections.defaultdict(set)
   with contextlib.suppress(OSError):
     for path in folder.iterdir() if folder else ():
-      kind, _, core = path.name.partition('-')
-      rows, _, columns = core.partition('x')
-      if rows.isdecimal() and columns.isdecimal():
-        found[kind].add((int(rows), int(columns)))
+      if match := re.fullmatch(r'(\w+)-(\d+)x(\d+)', path.name):
+        found[match[1]].add((int(match[2]), int(match[3])))
   return found
 
 
-def _remove_oldest(folder: pathlib.Path, limit: int) -> None:
+def _remove_oldest(folder: pathlib.Path) -> None:
   files = [(path.stat(), path) for path in folder.iterdir() if path.is_file()]
   size = sum(stat.st_size for stat, _ in files)
   for stat, path in sorted(files, key=lambda f: f[0].st_mtime):
-    if size <= limit:
+    if size <= LIMIT:
       return
     path.unlink(missing_ok=True)
     size -= stat.st_size
@@ -239,25 +228,22 @@ def _environment(mesh: Mesh) -> str:
   """Returns all that compiled code depends on but the function."""
   package = pathlib.Path(__file__).parents[1]
   sources = [
-    *(package / 'ops').rglob('*.py'),
-    *(package / 'ops').rglob('*.cc'),
-    *(package / 'ops').rglob('*.h'),
-    *(package / 'models').glob('*.py'),
+    *(package / 'ops').rglob('*'),
+    *(package / 'models').iterdir(),
     *(package / 'restoration' / name for name in ('phases.py', 'programs.py')),
   ]
-  client = mesh.devices[0].client
-  text = '\0'.join(
-    [
-      *(path.read_text() for path in sorted(sources)),
-      jax.__version__,
-      jax.lib.__version__,
-      client.platform_version,
-      str(mesh.devices),
-      mesh.devices[0].device_kind,
-      build.processor(),
-      os.environ.get('XLA_FLAGS', ''),
-      *(str(getattr(jax.config, name)) for name in _SETTINGS),
-      str(jax.config.read('jax_disable_most_optimizations')),
-    ]
-  )
-  return hashlib.sha256(text.encode()).hexdigest()
+  code = [p for p in sorted(sources) if p.suffix in ('.py', '.cc', '.h')]
+  device = mesh.devices[0]
+  text = [
+    *(path.read_text() for path in code),
+    jax.__version__,
+    jax.lib.__version__,
+    device.client.platform_version,
+    str(mesh.devices),
+    device.device_kind,
+    build.processor(),
+    os.environ.get('XLA_FLAGS', ''),
+    *(str(getattr(jax.config, name)) for name in _SETTINGS),
+    str(jax.config.read('jax_disable_most_optimizations')),
+  ]
+  return hashlib.sha256('\0'.join(text).encode()).hexdigest()

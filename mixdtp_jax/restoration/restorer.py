@@ -11,7 +11,7 @@ from PIL import Image
 from mixdtp_jax.data.images import orientation, turned
 from mixdtp_jax.restoration.engine import Engine
 from mixdtp_jax.restoration.metadata import fits
-from mixdtp_jax.restoration.pictures import eight_bits
+from mixdtp_jax.restoration.pictures import as_image, eight_bits
 from mixdtp_jax.weights.load import load_weights
 
 Images = TypeVar('Images', np.ndarray, jax.Array, Image.Image)
@@ -22,7 +22,6 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 # Bytes for a pixel: its colours as floats, and its samples before and after;
 # and for one that is kept and then written.
 _PER_PIXEL, _PER_KEPT_PIXEL = 12 + 2 * 8, 16
-_SHAPES = '(H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3)'
 
 
 class Restorer:
@@ -84,10 +83,10 @@ class Restorer:
     )
 
   def check(self, height: int, width: int, kept: int = 0) -> None:
-    """Raises ValueError if the memory is too small for a picture of this size.
+    """Raises ValueError, with the least memory, if that is too small.
 
-    `kept` are pixels of other pictures that the caller holds meanwhile. The
-    message says how much memory must be allowed.
+    The picture has H x W pixels, and others that the caller holds meanwhile
+    have `kept`.
     """
     others = _PER_PIXEL * height * width + _PER_KEPT_PIXEL * kept
     self._engine.check(height, width, others)
@@ -139,7 +138,10 @@ class Restorer:
       return self.restore(array)
     if array.ndim == 4 and array.shape[3] == 3 and len(array):
       return np.stack([self.restore(image) for image in array])
-    raise ValueError(f'an image of shape {array.shape}: needs {_SHAPES}')
+    raise ValueError(
+      f'an image of shape {array.shape}: needs (H, W), (H, W, 3), (H, W, 4) or '
+      '(B, H, W, 3)'
+    )
 
   def _restore_pil(self, image: Image.Image) -> Image.Image:
     image.load()
@@ -156,11 +158,10 @@ class Restorer:
     # The turn back: only a quarter turn is not its own opposite.
     back = {6: 8, 8: 6}.get(how, how)
     restored = turned(self.restore(turned(pixels, how)), back)
-    channels = restored.shape[2]
-    result = Image.fromarray(restored[..., 0] if channels == 1 else restored)
+    result = as_image(restored)
     result.info = dict(image.info)
     result.info.pop('transparency', None)  # it is alpha now
-    if not fits(result.info.get('icc_profile') or b'', channels):
+    if not fits(result.info.get('icc_profile') or b'', restored.shape[2]):
       result.info.pop('icc_profile', None)
     return result
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mixdtp_jax.data.images import to_uint8
+from mixdtp_jax.restoration.pictures import as_image
 
 GAP = 8  # pixels between panels
 _LONGEST = 1600  # side of a panel before/after, in pixels
@@ -15,10 +16,8 @@ _LONGEST = 1600  # side of a panel before/after, in pixels
 def side_by_side(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
   """Draws labelled images in one row, (H', W', 3) uint8 on white.
 
-  Heights may differ; the images are as for `write_png`.
-
-  Raises:
-    ValueError: there are no images, or one is not (H, W, 3).
+  Heights may differ; the images are as for `write_png`. ValueError if there are
+  none, or one is not (H, W, 3).
   """
   if not images:
     raise ValueError('no images to put side by side')
@@ -50,12 +49,11 @@ def small_rgb(pixels: np.ndarray) -> np.ndarray:
   """
   if pixels.dtype == np.uint16:
     pixels = (pixels >> 8).astype(np.uint8)
-  image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+  image = as_image(pixels)
   image.thumbnail((_LONGEST, _LONGEST))
   white = Image.new('RGBA', image.size, 'white')
-  return np.asarray(Image.alpha_composite(white, image.convert('RGBA')))[
-    ..., :3
-  ]
+  shown = Image.alpha_composite(white, image.convert('RGBA'))
+  return np.asarray(shown.convert('RGB'))
 
 
 def encode_pair(before: np.ndarray, after: np.ndarray) -> bytes:

@@ -27,11 +27,8 @@ def read_wide(first: OpenFile, second: OpenFile, name: str) -> np.ndarray:
   """Decodes all bits of a PNG or TIFF of 16 bits: (H, W, C) uint16.
 
   The result is gray, gray and alpha, RGB or RGBA. `first` and `second` are the
-  same file, opened twice and not decoded.
-
-  Raises:
-    ImageError: the samples are no 16-bit integers, or are stored in a way that
-      is not read; the message names the file.
+  same file, opened twice and not decoded. ImageError, with the name, if the
+  samples are stored in another way.
   """
   raw, transparent = raw_mode(first), first.info.get('transparency')
   tags = getattr(first, 'tag_v2', {})

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-import os
 import shutil
 import tempfile
 import time
@@ -28,7 +27,7 @@ from mixdtp_jax import __version__
 from mixdtp_jax.data import images
 from mixdtp_jax.restoration import clip_files, clips
 from mixdtp_jax.restoration.clips import Clip, ClipError
-from mixdtp_jax.runtime.files import local_path, lock, replacing
+from mixdtp_jax.runtime.files import lock, replacing
 
 _SEGMENT = 24  # frames: what a kill can lose
 _SIDE = 256  # of the middle of a frame, in which flicker is measured
@@ -43,28 +42,11 @@ class Result(NamedTuple):
   flicker: list[float] | None  # [before, after], in [0, 1]; None if unknown
 
 
-def choose_target(source: Path, output: str | None, codec: str) -> Path:
-  """Returns the file to write: in the source's container if that holds it.
-
-  `output` is a file, or a folder; None writes NAME_derained.EXT beside the
-  clip. `codec` is a name of clip_files.CODECS.
-  """
-  holds = codec in clip_files.HOLDS.get(source.suffix.lower(), ())
-  ending = source.suffix if holds else '.mkv'
-  if output is None:
-    return source.with_name(f'{source.stem}_derained{ending}')
-  if output == '-':
-    raise ValueError('a clip is written to a file: give its name by -o')
-  path = Path(local_path(output))
-  if path.suffix and not path.is_dir() and not output.endswith(('/', os.sep)):
-    return path
-  return path / f'{source.stem}{ending}'
-
-
 def choose_encoder(codec: str, crf: int | None) -> tuple[str, dict[str, str]]:
   """Returns FFmpeg's name of an encoder, and its options.
 
-  ValueError if the codec has no `crf`, or none of this size.
+  `crf` is its quality, None for the usual one. ValueError if the codec has
+  none, or none of this size.
   """
   encoder, usual, options = clip_files.CODECS[codec]
   most = 51 if encoder in ('libx264', 'libx265') else 63
@@ -82,16 +64,17 @@ def prepare(
 ) -> clip_files.Job:
   """Decides how a clip is written, and tries that with two black frames.
 
-  The ending of `target` names the container; `codec` is a name of
-  clip_files.CODECS; `crf` is its quality, None for the usual one; `tags` says
-  whether titles, dates and places are copied.
+  Args:
+    clip: the clip.
+    target: the file, whose ending names the container.
+    codec: a name of clip_files.CODECS.
+    crf: its quality, as in `choose_encoder`.
+    tags: whether titles, dates and places are copied.
 
   Raises:
     ClipError: the codec loses bits or transparency, or the container does not
       hold the codec, the size or the times.
-    ValueError: the codec has no such `crf`.
   """
-  encoder, options = choose_encoder(codec, crf)
   held = clip_files.HOLDS.get(target.suffix.lower(), ())
   if not held:
     raise ClipError(
@@ -103,44 +86,52 @@ def prepare(
       f'{images.name_of(target)}: such files do not hold {codec}: choose '
       f'--codec {" or ".join(held)}, or write .mkv'
     )
-  job = clip_files.Job(
-    clip,
-    target,
-    encoder,
-    options,
-    clip_files.choose_format(clip, codec),
-    tags=tags,
-  )
-  _say_changes(job)
+  format = clip_files.choose_format(clip, codec)
+  _say_changes(clip, format)
+  copied, lost = list[int](), list[str]()
   with clips.opened(clip.path) as source:
-    # What is discarded holds chapters, which are copied as such.
-    kept = (s for s in source.streams if s.discard != av.stream.Discard.all)
-    types = {s.index: s.type for s in kept if s.index != clip.stream}
-    copied = tuple(
-      i for i in types if clip_files.fits(source.streams[i], target)
-    )
-  if lost := [f'{i} ({t})' for i, t in types.items() if i not in copied]:
+    for stream in source.streams:
+      # What is discarded holds chapters, which are copied as such.
+      discarded = stream.discard == av.stream.Discard.all
+      if stream.index == clip.stream or discarded:
+        continue
+      if clip_files.fits(stream, target):
+        copied.append(stream.index)
+      else:
+        lost.append(f'{stream.index} ({stream.type})')
+  if lost:
     logging.warning(
       '%s: written without streams %s', clip.name, ', '.join(lost)
     )
-  job = dataclasses.replace(job, copied=copied)
-  _try(job)
-  return job
-
-
-def _try(job: clip_files.Job) -> None:
-  """Writes two black frames as `job` says."""
-  clip = job.clip
+  job = clip_files.Job(
+    clip, target, *choose_encoder(codec, crf), format, tuple(copied), tags
+  )
   black = np.zeros(
     (clip.height, clip.width, 4 if clip.alpha else 3),
     np.uint16 if clip.depth > 8 else np.uint8,
   )
   brief = dataclasses.replace(clip, times=clip.times[:2])
   with clip_files.writing(job), tempfile.TemporaryDirectory() as folder:
-    path = Path(folder, f'trial{job.target.suffix}')
+    path = Path(folder, f'trial{target.suffix}')
     trial = dataclasses.replace(job, clip=brief, target=path)
-    clip_files.join(
-      trial, [clip_files.encode(trial, [black] * len(brief.times))]
+    frames = [black] * len(brief.times)
+    clip_files.join(trial, [clip_files.encode(trial, frames)])
+  return job
+
+
+def _say_changes(clip: Clip, format: str) -> None:
+  if clip.interlaced:
+    logging.warning(
+      '%s is interlaced, and restored as whole frames: deinterlace it first',
+      clip.name,
+    )
+  widths = [av.VideoFormat(f).chroma_width(2) for f in (clip.format, format)]
+  if widths == [1, 2]:
+    logging.info(
+      '%s has an odd side, so each pixel gets its own colour (%s), which some '
+      'players do not show',
+      clip.name,
+      format,
     )
 
 
@@ -156,31 +147,25 @@ def restore(
   The file is written whole or not at all. Frames of an earlier run are used if
   the texts of its job and its `key` are the same: what else the result depends
   on, such as the weights. `network` restores the pixels of a frame; `progress`
-  is called with the number of frames done. ClipError if the clip cannot be
-  read, or the file cannot be written, as when it exists and is not to be
-  replaced, or another process writes it.
+  is called with the number of frames done.
+
+  Raises:
+    ClipError: the clip cannot be read; or the file cannot be written, exists
+      without `overwrite`, or is written by another process.
   """
   clip, start = job.clip, time.perf_counter()
-  pairs: list[list[float]] = []
   with _parts_folder(job.target) as folder:
     parts = _parts(folder, job, key)
-    kept = [(len(found.sizes), found.flicker) for found in map(_load, parts)]
-    done = earlier = sum(count for count, _ in kept)
-    pairs += [pair for _, flicker in kept for pair in flicker.tolist()]
+    done = earlier = sum(_load(part).sizes.size for part in parts)
     if done:
       logging.info('%s: %d frames are restored already', clip.name, done)
-    frames = clips.read(clip, done)
-
-    def tell(number: int) -> None:
-      progress(done + number)
-
+    pairs: list[tuple[float, float]] = []
+    frames = _restored(clip, done, network, pairs, progress)
     while done < len(clip.times):
-      some = itertools.islice(frames, _SEGMENT)
       with clip_files.writing(job):
-        new: list[tuple[float, float]] = []
-        segment = clip_files.encode(job, _restored(some, network, new, tell))
-        segment = segment._replace(flicker=np.reshape(new, (-1, 2)))
-        pairs += segment.flicker.tolist()
+        segment = clip_files.encode(job, itertools.islice(frames, _SEGMENT))
+        segment = segment._replace(flicker=np.reshape(pairs, (-1, 2)))
+        pairs.clear()
         parts.append(folder / f'{len(parts):06}.npz')
         with replacing(parts[-1]) as temporary:
           np.savez(temporary, **segment._asdict())
@@ -190,9 +175,33 @@ def restore(
     seconds = time.perf_counter() - start
     with clip_files.writing(job):
       clip_files.join(job, map(_load, parts), overwrite)
-  sound = [pair for pair in pairs if np.isfinite(pair).all()]
-  flicker = np.mean(sound, 0).tolist() if sound else None
-  return Result(done - earlier, seconds, flicker)
+    flicker = np.concatenate([_load(part).flicker for part in parts])
+  flicker = flicker[np.isfinite(flicker).all(1)]
+  mean = flicker.mean(0).tolist() if len(flicker) else None
+  return Result(done - earlier, seconds, mean)
+
+
+def _restored(
+  clip: Clip,
+  done: int,
+  network: Callable[[np.ndarray], np.ndarray],
+  pairs: list[tuple[float, float]],
+  progress: Callable[[int], None],
+) -> Iterator[np.ndarray]:
+  """Restores the frames that are not done yet.
+
+  It adds the flicker of the first two of each segment, before and after.
+  """
+  last: tuple[np.ndarray, np.ndarray] | None = None
+  for number, frame in enumerate(clips.read(clip, done), done):
+    result = network(frame)
+    if last and number % _SEGMENT == 1:
+      pairs.append(
+        (warping_error(last[0], frame), warping_error(last[1], result))
+      )
+    last = frame, result
+    progress(number + 1)
+    yield result
 
 
 @contextlib.contextmanager
@@ -226,14 +235,14 @@ def _parts(folder: Path, job: clip_files.Job, key: Any) -> list[Path]:
     with replacing(known) as temporary:
       Path(temporary).write_text(digest)
   parts: list[Path] = []
-  while True:
-    file = folder / f'{len(parts):06}.npz'
-    try:
+  # The next one is not there, or was damaged when the machine went down.
+  damaged = OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile
+  with contextlib.suppress(*damaged):
+    while True:
+      file = folder / f'{len(parts):06}.npz'
       _load(file)
-    # Not there, or damaged when the machine went down.
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-      return parts
-    parts.append(file)
+      parts.append(file)
+  return parts
 
 
 def _load(file: Path) -> clip_files.Segment:
@@ -241,52 +250,13 @@ def _load(file: Path) -> clip_files.Segment:
     return clip_files.Segment(**arrays)
 
 
-def _restored(
-  frames: Iterator[np.ndarray],
-  network: Callable[[np.ndarray], np.ndarray],
-  pairs: list[tuple[float, float]],
-  progress: Callable[[int], None],
-) -> Iterator[np.ndarray]:
-  """Restores frames, and adds the first two's flicker, before and after."""
-  last: tuple[np.ndarray, np.ndarray] | None = None
-  for number, frame in enumerate(frames):
-    result = network(frame)
-    if last and number == 1:
-      pairs.append(
-        (warping_error(last[0], frame), warping_error(last[1], result))
-      )
-    last = frame, result
-    progress(number + 1)
-    yield result
-
-
-def _say_changes(job: clip_files.Job) -> None:
-  clip = job.clip
-  if clip.interlaced:
-    logging.warning(
-      '%s is interlaced, and restored as whole frames: deinterlace it first',
-      clip.name,
-    )
-  widths = [
-    av.VideoFormat(f).chroma_width(2) for f in (clip.format, job.format)
-  ]
-  if widths == [1, 2]:
-    logging.info(
-      '%s has an odd side, so each pixel gets its own colour (%s), which some '
-      'players do not show',
-      clip.name,
-      job.format,
-    )
-
-
 def warping_error(before: np.ndarray, frame: np.ndarray) -> float:
   """Returns the mean difference of two frames along their optical flow.
 
   This is the warping error of Lai et al. (Learning Blind Video Temporal
   Consistency, ECCV 2018) with absolute differences, in the middle 256x256
-  pixels. Pixels that only one of the frames shows are left out. Frames are
-  (H, W, C) uint8 or uint16, C >= 3. The error is in [0, 1]; NaN if no pixel is
-  seen in both.
+  pixels that both frames show: in [0, 1], NaN if there are none. Frames are
+  (H, W, C) uint8 or uint16, C >= 3.
   """
   first, second = _middle(before), _middle(frame)
   grays = first @ _LUMA, second @ _LUMA

@@ -50,7 +50,7 @@ def damaged(count, seed):
 def _restored(data):
   picture = open_picture(data, _NAME, 1_000_000)
   frames = list(itertools.islice(picture.frames(), 50))
-  written = encode(picture, frames, picture.metadata())
+  written = encode(picture, frames, frames[0].metadata)
   first = next(open_picture(written, 'written').frames())
   assert first.pixels.shape[:2] == frames[0].pixels.shape[:2]
 

@@ -8,6 +8,7 @@ import pytest
 
 import mixdtp_jax
 from mixdtp_jax.restoration import clip_files
+from tests.helpers.derain import put
 from tests.helpers.video_clips import files, frames, make
 
 
@@ -39,6 +40,7 @@ def test_the_codecs_of_the_command_are_those_that_there_are(derain):
 )
 def test_options_that_do_not_fit(derain, words, message):
   make('a.mp4')
+  put('a.png')
   pathlib.Path('list.mkv').write_text('ffconcat version 1.0\nfile a.mp4\n')
   pathlib.Path('x').mkdir()
   make('x/a.mp4')
@@ -66,7 +68,7 @@ def test_patterns_and_missing_clips(derain):
   assert derain('a[2].mp4', '-o', 'b.mp4')[1].startswith('a[2].mp4 -> ')
   pathlib.Path('b.mp4').unlink()
   status, _, err = derain('b.mp4', '--crf', 20)
-  assert (status, err) == (1, 'error: b.mp4 is not there\n')
+  assert (status, err) == (1, 'error: b.mp4: no such file or folder\n')
 
 
 def test_what_exists_is_skipped(derain):
@@ -81,7 +83,11 @@ def test_what_exists_is_skipped(derain):
   assert '1 left out as results of this command' in derain('*.mp4')[2]
   assert files() == {'a.mp4', 'a_derained.mp4'}
   status, out, err = derain('a.mp4', 'absent.mp4', '--overwrite')
-  assert (status, out, err) == (1, '', 'error: absent.mp4 is not there\n')
+  assert (status, out, err) == (
+    1,
+    '',
+    'error: absent.mp4: no such file or folder\n',
+  )
 
 
 def test_a_device_without_memory_is_one_line(derain):

@@ -46,7 +46,7 @@ def test_a_pipe_gives_what_a_program_gets(process, tiny_weights):
   )
   assert run.returncode == 0, run.stderr.decode()
   expected = mixdtp_jax.load(tiny_weights)(hostile.wide(3))
-  ((frame,), _) = open_picture(run.stdout, 'stdout').read()
+  (frame,) = open_picture(run.stdout, 'stdout').frames()
   assert frame.pixels.dtype == np.uint16
   difference = frame.pixels.astype(int) - expected
   assert np.abs(difference).max() <= 1

@@ -80,8 +80,9 @@ def test_other_weights_are_no_other_programs(cache, compilations):
   assert not compilations
 
 
-def test_the_folder_has_a_limit(tmp_path):
-  kept = programs.Programs(jax.devices()[:1], tmp_path, limit=150_000)
+def test_the_folder_has_a_limit(cache, monkeypatch):
+  monkeypatch.setattr(programs, 'LIMIT', 150_000)
+  kept = programs.Programs(jax.devices()[:1])
 
   def add(params, bounds, x):
     return x + 1
@@ -91,14 +92,14 @@ def test_the_folder_has_a_limit(tmp_path):
   names = []
   for number in range(1, 31):
     kept.get([(kind, (number, 2))])
-    (new,) = {path.name for path in tmp_path.iterdir()} - set(names)
+    (new,) = {path.name for path in cache.iterdir()} - set(names)
     names.append(new)
-    os.utime(tmp_path / new, (number, number))
-  files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    os.utime(cache / new, (number, number))
+  files = {path.name: path.stat().st_size for path in cache.iterdir()}
   assert sum(files.values()) <= 150_000
   assert sorted(files) == sorted(names[-len(files) :]) and len(files) > 1
   # Another process knows which sizes are there.
-  others = programs.Programs(jax.devices()[:1], tmp_path)
+  others = programs.Programs(jax.devices()[:1])
   assert len(others.cores(kind)) == len(files)
   assert (30, 2) in others.cores(kind) and (1, 2) not in others.cores(kind)
 
@@ -112,13 +113,13 @@ def test_the_folder_has_a_limit(tmp_path):
   ],
 )
 def test_another_processor_or_version_has_its_own(
-  tmp_path, monkeypatch, place, value
+  cache, monkeypatch, place, value
 ):
   step = Step(abs, {}, ((MapSpec('x', 0, 3), 0),), (), 0)
-  names = [programs.Programs(jax.devices()[:1], tmp_path).kind(step).name]
-  names.append(programs.Programs(jax.devices()[:1], tmp_path).kind(step).name)
+  names = [programs.Programs(jax.devices()[:1]).kind(step).name]
+  names.append(programs.Programs(jax.devices()[:1]).kind(step).name)
   monkeypatch.setattr(place, value)
-  names.append(programs.Programs(jax.devices()[:1], tmp_path).kind(step).name)
+  names.append(programs.Programs(jax.devices()[:1]).kind(step).name)
   assert names[0] == names[1] != names[2]
 
 

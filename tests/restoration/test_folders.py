@@ -101,7 +101,7 @@ def test_what_exists_is_skipped(here):
   here('in/a.png', 'in/b.png', 'out/a.png')
   plan = make_plan(['in'], 'out')
   assert pairs(plan) == {'in/b.png': 'out/b.png'}
-  assert list(plan.done) == [pathlib.Path('in/a.png')]
+  assert [job.source for job in plan.done] == [pathlib.Path('in/a.png')]
   assert len(make_plan(['in'], 'out', overwrite=True).jobs) == 2
   here('out/b_compare.jpg')
   first, second = make_plan(['in'], 'out', compare=True).jobs
@@ -114,7 +114,7 @@ def test_results_are_not_restored_again(here):
   plan = make_plan(['in'])
   assert pairs(plan) == {'in/b_derained.png': 'in/b_derained_derained.png'}
   assert plan.results == 2
-  assert list(plan.done) == [pathlib.Path('in/a.png')]
+  assert [job.source for job in plan.done] == [pathlib.Path('in/a.png')]
   assert len(make_plan(['in'], 'out').jobs) == 4
 
 
@@ -135,8 +135,8 @@ def test_sheets_get_names_of_their_own(here):
     (['x'], None, {'compare': True}, r'would both become x/a_compare\.jpg'),
     (['x/a.png'], 'x/a.png', {}, r'x/a\.png would be overwritten'),
     (['x'], 'x', {'overwrite': True}, r'x/a\.jpg would be overwritten'),
-    (['x'], 'all.png', {}, 'several pictures need a folder, such as -o all/'),
-    (['x/*.png'], 'all.png', {}, 'several pictures need a folder'),
+    (['x'], 'all.png', {}, 'several inputs need a folder, such as -o all/'),
+    (['x/*.png'], 'all.png', {}, 'several inputs need a folder'),
     (['x/a.png'], 'a.xyz', {}, r'\.xyz is no format .* folder that ends in /'),
     (['x/a.png'], 'a.jpg', {'format': 'PNG'}, 'ends like JPEG.*drop one'),
     (['x/a.png'], 'z', {}, r'z/a\.png is a folder'),

@@ -16,7 +16,8 @@ NOTE = b'MAKER NOTE at a place of its own'
 
 def written(data, **options):
   picture = open_picture(data, 'x')
-  frames, metadata = picture.read()
+  frames = list(picture.frames())
+  metadata = frames[0].metadata
   kept = options.pop('metadata', metadata)
   return encode(picture, frames, kept, **options)
 
@@ -156,7 +157,8 @@ def test_damaged_exif_is_left_out_and_noticed():
   broken = b'Exif\0\0II*\0\xff\xff\xff\x7f' + bytes(40)
   hostile.smooth().save(file, 'JPEG', exif=broken)
   picture = open_picture(file.getvalue(), 'x')
-  frames, metadata = picture.read()
+  frames = list(picture.frames())
+  metadata = frames[0].metadata
   assert lost(picture, metadata) == 'damaged EXIF'
   assert 'exif' not in opened(encode(picture, frames, metadata)).info
 
@@ -170,7 +172,7 @@ def test_what_is_too_long_for_a_jpeg_is_left_out():
   data = written(file.getvalue(), format='JPEG')
   assert not opened(data).getexif()
   picture = open_picture(file.getvalue(), 'x')
-  _, metadata = picture.read()
+  metadata = next(picture.frames()).metadata
   assert not lost(picture, metadata)
   assert lost(picture, metadata, 'JPEG') == 'EXIF, which JPEG cannot hold'
 
@@ -200,7 +202,8 @@ def test_the_profile_of_gray_stays_with_gray(source, format, kept):
   gray = hostile.smooth().convert(source)
   gray.save(file, 'PNG', icc_profile=gray_profile())
   picture = open_picture(file.getvalue(), 'x')
-  frames, metadata = picture.read()
+  frames = list(picture.frames())
+  metadata = frames[0].metadata
   image = opened(encode(picture, frames, metadata, format=format))
   assert (image.mode in ('L', 'LA')) == kept
   assert image.info.get('icc_profile') == (gray_profile() if kept else None)

@@ -22,16 +22,16 @@ from tests.helpers import hostile
 def only_pixels(data):
   picture = open_picture(data, 'x')
   assert picture.count == 1
-  ((frame,), _) = picture.read()
+  (frame,) = picture.frames()
   return frame.pixels
 
 
 def again(data, pixels=None, **options):
   """What is written of a file whose pixels are restored to `pixels`."""
   picture = open_picture(data, 'x')
-  (frame,), metadata = picture.read()
+  (frame,) = picture.frames()
   pixels = frame.pixels if pixels is None else pixels
-  return encode(picture, [Frame(pixels)], metadata, **options)
+  return encode(picture, [Frame(pixels)], frame.metadata, **options)
 
 
 def saved(image, format, **options):
@@ -291,7 +291,7 @@ def test_animations_keep_their_timing(name, format):
   picture = open_picture(source, 'x')
   frames = list(picture.frames())
   assert [frame.duration for frame in frames] == TIMES
-  data = encode(picture, frames, picture.metadata(), format=format)
+  data = encode(picture, frames, frames[0].metadata, format=format)
   written = Image.open(io.BytesIO(data))
   assert written.format == (format or Image.open(io.BytesIO(source)).format)
   if written.format != 'AVIF':
@@ -357,7 +357,8 @@ def test_pages_of_a_tiff_stay_of_their_own_sizes():
   pages = hostile.smooth(0), hostile.smooth(1, 20, 30).convert('L')
   source = saved(pages[0], 'TIFF', save_all=True, append_images=pages[1:])
   picture = open_picture(source, 'x')
-  data = encode(picture, list(picture.frames()), picture.metadata())
+  frames = list(picture.frames())
+  data = encode(picture, frames, frames[0].metadata)
   written = Image.open(io.BytesIO(data))
   assert written.n_frames == 2
   for number, page in enumerate(pages):

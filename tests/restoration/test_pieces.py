@@ -5,21 +5,14 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from mixdtp_jax.restoration.pieces import (
-  FileMap,
-  Grid,
-  Map,
-  Target,
-  Windows,
-  sweep,
-)
+from mixdtp_jax.restoration.pieces import FileMap, Grid, Target, Windows, sweep
 
 
 def made(kind, array, folder):
   if kind == 'memory':
-    return Map(array.copy())
+    return array.copy()
   written = FileMap(array.shape, array.dtype, folder)
-  written.store(0, array)
+  written[0 : len(array)] = array
   return written
 
 
@@ -57,7 +50,7 @@ def test_a_map_is_written_in_place(kind, devices, size, core, tmp_path):
       at_once=2,
     ):
       target.put(row, column, results[0])
-  np.testing.assert_array_equal(mapped.rows(0, size[0]), box_sum(array))
+  np.testing.assert_array_equal(mapped[0 : size[0]], box_sum(array))
   top, bottom, left, right = bounds_seen[0]
   assert (top, bottom, left, right) == (2, 2 + size[0], 2, 2 + size[1])
 
@@ -66,7 +59,7 @@ def test_a_map_is_written_in_place(kind, devices, size, core, tmp_path):
 def test_a_finer_map_has_larger_windows(halo):
   array = np.arange(24 * 16.0).reshape(24, 16, 1)
   grid = Grid((12, 8), (5, 3))
-  windows = Windows(Map(array), grid, halo)
+  windows = Windows(array, grid, halo)
   padded = np.pad(array, ((halo, 20), (halo, 20), (0, 0)))
   for row in range(0, 12, 5):
     windows.go_to(row)
@@ -84,7 +77,7 @@ def test_an_error_of_a_piece_is_raised():
 
   grid = Grid((4, 4), (2, 2))
   with concurrent.futures.ThreadPoolExecutor(2) as threads:
-    windows = [Windows(Map(np.zeros((4, 4, 1))), grid, 0)]
+    windows = [Windows(np.zeros((4, 4, 1)), grid, 0)]
     found = sweep(run, windows, grid, devices=1, threads=threads, at_once=2)
     with pytest.raises(FloatingPointError):
       list(found)
@@ -95,6 +88,6 @@ def test_a_file_keeps_any_dtype(tmp_path):
 
   array = np.arange(24).reshape(4, 3, 2).astype(ml_dtypes.bfloat16)
   mapped = made('file', array, tmp_path)
-  np.testing.assert_array_equal(mapped.rows(1, 3), array[1:3])
+  np.testing.assert_array_equal(mapped[1:3], array[1:3])
   mapped.close()
   assert not list(tmp_path.iterdir())

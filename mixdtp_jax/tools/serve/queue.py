@@ -299,9 +299,8 @@ def _result_name(name: str, format: str) -> str:
 
 def _shrink(source: Path, target: Path) -> None:
   """Writes the first frame as a small JPEG, which every browser shows."""
-  opened = open_picture(source, max_pixels=sys.maxsize)
-  frames, metadata = opened.read()
-  profile = metadata.icc
+  first = next(open_picture(source, max_pixels=sys.maxsize).frames())
+  profile = first.metadata.icc
   options = {'icc_profile': profile} if profile[16:20] == b'RGB ' else {}
-  small = Image.fromarray(sheets.small_rgb(frames[0].pixels))
+  small = Image.fromarray(sheets.small_rgb(first.pixels))
   small.save(target, format='JPEG', quality=92, subsampling=0, **options)
