@@ -39,13 +39,12 @@ def restore_or_init(
 ) -> TrainState:
   """Returns the newest readable state, or a fresh one if there is none.
 
-  Damaged checkpoints are moved to WORKDIR/damaged_checkpoints. `config` is that
-  of the run that continues; `init`, which is jittable, makes the fresh state.
-  Each array gets the layout `sharding`.
+  Damaged checkpoints are moved to WORKDIR/damaged_checkpoints. `init`, which is
+  jittable, makes the fresh state. Each array gets the layout `sharding`.
 
   Raises:
-    OtherNetworkError: the checkpoint is of another model or optimizer; the
-      message lists the fields that differ.
+    OtherNetworkError: the checkpoint is of another model or optimizer than
+      `config`; the message lists the fields that differ.
     ValueError: there are checkpoints, but none can be read.
   """
   if not manager.all_steps():
@@ -59,18 +58,19 @@ def restore_or_init(
     saved, digests = _described(manager, step)
     _refuse_other_run(manager, step, saved, config)
     trees = {'params': abstract.params, 'opt_state': abstract.opt_state}
-    if abstract.ema_params is not None and _has_ema(saved):
+    wanted = abstract.ema_params is not None
+    if wanted and _has_ema(saved):
       trees[EMA] = abstract.ema_params
     restored = _restore(manager, step, digests, **trees)
     average = restored.get(EMA)
-    if abstract.ema_params is not None and average is None:
-      # The run had no average so far: it starts here.
+    if wanted and average is None:  # it starts here
       average = jax.tree.map(jnp.copy, restored.params)
     number = place(np.asarray(step, abstract.step.dtype), sharding)
     return TrainState(number, restored.params, restored.opt_state, average)
 
   state, damaged = newest_readable(manager, read)
-  _set_aside(manager, damaged)
+  if damaged:
+    _set_aside(manager, damaged)
   logging.info('Continuing from the checkpoint of update %d', int(state.step))
   return state
 
@@ -83,12 +83,8 @@ def newest_readable(
 ) -> tuple[T, list[int]]:
   """Reads the newest checkpoint, or the `only` one, that is not damaged.
 
-  `read` is a function of an update, which reads from that checkpoint; there is
-  at least one.
-
-  Returns:
-    The result of `read`, and the newer checkpoints, which are damaged. They
-    have been logged and are left in place.
+  There is at least one. Returns what `read`, a function of an update, returned,
+  and the newer checkpoints, which are damaged, logged, and left in place.
 
   Raises:
     OtherNetworkError, NewerFormatError: `read` raised it.
@@ -124,8 +120,6 @@ def newest_readable(
 
 def _set_aside(manager, steps) -> None:
   """Moves damaged checkpoints away, because their updates are saved again."""
-  if not steps:
-    return
   folder = manager.directory.parent / 'damaged_checkpoints'
 
   def move():
@@ -143,8 +137,7 @@ def _set_aside(manager, steps) -> None:
 
 
 def _has_ema(saved: dict) -> bool:
-  # Old checkpoints do not have this option.
-  return saved.get('ema_decay', 0) > 0
+  return saved.get('ema_decay', 0) > 0  # old checkpoints lack the option
 
 
 def restore_config(manager: ocp.CheckpointManager, step: int) -> dict:
@@ -202,8 +195,8 @@ def restore_params(
 ) -> dict:
   """Reads a checkpoint's parameters, averaged ones if it has them.
 
-  They are placed on this host's first device. DamagedError if they are not what
-  was saved.
+  They lie on this host's first device. DamagedError if they are not what was
+  saved.
   """
   saved, digests = _described(manager, step)
   item = EMA if _has_ema(saved) else 'params'

@@ -116,9 +116,7 @@ def check_readable(
   """Checks that trees of arrays, by name, can be read from a folder as saved.
 
   Arguments are those of `write_digests`, but the facts are what was read.
-
-  Raises:
-    DamagedError, or what orbax raises: they cannot.
+  DamagedError, or what orbax raises, if they cannot.
   """
   path = ocp.utils.epath.Path(folder)
   digests = verifying.read_digests(pathlib.Path(folder), facts)
@@ -208,8 +206,8 @@ def wait(manager: ocp.CheckpointManager) -> None:
 
   Raises:
     NotFiniteError: the state that was to be saved is not finite.
-    OSError: it could not be written, as on a full disk, or not be read back.
-      Both messages name the last good checkpoint, which is unchanged.
+    OSError: it could not be written, as on a full disk, or read back. Both
+      messages name the last good checkpoint, which is unchanged.
   """
   with _named_failure(manager, manager.latest_step()):
     manager.wait_until_finished()

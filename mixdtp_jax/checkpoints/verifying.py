@@ -72,9 +72,8 @@ def write_digests(
 def read_digests(folder: pathlib.Path, facts: Any) -> dict[str, str] | None:
   """Reads the digests of a folder's arrays, by name; None if it has none.
 
-  Raises:
-    DamagedError: the digests are damaged, or `facts`, which were read from the
-      folder, are not what was saved.
+  DamagedError if the digests are damaged, or if `facts`, which were read from
+  the folder, are not what was saved.
   """
   path = folder / FILE
   try:
@@ -98,10 +97,8 @@ def check(
 ) -> None:
   """Checks the trees of arrays that were read from a folder, by their names.
 
-  With None for the digests, a line says that nothing is checked.
-
-  Raises:
-    DamagedError: an array is not what was saved.
+  With None for the digests, a line says that nothing is checked. DamagedError
+  if an array is not what was saved.
   """
   if digests is None:
     logging.info('%s was saved without digests: not verified', folder)

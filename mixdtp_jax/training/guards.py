@@ -1,8 +1,4 @@
-"""Guards that end a run which no longer learns.
-
-The -SSIM loss can collapse: if images are far off, such as all black, SSIM is 0
-in every window and has no gradient, and the run never recovers.
-"""
+"""Guards that end a run which no longer learns."""
 
 import math
 
@@ -19,7 +15,11 @@ class CollapseError(ArithmeticError):
 
 
 class Guards:
-  """The guards of a run."""
+  """The guards of a run.
+
+  The -SSIM loss can collapse: if images are far off, such as all black, SSIM is
+  0 in every window and has no gradient, and the run never recovers.
+  """
 
   def __init__(self, config: Recipe, manager: ocp.CheckpointManager):
     """Starts before the first update."""

@@ -45,11 +45,7 @@ class TrainingLog:
     *,
     start_step: int,
   ):
-    """Starts a log after `start_step` updates.
-
-    `writer` gets the scalars; `manager` names the last good checkpoint in an
-    error.
-    """
+    """Starts a log after `start_step` updates; see `Guards` for `manager`."""
     self._config = config
     self._writer = writer
     self._guards = Guards(config, manager)
@@ -68,8 +64,7 @@ class TrainingLog:
   def waiting_for(self, batches: Iterator[Any]) -> Iterator[Any]:
     """Yields from `batches`, and records how long each one blocked the loop.
 
-    `data_wait_ms` is an upper bound of the time that devices wait, because they
-    may still be busy with the previous update.
+    Devices wait less, because they may be busy with the previous update.
     """
     start = time.monotonic()
     for batch in batches:
@@ -78,11 +73,7 @@ class TrainingLog:
       start = time.monotonic()
 
   def check(self) -> None:
-    """Waits for the update added last, and reports it.
-
-    Raises:
-      FloatingPointError, CollapseError: see `Guards.check`.
-    """
+    """Waits for the update added last, and reports it; see `Guards.check`."""
     if self._pending is None:
       return
     step, scalars, wait = self._pending

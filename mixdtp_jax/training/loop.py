@@ -33,25 +33,22 @@ def train_and_evaluate(
 ) -> TrainState | None:
   """Trains from the newest checkpoint in `workdir`, or from the start.
 
-  Writes metrics for TensorBoard, checkpoints, and after the last update the
-  scores of the test images into `workdir`, and prints the scores. All hosts
-  call this in the same way, with a folder that they share; the first one
-  writes. On SIGTERM it saves the state and returns. `profile` is a number of
-  updates to trace.
+  Writes metrics, checkpoints, and after the last update the scores of the test
+  images into `workdir`, and prints the scores. All hosts call this in the same
+  way, with a folder that they share; the first one writes. `profile` is a
+  number of updates to trace. With `check_only`, everything is checked, a line
+  says so, and None is returned.
 
   Returns:
-    The state after config.num_train_steps updates, or after fewer on SIGTERM;
-    None with `check_only`, which stops when all has been checked, and prints
-    what was.
+    The state after config.num_train_steps updates, or after fewer on SIGTERM.
 
   Raises:
     ValueError: the configuration contradicts itself, the data, the weights to
-      start from or the checkpoints in `workdir`; these are past the last
-      update; or the hosts were started differently.
+      start from or the checkpoints in `workdir`, or the hosts were started
+      differently.
     RuntimeError: another run is active in `workdir`.
     OSError: a checkpoint could not be saved, or has no room.
-    FloatingPointError: loss, gradient or parameters are no longer finite.
-    CollapseError: the SSIM of the restored images stays at 0.
+    FloatingPointError, CollapseError: see `Guards`.
   """
   if profile and config.num_train_steps < (least := _UNTRACED + profile):
     raise ValueError(
@@ -90,10 +87,10 @@ def train_and_evaluate(
 
 
 def _prepare(config, folder, update, mesh):
-  """Opens the data, and checks what can be known before the first update.
+  """Checks what can be known before the first update.
 
-  Returns batches from an update on, the test images, and those scored in
-  training.
+  Returns batches from `update` on, the test images, and those that training
+  scores.
   """
   if hosts.is_first():
     start.remove_leftovers(folder)
@@ -152,7 +149,8 @@ class _Run:
       if config.keep_best:
         self.evaluate(state)
       saving.wait(manager)
-      self.conclude(state)
+      inputs = self.inputs if self.scored is self.test else {}
+      self.score(state, self.test, inputs, self.folder / 'results')
     except preemption.Preempted:
       log.check()
       self.save_and_tell(state)
@@ -200,11 +198,6 @@ class _Run:
     found |= {'images': len(rows), 'y_psnr': psnr}
     self.manager.candidate = found
 
-  def conclude(self, state: TrainState) -> None:
-    """Scores all test images with the last state, and reports the scores."""
-    inputs = self.inputs if self.scored is self.test else {}
-    self.score(state, self.test, inputs, self.folder / 'results')
-
   def score(
     self,
     state: TrainState,
@@ -214,10 +207,8 @@ class _Run:
   ) -> list[Row]:
     """Scores a state on images, and writes the means and some images.
 
-    Averaged parameters are scored if there are any. `inputs` gets the scores of
-    the rainy images. Without `folder`, config.eval_images are scored; with it,
-    all are, and the folder gets the scores (CSV and JSON) and the restored
-    images.
+    `inputs` gets the scores of the rainy images. Without `folder`,
+    config.eval_images are scored; with it, all are, and it gets the results.
     """
     step, config = int(state.step), self.config
     rows, image = score_network(
@@ -256,13 +247,11 @@ class _Run:
     """Saves the state after SIGTERM, and logs how to continue."""
     saving.save(self.manager, state, self.config)
     saving.wait(self.manager)
-    update = int(state.step)
+    update, end = int(state.step), self.config.num_train_steps
     logging.info(
       'Stopped by SIGTERM after update %d of %d; the state is in %s. Start the '
       'same command again to continue.',
-      update,
-      self.config.num_train_steps,
-      self.manager.directory / str(update),
+      *(update, end, self.manager.directory / str(update)),
     )
 
 
@@ -295,11 +284,7 @@ def _due(step: int, every: int, end: int) -> bool:
 
 @contextlib.contextmanager
 def _compiled_kept(config, workdir):
-  """Keeps compiled programs for the run's next start while the body runs.
-
-  They go to the option's folder, else to that of JAX's own settings, else into
-  the workdir.
-  """
+  """Keeps the programs that the body compiles for the run's next start."""
   usual = jax.config.jax_compilation_cache_dir
   folder = config.compilation_cache_dir or usual or str(workdir / 'compiled')
   try:

@@ -30,14 +30,10 @@ class PreemptionWatch:
     self._signalled = True
 
   def check(self) -> None:
-    """Stops the run if the signal has come.
+    """Raises `Preempted`, soon after a host got the signal.
 
     Call it after each update and each batch of an evaluation, equally often on
     every host: JAX counts the calls to make all hosts stop at the same one.
-
-    Raises:
-      Preempted: on all hosts in the same call, soon after one of them got the
-        signal.
     """
     self._checks += 1
     if self._signalled or multihost_utils.reached_preemption_sync_point(

@@ -14,12 +14,9 @@ from mixdtp_jax.runtime import files, hosts
 def only_run(workdir: str | os.PathLike) -> Iterator[None]:
   """Holds WORKDIR/run.lock for all hosts while the body runs.
 
-  The file stays. A workdir that this makes is removed again if the body fails
-  before it has written anything.
-
-  Raises:
-    RuntimeError: another run holds the lock.
-    ValueError: the workdir of another host is a different folder.
+  A workdir that this makes is removed again if the body fails before it has
+  written anything. RuntimeError if another run holds the lock, ValueError if
+  the workdir of another host is a different folder.
   """
   path = pathlib.Path(workdir, 'run.lock')
   made = [p for p in path.parents if not p.exists()]

@@ -32,11 +32,15 @@ def locate(config: Recipe, workdir: str) -> tuple[Recipe, pathlib.Path]:
   """
   folder = pathlib.Path(local_path(workdir)).absolute()
   saving.check_path(folder)
+
+  def full(path: str) -> str:
+    return os.path.abspath(local_path(path)) if path else ''
+
   data = dataclasses.replace(
     config.data,
     # In full, because `eval` may be started elsewhere.
-    source=_absolute(config.data.source),
-    data_dir=_absolute(config.data.data_dir) or str(folder / 'data'),
+    source=full(config.data.source),
+    data_dir=full(config.data.data_dir) or str(folder / 'data'),
   )
   config = dataclasses.replace(
     config,
@@ -45,10 +49,6 @@ def locate(config: Recipe, workdir: str) -> tuple[Recipe, pathlib.Path]:
     compilation_cache_dir=local_path(config.compilation_cache_dir),
   )
   return config, folder
-
-
-def _absolute(path: str) -> str:
-  return os.path.abspath(local_path(path)) if path else ''
 
 
 def remove_leftovers(workdir: pathlib.Path) -> None:
@@ -117,12 +117,9 @@ def start_state(
 ) -> TrainState:
   """Returns the newest saved state, or a fresh one of update 0.
 
-  The fresh state has the weights of config.init_from, or if that is '', weights
-  drawn from config.seed. Each array has the layout `sharding`.
-
-  Raises:
-    FileNotFoundError, ValueError: the checkpoint or the weights are of another
-      network, there are no weights, or the checkpoint is past the last update.
+  The fresh state has the weights of config.init_from, else weights drawn from
+  config.seed. FileNotFoundError or ValueError if there are no such weights, if
+  they or the checkpoint are of another network, or past the last update.
   """
   cfg = config.model
   given = None

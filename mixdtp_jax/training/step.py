@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,6 @@ Batch = dict[str, jax.Array]
 Scalars = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Scalars]]
 LossFn = Callable[[Outputs, jax.Array], tuple[jax.Array, Scalars]]
-Tree = TypeVar('Tree')
 
 _LEVELS = np.arange(256, dtype=np.float32) / 255
 
@@ -89,9 +87,7 @@ def as_float(images: jax.Array) -> jax.Array:
   return jnp.take(_LEVELS, images, mode='clip')
 
 
-def accumulate(
-  function: Callable[[dict, Batch], Tree], parts: int
-) -> Callable[[dict, Batch], Tree]:
+def accumulate(function: Callable, parts: int) -> Callable:
   """Makes a function's mean over equal parts of a batch, in sequence.
 
   For a function of (parameters, batch) that is a mean over images, that is the
@@ -156,10 +152,9 @@ def train_step(
 ) -> tuple[TrainState, Scalars]:
   """Makes one update: a pure function of state and batch.
 
-  If the batch is split over a mesh, the compiler adds the exchange of
-  gradients between devices. The float32 scalars are loss, its terms before
-  weighting, psnr (rgb, of the batch's final images), learning_rate, and
-  grad_norm, the global norm before clipping.
+  The float32 scalars are loss, its terms before weighting, psnr (rgb, of the
+  batch's final images), learning_rate, and grad_norm, the global norm before
+  clipping.
   """
   of_part = functools.partial(loss_and_gradients, network=network, loss=loss)
   scalars, gradients = accumulate(of_part, accumulate_steps)(
@@ -208,10 +203,7 @@ def compile_ahead(
   for number, stage in enumerate(left, 1):
     logging.info(
       'Compiling the update of %d crops of %d pixels (%d of %d)',
-      stage.batch_size,
-      stage.crop,
-      number,
-      len(left),
+      *(stage.batch_size, stage.crop, number, len(left)),
     )
     batch = abstract_batch(stage.batch_size, stage.crop, mesh)
     shape = batch['rainy'].shape

@@ -23,11 +23,10 @@ def convert(
 ) -> str:
   """Writes weights in another form, and returns a line that says what.
 
-  The ending of `target`, which must not exist, names the form: .pth or .pt for
-  PyTorch, .safetensors, or none for a weights folder. `source` and `steps` are
-  those of `load_weights`, whose errors are raised. `dtype`, float32 or float16,
-  is that of the values in a .safetensors file, which keeps the notes of a
-  .safetensors source.
+  The ending of `target` names the form: .pth or .pt for PyTorch, .safetensors,
+  or none for a weights folder. `source` and `steps` are those of
+  `load_weights`, whose errors are raised. `dtype`, float32 or float16, is that
+  of the values in a .safetensors file, which keeps the notes of such a source.
 
   Raises:
     FileExistsError: the target exists.
@@ -45,12 +44,11 @@ def convert(
       'weights folder a name without an ending'
     )
   cfg, params = load_weights(source, steps=steps)
-  if path.suffix in ('.pth', '.pt'):
-    pth.write_pth(to_torch(params, cfg), path)
-  elif path.suffix == '.safetensors':
-    found = shipped.locate(source)
-    notes = read_notes(found) if found.suffix == '.safetensors' else {}
+  if path.suffix == '.safetensors':
+    notes = read_notes(shipped.locate(source))
     write_safetensors(path, cfg, params, dtype=dtype, notes=notes)
+  elif path.suffix in _ENDINGS:
+    pth.write_pth(to_torch(params, cfg), path)
   else:
     from mixdtp_jax.weights.folder import save_weights  # orbax is slow
 

@@ -1,7 +1,4 @@
-"""Trained weights, wherever they are: the one place that reads them.
-
-Readers are imported only when they are needed: orbax takes long to import.
-"""
+"""Trained weights, wherever they are: the one place that reads them."""
 
 import dataclasses
 import os
@@ -32,21 +29,18 @@ def load_weights(
 ) -> tuple[AnyConfig, dict]:
   """Loads weights with the configuration of their network.
 
+  The parameters, finite float32 arrays, are for `make_network(cfg).apply`.
+
   Args:
-    source: the name of shipped weights, such as 'general'; a .safetensors or
-      .pth file; the workdir of a training run, of which the averaged weights
-      are taken if it has ema_decay; or a weights folder. A name of shipped
-      weights comes before a file: './general' is an entry of the current
+    source: the name of shipped weights, such as 'general' ('./general' is a
+      file); a .safetensors or .pth file; the workdir of a training run, of
+      which the averaged weights are taken if it has ema_decay; or a weights
       folder.
     steps: iterations of the progressive refinement. None keeps the number
       that the weights were trained with; files of PyTorch do not say it, and
       get the published 3 (PReNet: 6).
     update: the checkpoint of a training run: its update, or 'best'. None takes
       the newest that is readable.
-
-  Returns:
-    The configuration, and the parameters for `make_network(cfg).apply`:
-    finite float32 arrays.
 
   Raises:
     FileNotFoundError: there are no weights at `source`.
@@ -88,12 +82,11 @@ def _read_file(path: pathlib.Path) -> tuple[AnyConfig, dict]:
       '%s: took %d of %d tensors, those under %s',
       path, len(plain), len(state_dict), prefix.rstrip('.')
     )  # fmt: skip
-  state_dict = plain
   try:
-    cfg = names.infer_config(state_dict)
+    cfg = names.infer_config(plain)
     if stated is not None:
       cfg = _confirmed(stated, cfg)
-    return cfg, from_torch(state_dict, cfg)
+    return cfg, from_torch(plain, cfg)
   except ValueError as error:
     raise ValueError(f'{path}: {error}') from None
 
@@ -101,6 +94,7 @@ def _read_file(path: pathlib.Path) -> tuple[AnyConfig, dict]:
 def _read_folder(
   path: pathlib.Path, update: int | str | None
 ) -> tuple[AnyConfig, dict]:
+  # Both readers need orbax, which takes long to import.
   if update is None and (path / 'model.json').is_file():
     from mixdtp_jax.weights.folder import read_folder
 
@@ -115,12 +109,8 @@ def _read_folder(
 def load_params(source: str | os.PathLike, cfg: AnyConfig) -> dict:
   """Loads weights to start the network of `cfg` from.
 
-  They may have another number of recurrent steps than `cfg`.
-
-  Raises:
-    FileNotFoundError, ImportError, ValueError: see `load_weights`.
-    ValueError: the weights are of another network; the message lists the
-      fields that differ.
+  The number of recurrent steps may differ. ValueError, which lists the fields,
+  if others do; or see `load_weights`.
   """
   found, params = load_weights(source)
   if differences := _differences(found, cfg):

@@ -1,10 +1,7 @@
-"""The 550 published names of MixDTPNet's parameters, and those of the others.
-
-Each has its place in our parameter trees.
-"""
+"""Published names of parameters, 550 of MixDTPNet, and their places here."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +13,8 @@ from mixdtp_jax.models.config import (
 )
 from mixdtp_jax.models.shapes import RESIDUAL_BLOCKS
 
-
-class Slot(NamedTuple):
-  """The place of a PyTorch parameter: `part` of the leaf at `path`."""
-
-  path: tuple[str, ...]
-  part: Any  # an index into the leaf
-
+# The place of a parameter: the path of a leaf, and an index into it.
+Slot = tuple[tuple[str, ...], Any]
 
 # The module of each transformer stage, by its path in the parameter tree.
 MIXDTP_STAGES = {
@@ -83,9 +75,8 @@ def _unet_slots(cfg: MixDTPConfig | RestormerConfig) -> dict[str, Slot]:
     whole[f'{up}.body.0'] = (*decoder, up, 'conv')
     if ours or i > 1:
       whole[f'reduce_chan_level{i}'] = (*decoder, f'reduce{i}')
-  found = {
-    f'{name}.weight': Slot((*path, 'kernel'), ...)
-    for name, path in whole.items()
+  found: dict[str, Slot] = {
+    f'{name}.weight': ((*path, 'kernel'), ...) for name, path in whole.items()
   }
   stages = MIXDTP_STAGES if ours else RESTORMER_STAGES
   counts = *cfg.encoder_blocks, *reversed(cfg.decoder_blocks)
@@ -94,7 +85,7 @@ def _unet_slots(cfg: MixDTPConfig | RestormerConfig) -> dict[str, Slot]:
   ):
     for block in range(count):  # they have numbers there, and are stacked here
       for suffix, path in _BLOCK.items():
-        slot = Slot((*stage, 'blocks', *path), block)
+        slot = (*stage, 'blocks', *path), block
         found[f'{module}.{block}.{suffix}'] = slot
   return found
 
@@ -113,8 +104,8 @@ def _progressive_slots(width: int) -> dict[str, Slot]:
   found = {}
   for name, (module, part) in convs.items():
     path = ('progressive', 'step', module)
-    found[f'{name}.weight'] = Slot((*path, 'kernel'), part)
-    found[f'{name}.bias'] = Slot((*path, 'bias'), part)
+    found[f'{name}.weight'] = (*path, 'kernel'), part
+    found[f'{name}.bias'] = (*path, 'bias'), part
   return found
 
 
@@ -131,17 +122,14 @@ def plain_names(
 
   Tensors that lie beside the network, such as those of a loss, are left out.
   """
-  prefixes = [
+  prefixes = (
     name.removesuffix(marker)
     for name in state_dict
     for marker in _MARKERS
     if name.endswith(marker)
-  ]
-  for prefix in sorted(prefixes, key=len):
-    if _HOLDERS.issuperset(prefix.split('.')):
-      break
-  else:
-    prefix = ''
+  )
+  known = [p for p in prefixes if _HOLDERS.issuperset(p.split('.'))]
+  prefix = min(known, key=len, default='')
   found = {
     name.removeprefix(prefix): value
     for name, value in state_dict.items()
@@ -192,14 +180,11 @@ def _size(shapes: dict, name: str, axis: int) -> int:
 
 
 def _unet_fields(shapes: dict, width: int, stages: dict) -> dict[str, Any]:
-  modules = tuple(stages)
-  indices: dict[str, set[str]] = {module: set() for module in modules}
-  for name in shapes:
-    module, _, rest = name.partition('.')
-    if module in indices and rest.split('.')[0].isdigit():
-      indices[module].add(rest.split('.')[0])
-  counts = [len(indices[module]) for module in modules]
-  encoder = modules[:4]
+  blocks = {tuple(name.split('.')[:2]) for name in shapes}
+  counts = [
+    sum(b[0] == stage and b[-1].isdigit() for b in blocks) for stage in stages
+  ]
+  encoder = list(stages)[:4]
   hidden = [_size(shapes, f'{m}.0.ffn.project_out.weight', 1) for m in encoder]
   return {
     'width': width,

@@ -15,11 +15,8 @@ def load_run_config(workdir: str | os.PathLike) -> dict:
 
   Its data_dir is the one beside the checkpoints if the run prepared its data
   there, even if the run was moved or copied since, or if its own is gone.
-
-  Raises:
-    FileNotFoundError: `workdir` has no checkpoint.
-    ValueError: all of its checkpoints are damaged, or a newer version made
-      them.
+  FileNotFoundError if `workdir` has no checkpoint; ValueError if all of them
+  are damaged, or of a newer version.
   """
   config = _read(workdir, None, restoring.restore_config)
   beside = shipped.locate(workdir) / 'data'

@@ -41,16 +41,12 @@ def write_safetensors(
 ) -> None:
   """Writes weights as a safetensors file, whole or not at all.
 
-  Args:
-    path: the file; one that exists is replaced.
-    cfg: the network.
-    params: its parameters.
-    dtype: of the values in the file, float32 or float16.
-    notes: text under some of the names in NOTES.
+  A file that exists is replaced. `dtype`, float32 or float16, is that of the
+  values in the file; `notes` are texts under some of the names in NOTES.
 
   Raises:
     ValueError: a value is not finite (float16 ends at 65504), a note has
-      another name, or the parameters are of another network.
+      another name, or the parameters are not those of `cfg`.
   """
   notes = dict(notes or {})
   if unknown := sorted(set(notes) - set(NOTES)):
@@ -127,9 +123,9 @@ def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping) -> str:
   return found.hexdigest()
 
 
-def read_notes(path: str | os.PathLike) -> dict[str, str]:
-  """Reads the notes of a file; errors are those of `read_safetensors`."""
-  metadata = _metadata(path)
+def read_notes(path: pathlib.Path) -> dict[str, str]:
+  """Reads the notes of a file; only .safetensors files have some."""
+  metadata = _metadata(path) if path.suffix == '.safetensors' else {}
   return {name: metadata[name] for name in NOTES if name in metadata}
 
 

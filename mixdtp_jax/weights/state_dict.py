@@ -19,11 +19,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
   """Converts a state dict, published name -> array, to a parameter tree.
 
   The tree is that of `make_network(cfg)`: NumPy arrays of the state dict's
-  dtype.
-
-  Raises:
-    ValueError: a name is missing or unknown, or a shape is wrong; the message
-      lists them.
+  dtype. ValueError if names are missing or unknown, or a shape is wrong.
   """
   wanted = slots(cfg)
   _check_names(set(state_dict), set(wanted))
@@ -94,12 +90,10 @@ def _to_layout(name: str, part: np.ndarray) -> np.ndarray:
 
 def _check_names(found: set[str], expected: set[str]) -> None:
   problems = []
-  for what, names in (
-    ('missing', sorted(expected - found)),
-    ('unknown', sorted(found - expected)),
-  ):
+  both = {'missing': expected - found, 'unknown': found - expected}
+  for what, names in both.items():
     if names:
-      shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+      shown = ', '.join(sorted(names)[:5]) + (', ...' if len(names) > 5 else '')
       problems.append(f'{len(names)} {what} ({shown})')
   if problems:
     raise ValueError(

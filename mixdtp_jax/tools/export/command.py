@@ -94,9 +94,7 @@ def _metadata(weights, cfg, format) -> dict[str, str]:
     'protocol': _PROTOCOL.format(layout=layout),
     'licence': 'not recorded',
   }
-  if weights.suffix == '.safetensors':
-    metadata |= read_notes(weights)
-  return metadata
+  return metadata | read_notes(weights)
 
 
 def _check(path, format, runtime):
