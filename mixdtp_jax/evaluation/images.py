@@ -51,20 +51,16 @@ class FirstImages:
 
   @property
   def image(self) -> np.ndarray:
-    """The first images added, one below the other: (H, W, 3) uint8.
-
-    ValueError if there are none.
-    """
-    if not self._pictures:
-      raise ValueError('none of the first images was restored')
+    """The first images, at least one, one below the other: (H, W, 3) uint8."""
     pictures = [self._pictures[n] for n in self._pairs if n in self._pictures]
     width = max(picture.shape[1] for picture in pictures)
-    filled = [
-      np.pad(
-        picture,
-        ((0, GAP), (0, width - picture.shape[1]), (0, 0)),
-        constant_values=255,
-      )
-      for picture in pictures
-    ]
-    return np.concatenate(filled)
+    return np.concatenate(
+      [
+        np.pad(
+          picture,
+          ((0, GAP), (0, width - picture.shape[1]), (0, 0)),
+          constant_values=255,
+        )
+        for picture in pictures
+      ]
+    )

@@ -61,20 +61,15 @@ def score_network(
   """Restores and scores images; all hosts call it in the same way.
 
   Args:
-    cfg: configuration of the network.
-    params: its parameters.
-    pairs: the images.
-    batch_size: images of equal size at once.
-    protocols: see `evaluate`.
-    limit: only this number of the first images; 0 takes all.
+    cfg, params: the network.
+    pairs, batch_size, limit: see `eval_batches`.
+    protocols, inputs: see `evaluate`.
     folder: the first host writes the restored images there, into images/; None
       writes none.
-    mesh: see `make_restore`.
-    kernels: likewise.
+    mesh, kernels: see `make_restore`.
     often: one device restores sizes of fewer images in pieces, by the engine,
       whose last bits depend on the programs that are kept; 1 restores all as a
       whole.
-    inputs: see `evaluate`.
     check: called between batches; its error ends the evaluation.
 
   Returns:
@@ -147,15 +142,16 @@ def report(
   """Writes scores, prints them among published ones, and returns the paths.
 
   Args:
-    rows: of `score_network`.
-    image: likewise.
+    rows, image: see `score_network`.
     folder: gets results.csv, results.json and comparison.png; None writes
       none.
     dataset: whose whole test split was scored; '' for other images.
     crop_multiple: of the images' sides.
     context: what was evaluated, in JSON, for results.json.
   """
-  name = published.run_name(crop_multiple)
+  name = 'this run'
+  if crop_multiple > 1:
+    name += f', images cut to multiples of {crop_multiple}'
   ranks = published.rank(dataset, mean_row(rows).restored, name)
   paths = []
   if folder is not None:

@@ -10,8 +10,8 @@ import csv
 import dataclasses
 import functools
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from mixdtp_jax.evaluation.metrics import Score
@@ -39,16 +39,14 @@ class Figure:
 @functools.cache
 def read() -> tuple[Figure, ...]:
   """Returns all published figures, in the file's order."""
-  file = resources.files('mixdtp_jax') / 'evaluation' / 'published.csv'
+  path = pathlib.Path(__file__).with_name('published.csv')
   found = []
-  for line in csv.DictReader(file.read_text(encoding='utf-8').splitlines()):
-    params = line['params_millions']
-    numbers: dict[str, Any] = {
-      'psnr': float(line['psnr']),
-      'ssim': float(line['ssim']),
-      'params_millions': float(params) if params else None,
-    }
-    found.append(Figure(**{**line, **numbers}))
+  with path.open(encoding='utf-8', newline='') as file:
+    for line in csv.DictReader(file):
+      values: dict[str, Any] = dict(line)
+      for name in ('psnr', 'ssim', 'params_millions'):
+        values[name] = float(values[name]) if values[name] else None
+      found.append(Figure(**values))
   return tuple(found)
 
 
@@ -60,9 +58,8 @@ def figures(dataset: str) -> list[Figure]:
 def ranking(candidates: Sequence[Figure]) -> list[tuple[int, Figure]]:
   """Returns (rank, figure) from the highest PSNR to the lowest, from rank 1.
 
-  The figures are of one data set and protocol. PSNR is compared to 0.01 dB, as
-  papers print it. Equal figures share a rank and keep their order; the next
-  rank counts them all. NaN comes last.
+  PSNR is compared to 0.01 dB, as papers print it. Equal figures share a rank
+  and keep their order; the next rank counts them all. NaN comes last.
   """
 
   def psnr(figure: Figure) -> float:
@@ -74,13 +71,6 @@ def ranking(candidates: Sequence[Figure]) -> list[tuple[int, Figure]]:
   ]
 
 
-def run_name(crop_multiple: int) -> str:
-  """Returns the name of a run's result among published ones."""
-  if crop_multiple == 1:
-    return 'this run'
-  return f'this run, images cut to multiples of {crop_multiple}'
-
-
 def rank(
   dataset: str, scores: Mapping[str, Score], name: str = 'this run'
 ) -> dict[str, Any]:
@@ -88,9 +78,8 @@ def rank(
 
   `name` is the result's method. The result is {} if nothing is published, or
   {'dataset', 'name', 'ranked': {protocol: [{'rank', ...}, ...]}, 'not_ranked':
-  [{...}, ...]} with the fields of `Figure` for `...`. 'ranked' has the
-  protocols that the result was scored and figures are published under,
-  'not_ranked' all other figures.
+  [{...}, ...]} with the fields of `Figure` for `...`. 'not_ranked' has the
+  figures of protocols that the result was not scored under.
   """
   if not (published := figures(dataset)):
     return {}

@@ -145,8 +145,3 @@ def test_says_nothing_where_nothing_is_published():
   scores = {name: Score(36.0, 0.97) for name in PROTOCOLS}
   assert published.rank('photographs', scores) == {}
   assert published.tables({}) == []
-
-
-def test_a_run_on_cut_images_says_so():
-  assert published.run_name(1) == 'this run'
-  assert published.run_name(32) == 'this run, images cut to multiples of 32'
