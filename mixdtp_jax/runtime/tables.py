@@ -43,11 +43,12 @@ class Table:
   def __str__(self) -> str:
     text = io.StringIO()
     console = _Console(file=text, width=10**6, color_system=None)
-    console.print(self._rich(box=None, no_wrap=True))
+    console.print(self.rich(no_wrap=True))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return '\n'.join(filter(None, (self.title, *lines, self.note)))
 
-  def _rich(self, box: Box | None, no_wrap: bool = False) -> RichTable:
+  def rich(self, box: Box | None = None, no_wrap: bool = False) -> RichTable:
+    """Returns the head and the rows; columns of numbers are aligned right."""
     table = RichTable(
       box=box,
       padding=(0, 2, 0, 0),
@@ -82,6 +83,6 @@ def show(*blocks: Table | str) -> None:
       continue
     if block.title:
       console.print(block.title, style='bold')
-    console.print(block._rich(SIMPLE_HEAD))
+    console.print(block.rich(SIMPLE_HEAD))
     if block.note:
       console.print(block.note, style='dim')
