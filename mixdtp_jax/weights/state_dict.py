@@ -29,7 +29,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], cfg: AnyConfig) -> dict:
   for name, (path, part) in wanted.items():
     value = np.asarray(state_dict[name])
     leaf = leaves.setdefault(path, np.empty(shapes[path].shape, value.dtype))
-    expected = _to_layout(name, leaf[part]).shape
+    expected = to_layout(name, leaf[part]).shape
     if value.shape != expected:
       raise ValueError(
         f'{name} has shape {value.shape}, the network needs {expected}'
@@ -60,7 +60,7 @@ def to_torch(params: dict, cfg: AnyConfig) -> dict[str, np.ndarray]:
       )
   arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
   return {
-    name: np.ascontiguousarray(_to_layout(name, arrays[path][part]))
+    name: np.ascontiguousarray(to_layout(name, arrays[path][part]))
     for name, (path, part) in slots(cfg).items()
   }
 
@@ -79,8 +79,11 @@ def _from_layout(name: str, tensor: np.ndarray) -> np.ndarray:
   return kernel[0, 0] if kernel.shape[:2] == (1, 1) else kernel
 
 
-def _to_layout(name: str, part: np.ndarray) -> np.ndarray:
-  """Inverts `_from_layout`."""
+def to_layout(name: str, part: np.ndarray) -> np.ndarray:
+  """Returns a parameter of a name that ends as a published one in its layout.
+
+  Kernels become (outputs, inputs, height, width), temperatures (heads, 1, 1).
+  """
   if name.endswith('temperature'):
     return part.reshape(-1, 1, 1)
   if part.ndim == 2:

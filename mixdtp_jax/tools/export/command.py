@@ -10,7 +10,12 @@ import jax.numpy as jnp
 from jax import export as jax_export
 
 from mixdtp_jax import __version__
-from mixdtp_jax.models.config import AnyConfig, as_mapping, make_model_config
+from mixdtp_jax.models.config import (
+  EXECUTION,
+  AnyConfig,
+  as_mapping,
+  make_model_config,
+)
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops import choice
 from mixdtp_jax.runtime.files import local_path, replacing
@@ -42,11 +47,10 @@ def export(
   """Writes a network and its weights, whole or not at all.
 
   Args:
-    weights: a name, run, folder or file; see `load_weights`.
+    weights, steps: see `load_weights`.
     format: onnx or stablehlo, one file each, or web, a folder.
     output: must not exist; None for the name of the weights with the format as
       ending, in the current folder.
-    steps: see `load_weights`.
     runtime: folder with ONNX Runtime Web, for the format web alone.
 
   Returns:
@@ -85,9 +89,8 @@ def export(
 
 
 def _metadata(weights, cfg, format) -> dict[str, str]:
-  layout = '(batch, 3, height, width)'
-  if format == 'stablehlo':
-    layout = '(batch, height, width, 3)'
+  last = format == 'stablehlo'
+  layout = f'(batch, {"height, width, 3" if last else "3, height, width"})'
   metadata = {
     'mixdtp_jax': __version__,
     'model': json.dumps(as_mapping(cfg)),
@@ -118,18 +121,16 @@ def _check(path, format, runtime):
 
 
 def _in_float32(cfg: AnyConfig) -> AnyConfig:
-  """Returns the configuration without what only training uses."""
-  plain = {'dtype': 'float32', 'remat': 'none', 'fused_feed_forward': False}
-  fields = as_mapping(cfg)
-  fields |= {name: plain[name] for name in fields.keys() & plain.keys()}
-  return make_model_config(fields)
+  """Returns the configuration with the defaults of EXECUTION."""
+  fields = as_mapping(cfg).items()
+  return make_model_config({k: v for k, v in fields if k not in EXECUTION})
 
 
 def stablehlo_program(cfg: AnyConfig, params: dict) -> bytes:
   """Makes a program for PLATFORMS that `jax.export.deserialize` reads.
 
-  It maps float32 images (batch, height, width, 3) in [0, 1] to the same. The
-  parameters, under 2 GB, and padding, clamping and cropping are inside.
+  It maps float32 images (batch, height, width, 3) in [0, 1] to the same.
+  Parameters, padding, clamping and cropping are inside.
   """
   network = final_image(cfg)
 

@@ -12,7 +12,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from mixdtp_jax.models.config import AnyConfig, PReNetConfig, RestormerConfig
-from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
+from mixdtp_jax.models.shapes import RESIDUAL_BLOCKS
+from mixdtp_jax.weights.state_dict import to_layout
 
 # The first with Gelu, and the format of ONNX 1.16 and 1.17: older runtimes read
 # nothing newer.
@@ -26,8 +27,7 @@ def onnx_model(
   """Makes an ONNX model that restores images of any number and size.
 
   Its input `rainy` and output `restored` are float32 (batch, 3, height, width)
-  in [0, 1]. Padding, clamping and cropping are inside. The parameters are under
-  2 GB; `metadata` goes into the model's `metadata_props`.
+  in [0, 1]. `metadata` goes into the model's `metadata_props`.
   """
   writer = _Writer(cfg, params)
   writer.restore('rainy', 'restored', cfg.multiple)
@@ -249,10 +249,9 @@ class _Writer:
       h = self._add('Mul', o, self._add('Tanh', c))
       x = h
       for block in range(1, RESIDUAL_BLOCKS + 1):
-        y = x
-        for number in (1, 2):
-          name = f'progressive/step/residual{block}_{number}'
-          y = self._add('Relu', self._conv3x3(y, name))
+        name = f'progressive/step/residual{block}'
+        y = self._add('Relu', self._conv3x3(x, f'{name}_1'))
+        y = self._add('Relu', self._conv3x3(y, f'{name}_2'))
         x = self._add('Relu', self._add('Add', y, x))
       x = self._conv3x3(x, 'progressive/step/conv_out')
       image = self._add('Add', x, rainy)
@@ -270,27 +269,19 @@ class _Writer:
 
 
 def _in_onnx_layout(params: dict) -> dict[str, np.ndarray]:
-  """Returns the parameters by path, with a block's number for 'blocks'.
-
-  Kernels become (outputs, inputs, height, width).
-  """
+  """Returns the parameters by path, with a block's number for 'blocks'."""
   found = {}
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   for path, value in flat.items():
-    parts = {path: value}
+    parts = {path: np.asarray(value)}
     if '/blocks/' in path:
       parts = {
         path.replace('blocks', str(block)): part
-        for block, part in enumerate(value)
+        for block, part in enumerate(parts[path])
       }
     for name, part in parts.items():
-      part = np.asarray(part)
-      if name.endswith('kernel'):
-        part = part if part.ndim == 4 else part[None, None]
-        part = part.transpose(3, 2, 0, 1)
-      elif '/norm' in name or name.endswith('temperature'):
-        part = part.reshape(-1, 1, 1)
-      found[name] = np.ascontiguousarray(part)
+      shaped = part.reshape(-1, 1, 1) if '/norm' in name else part
+      found[name] = np.ascontiguousarray(to_layout(name, shaped))
   return found
 
 

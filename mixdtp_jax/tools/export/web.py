@@ -16,8 +16,7 @@ RUNTIME = (
 NETWORK = 'network.onnx'  # worker.js loads it
 _PAGE = pathlib.Path(__file__).with_name('page')
 _SHARED = pathlib.Path(__file__).parents[1] / 'serve' / 'page'
-# Bytes that a tab can hold are 4 GiB; some are the page's own, and the parts
-# that are free are not in one piece.
+# Bytes; a tab holds 4 GiB, but some are the page's, and free ones in pieces.
 _MEMORY = 3 * 2**30
 # Bytes for each pixel and channel of the finest level, and of the refinement:
 # ONNX Runtime took up to 1,630 with 16 channels and 2,500 with 32, on a CPU.

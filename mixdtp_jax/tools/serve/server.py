@@ -53,11 +53,7 @@ class Server(socketserver.ThreadingTCPServer):
   queue: Queue  # is set before the first request is answered
 
   def __init__(self, host: str, port: int):
-    """Binds an address; port 0 is a free one.
-
-    Raises:
-      OSError: the address is not this machine's, or is in use.
-    """
+    """Binds an address; port 0 is a free one. OSError if it cannot be had."""
     self.files = _files()
     try:
       found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -162,13 +158,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
       )
     asked = dict(urllib.parse.parse_qsl(self.path.partition('?')[2]))
-    name, weights, memory = (
-      asked.get(word, '') for word in ('name', 'weights', 'memory')
-    )
+    chosen = (asked.get(word, '') for word in ('name', 'weights', 'memory'))
     try:
-      upload = self.server.queue.add(
-        name, weights, memory, int(size), self.rfile
-      )
+      upload = self.server.queue.add(*chosen, int(size), self.rfile)
     except (ConnectionError, TimeoutError):
       raise
     except OSError as error:
@@ -213,11 +205,8 @@ def serve(
   """Serves the page until it is interrupted.
 
   Visitors may choose `weights` and what is shipped, and memory up to `memory`
-  bytes; None is half of what is free. Pictures are stored in `scratch`.
-
-  Raises:
-    OSError: the address cannot be had, or there are no such weights.
-    ValueError: the weights are damaged.
+  bytes; None is half of what is free. Pictures are stored in `scratch`. OSError
+  if the address cannot be had, or see `Restorer`.
   """
   with (
     Server(host, port) as server,
