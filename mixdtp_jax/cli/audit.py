@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mixdtp_jax.cli import options
 from mixdtp_jax.cli.parser import Parser
-from mixdtp_jax.runtime import console
 from mixdtp_jax.runtime.files import local_path
 from mixdtp_jax.runtime.options import did_you_mean
 from mixdtp_jax.runtime.tables import show
@@ -32,22 +31,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Audits the sets, prints a table and writes every finding.
-
-  Raises:
-    ValueError: a source is malformed, names an unknown set, or one twice.
-  """
+  """Audits the sets, prints a table and writes every finding."""
   from mixdtp_jax.data.audit.relations import audit
   from mixdtp_jax.data.audit.table import audit_tables
-  from mixdtp_jax.data.findings import Audit, write_audit
+  from mixdtp_jax.data.findings import write_audit
 
-  sets, published, layout = _find(args.sets)
-  total = sum(len(p) for splits in sets.values() for p in splits.values())
-  found = audit(sets, published, console.progress('audited', total))
-  not_laid_out: dict[str, dict[str, int]] = {
-    finding.pairs[0].dataset: {} for finding in layout
-  }
-  found = Audit(found.sizes | not_laid_out, (*layout, *found.findings))
+  found = audit(*_find(args.sets))
   write_audit(found, args.json)
   show(*audit_tables(found), f'All findings: {args.json}')
 

@@ -36,28 +36,20 @@ class PairId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """A fault of some pairs.
+  """A fault of some pairs."""
 
-  Attributes:
-    kind: a key of KINDS.
-    pairs: pairs that have it.
-    note: details.
-    excluded: pairs to leave out of training.
-  """
-
-  kind: str
+  kind: str  # a key of KINDS
   pairs: tuple[PairId, ...]
   note: str = ''
-  excluded: tuple[PairId, ...] = ()
+  excluded: tuple[PairId, ...] = ()  # pairs to leave out of training
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-  """All findings.
+  """All findings, in the order of KINDS.
 
-  Attributes:
-    sizes: numbers of pairs by set and split; no split if the layout is wrong.
-    findings: faults in the order of KINDS.
+  `sizes` has the number of pairs by set and split; no split if the layout is
+  wrong.
   """
 
   sizes: dict[str, dict[str, int]]
@@ -75,12 +67,7 @@ def write_audit(audit: Audit, path: str | os.PathLike) -> None:
 
 
 def read_audit(path: str | os.PathLike) -> Audit:
-  """Reads the file of `write_audit`.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it holds no audit.
-  """
+  """Reads the file of `write_audit`; ValueError if it holds no audit."""
   try:
     content = load_json(path)
     findings = tuple(
@@ -111,8 +98,7 @@ def leave_out(
 ) -> dict[str, list[PairFiles]]:
   """Returns the pairs of each split without those that the audit excludes.
 
-  Raises:
-    ValueError: the audit is of other pairs, or excludes a whole split.
+  ValueError if the audit is of other pairs, or excludes a whole split.
   """
   sizes = {split: len(pairs) for split, pairs in splits.items()}
   if audit.sizes.get(dataset) != sizes:

@@ -1,8 +1,7 @@
 """The one reader of image files, and a writer of PNG.
 
-`opened` opens a file of any format; every failure is an `ImageError` with the
-file's name. `read_image` and `image_shape` are for data sets, which hold RGB of
-8 bits; `restoration.pictures` reads the rest.
+`read_image` and `image_shape` are for data sets, which hold RGB of 8 bits;
+`restoration.pictures` reads the rest through `opened`.
 """
 
 import contextlib
@@ -64,12 +63,8 @@ ImageFile = Path | bytes | Half
 def image_shape(image: ImageFile, label: str = '') -> tuple[int, int]:
   """Returns (H, W) of the upright image, from the header.
 
-  Args:
-    image: file, encoded bytes, or half a file.
-    label: name of encoded bytes, for errors.
-
-  Raises:
-    ImageError: not an image, not RGB of 8 bits, or half of an odd width.
+  `label` names encoded bytes, for errors. ImageError if it is no image, not RGB
+  of 8 bits, or half of an odd width.
   """
   if isinstance(image, Half):
     height, width = image_shape(image.path)
@@ -82,8 +77,8 @@ def image_shape(image: ImageFile, label: str = '') -> tuple[int, int]:
 def read_image(image: ImageFile, label: str = '') -> np.ndarray:
   """Decodes an image of a data set to (H, W, 3) uint8, upright.
 
-  Arguments and errors are those of `image_shape`, and data that is cut short or
-  damaged is an ImageError.
+  Arguments and errors are those of `image_shape`; ImageError also if its data
+  are damaged.
   """
   if isinstance(image, Half):
     both = read_image(image.path)
@@ -101,14 +96,11 @@ def opened(
 ) -> Iterator[OpenFile]:
   """Opens an image; it is decoded, and its frames are read, in the body.
 
-  Args:
-    image: file or encoded bytes.
-    label: name of encoded bytes, for errors.
-    max_pixels: number of pixels above which the image is refused.
+  `label` names encoded bytes, for errors.
 
   Raises:
-    ImageError: the file is not there, is no image or a damaged one, or has too
-      many pixels; or the body's work with Pillow fails.
+    ImageError: the file is not there, is no image or a damaged one, or has more
+      than `max_pixels`; or the body's work with Pillow fails.
   """
   name = name_of(image, label)
   try:
@@ -123,25 +115,23 @@ def opened(
         yield found
   except ImageError:
     raise
-  except Image.DecompressionBombError:
-    raise ImageError(
-      f'{name} has more than {MAX_PIXELS:,} pixels: {_SMALLER}'
-    ) from None
-  except UnidentifiedImageError:
-    raise ImageError(
-      f'{name} cannot be decoded: it is none of {", ".join(formats())}, or '
-      'its header is damaged'
-    ) from None
-  except MemoryError:
-    raise ImageError(f'{name} needs more memory than there is') from None
   # Pillow's decoders raise anything on damaged data.
-  except Exception as error:  # noqa: BLE001
-    if isinstance(error, OSError) and error.strerror:
-      raise ImageError(f'{name} cannot be read: {error.strerror}') from error
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise ImageError(
-      f'{name} cannot be decoded ({reason}): it is damaged or cut short'
-    ) from error
+  except Exception as error:
+    raise ImageError(f'{name} {_failure(error)}') from error
+
+
+def _failure(error: Exception) -> str:
+  if isinstance(error, Image.DecompressionBombError):
+    return f'has more than {MAX_PIXELS:,} pixels: {_SMALLER}'
+  if isinstance(error, UnidentifiedImageError):
+    known = ', '.join(formats())
+    return f'cannot be decoded: it is none of {known}, or its header is damaged'
+  if isinstance(error, MemoryError):
+    return 'needs more memory than there is'
+  if isinstance(error, OSError) and error.strerror:
+    return f'cannot be read: {error.strerror}'
+  reason = ' '.join(str(error).split()) or type(error).__name__
+  return f'cannot be decoded ({reason}): it is damaged or cut short'
 
 
 def name_of(image: Path | bytes, label: str = '') -> str:
@@ -193,7 +183,7 @@ def is_wide(file: OpenFile) -> bool:
 def av1_flags(data: bytes) -> int:
   """Returns the byte of an AVIF that says its depth and sampling of colours.
 
-  Bit 0x40 is for more than 8 bits; a file without such a byte has 0x0C.
+  Bit 0x40 is for more than 8 bits; 0x0C if there is no such byte.
   """
   place = data.find(b'av1C')
   return data[place + 6] if 0 <= place < len(data) - 6 else 0x0C
@@ -219,9 +209,8 @@ def is_animated(file: OpenFile) -> bool:
 def encoded(image: ImageFile) -> bytes:
   """Returns the bytes of a file as they are; of half a file, those of a PNG.
 
-  Raises:
-    OSError: the file cannot be read.
-    ImageError: a pipe or device; or half a file, and it cannot be decoded.
+  OSError if it cannot be read, ImageError if it is a pipe, or half a file that
+  cannot be decoded.
   """
   if isinstance(image, Half):
     return encode_png(read_image(image))
@@ -244,12 +233,9 @@ def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-  """Returns (H, W, 3), uint8 or float in [0, 1], as uint8.
+  """Returns (H, W, 3), uint8 or float in [0, 1] to be rounded, as uint8.
 
-  Floats are clamped and rounded.
-
-  Raises:
-    ValueError: the image has another shape, or values that are not finite.
+  ValueError if it has another shape, or values that are not finite.
   """
   image = np.asarray(image)
   if image.ndim != 3 or image.shape[2] != 3:

@@ -24,13 +24,11 @@ _SHOWN = 10  # folders whose content an error shows
 class Layout(NamedTuple):
   """A naming of the files of pairs.
 
-  Attributes:
-    text: describes it, for errors.
-    pairs: finds the pairs in a split's folder; none if it has another layout,
-      ValueError if a file has no partner or another name.
+  `pairs` finds the pairs in a split's folder: none if it has another layout,
+  ValueError if a file has no partner or another name.
   """
 
-  text: str
+  text: str  # describes it, for errors
   pairs: Callable[[Path], Sequence[PairFiles]]
 
 
@@ -41,12 +39,9 @@ def two_files(rainy: str, clean: str) -> Layout:
 
   def pairs(folder: Path) -> list[PairFiles]:
     found = _matching(folder, (rainy, clean))
-    if found is None:
+    if not found:
       return []
-    rainy_files, clean_files = found
-    return matching.match(
-      rainy_files, clean_files, lambda key: tuple(key[n] for n in shared)
-    )
+    return matching.match(*found, lambda key: tuple(key[n] for n in shared))
 
   return Layout(f'{rainy} with {clean}', pairs)
 
@@ -58,7 +53,7 @@ def side_by_side(pattern: str, *, rainy: str) -> Layout:
   def pairs(folder: Path) -> list[PairFiles]:
     return [
       PairFiles(matching.pair_name(path), Half(path, rainy), Half(path, clean))
-      for found in _matching(folder, (pattern,)) or ()
+      for found in _matching(folder, (pattern,))
       for path in found.values()
     ]
 
@@ -68,13 +63,11 @@ def side_by_side(pattern: str, *, rainy: str) -> Layout:
 
 def one_side(side: str) -> Layout:
   """Returns the layout of a folder of only 'rainy' or only 'clean' images."""
-  none = PairFiles('', None, None)
 
   def pairs(folder: Path) -> list[PairFiles]:
     return [
-      none._replace(name=matching.pair_name(path), **{side: path})
-      for path in matching.by_stem(folder).values()
-      if not path.is_dir()
+      PairFiles(matching.pair_name(path), **{side: path})
+      for path in _files(folder).values()
     ]
 
   return Layout(f'{side} images', pairs)
@@ -96,20 +89,16 @@ OWN_PAIRS = Layout(_FOLDERS, matching.find_pairs)
 
 
 class Split(NamedTuple):
-  """A split of a published data set.
+  """A split of a data set.
 
-  Attributes:
-    folders: possible names of its folder; '.' is the source itself, if that
-      holds files.
-    layouts: the known layouts.
-    counts: numbers of pairs of its published versions; () if it has none.
-    optional: whether the set is complete without it.
+  `folders` are possible names of its folder; '.' is the source itself, if that
+  holds files.
   """
 
   folders: tuple[str, ...]
   layouts: tuple[Layout, ...]
-  counts: tuple[int, ...] = ()
-  optional: bool = False
+  counts: tuple[int, ...] = ()  # of the pairs of its published versions
+  optional: bool = False  # the set is complete without it
 
   def places(self, source: Path) -> list[Path]:
     """Returns its folders that exist; the case of names matters."""
@@ -125,9 +114,8 @@ class Split(NamedTuple):
 def find_pairs(source: Path, split: Split) -> Sequence[PairFiles]:
   """Finds the pairs of a split, in whichever known layout it has.
 
-  Raises:
-    FileNotFoundError: it has no known layout.
-    ValueError: it has several, or a file does not fit.
+  FileNotFoundError if it has none, ValueError if it has several, or a file does
+  not fit.
   """
   places = split.places(source)
   found = {
@@ -149,20 +137,22 @@ def find_pairs(source: Path, split: Split) -> Sequence[PairFiles]:
   )
 
 
+def _files(folder: Path) -> dict[str, Path]:
+  found = matching.by_stem(folder).items()
+  return {stem: path for stem, path in found if not path.is_dir()}
+
+
 def _matching(
   folder: Path, patterns: tuple[str, ...]
-) -> list[dict[tuple, Path]] | None:
+) -> list[dict[tuple, Path]]:
   """Returns for each pattern its files by the values of their fields.
 
-  None if a pattern has no file: the layout is another one.
+  Nothing if a pattern has no file: the layout is another one.
   """
   places = {(folder / pattern).parent for pattern in patterns}
   if not all(place.is_dir() for place in places):
-    return None
-  files = {
-    place: {s: f for s, f in matching.by_stem(place).items() if not f.is_dir()}
-    for place in places
-  }
+    return []
+  files = {place: _files(place) for place in places}
   found = []
   for pattern in patterns:
     path = folder / pattern
@@ -170,7 +160,7 @@ def _matching(
     named = ((fullmatch(s), file) for s, file in files[path.parent].items())
     found.append({match.groups(): file for match, file in named if match})
   if not all(found):
-    return None
+    return []
   fitting = {file for side in found for file in side.values()}
   unmatched = [
     f for side in files.values() for f in side.values() if f not in fitting

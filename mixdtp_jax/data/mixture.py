@@ -12,12 +12,9 @@ class Mixture:
   """The training pairs of several sets, one set after the other.
 
   Decoded pairs are kept as far as they fit into `cache_mb` MiB, and never
-  replaced: training reads every image once per epoch, in a new order each time,
-  so replacing one would gain nothing.
-
-  Attributes:
-    sizes: number of pairs of each set.
-    weights: number of crops from each set in a round of sum(weights) crops.
+  replaced: training reads every image once per epoch, in a new order each time.
+  `sizes` are the sets' numbers of pairs, `weights` those of their crops in each
+  round of sum(weights) crops.
   """
 
   def __init__(
@@ -52,8 +49,8 @@ class Mixture:
 
   def shape(self, index: int) -> tuple[int, int]:
     """Returns (H, W) without decoding an image."""
-    part, index = self._locate(index)
-    return part.shape(index)
+    part, own = self._locate(index)
+    return part.shape(own)
 
   def _locate(self, index: int) -> tuple[PreparedPairs, int]:
     for part, size in zip(self._parts, self.sizes, strict=True):

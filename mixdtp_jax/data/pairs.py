@@ -12,8 +12,8 @@ class PairFiles(NamedTuple):
   """The files of a pair; a side that the data set lacks is None."""
 
   name: str
-  rainy: ImageFile | None
-  clean: ImageFile | None
+  rainy: ImageFile | None = None
+  clean: ImageFile | None = None
 
   @property
   def images(self) -> dict[str, ImageFile]:
@@ -23,19 +23,13 @@ class PairFiles(NamedTuple):
 
 
 class Pairs(Protocol):
-  """Random access to decoded pairs.
+  """Random access to {'name': str, 'rainy', 'clean': (H, W, 3) uint8}."""
 
-  Attributes:
-    name: name of the data set; '' if it has none.
-  """
+  name: str  # of the data set; '' if it has none
 
-  name: str
+  def __len__(self) -> int: ...
 
-  def __len__(self) -> int:
-    """Returns the number of pairs."""
-
-  def __getitem__(self, index: int) -> dict:
-    """Returns {'name': str, 'rainy', 'clean': (H, W, 3) uint8}."""
+  def __getitem__(self, index: int) -> dict: ...
 
   def shape(self, index: int) -> tuple[int, int]:
     """Returns (H, W) without decoding an image."""

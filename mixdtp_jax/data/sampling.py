@@ -19,10 +19,8 @@ def drawn_numbers(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """Yields image indices (rows,), random numbers (rows, 4), counters (rows,).
 
-  One such triple is for one batch. Only these numbers come from tf.data: a
-  tf.data map that calls Python can deadlock when the interpreter exits.
-
-  Arguments are those of `train_batches.local_batches`.
+  Arguments are those of `train_batches.local_batches`. Only these numbers come
+  from tf.data: a map that calls Python can deadlock when the interpreter exits.
   """
 
   def draw(n):

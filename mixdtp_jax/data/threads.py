@@ -14,10 +14,8 @@ def map_in_threads(
 ) -> Iterator[Any]:
   """Maps in threads, a few items ahead; results and errors come in order.
 
-  Args:
-    function: called in as many threads as there are cores, at most `most`.
-    items: the items, possibly endless; read in the caller's thread.
-    most: threads; twice as many items are in memory.
+  There are as many threads as cores, at most `most`, and twice as many items in
+  memory. `items`, possibly endless, are read in the caller's thread.
   """
   workers = min(os.cpu_count() or 1, most)
   running: collections.deque[futures.Future] = collections.deque()

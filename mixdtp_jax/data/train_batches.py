@@ -4,12 +4,10 @@ A training batch is a pure function of (config.seed, step). Row r of a batch has
 the counter k = images of all previous batches + r. It shows image k % N of
 epoch k // N, in that epoch's own order; its crop, mirroring and turn are drawn
 from (seed, k). With several data sets, each has a counter of its own. So a run
-resumes without iterator state, and each host reads only its own rows of the
-global batch.
+resumes without iterator state, and each host reads only its own rows.
 
 Images are NHWC, uint8: the step makes them float32 in [0, 1], so that a quarter
-of the bytes travel to the devices. Drawn rain is rounded to whole gray levels,
-as stored images have them.
+of the bytes travel to the devices. Drawn rain is rounded to whole gray levels.
 """
 
 import itertools
@@ -78,14 +76,9 @@ def local_batches(
   start_step: int,
   rows: Sequence[int],
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Returns the given rows of a stage's batches, from step `start_step`.
+  """Returns some rows of a stage's batches, from step `start_step` on.
 
-  Args:
-    config: gives the seed and the options of data.
-    pairs: the training images, each with room for the crops.
-    stage: gives crop and the last step.
-    start_step: index of the first batch, one of the stage.
-    rows: ascending numbers below batch_size.
+  Each of `pairs` has room for the crops; `rows` are ascending.
 
   Returns:
     An iterator of {'rainy', 'clean'}: (len(rows), crop, crop, 3), uint8.

@@ -28,8 +28,7 @@ def dump_json(
 ) -> None:
   """Writes an object as JSON; `sealed` adds a digest for `load_json`.
 
-  JSON has no infinity and no NaN: they become the strings 'inf', '-inf' and
-  'nan', which Python's float() reads back.
+  Infinity and NaN, which JSON lacks, become 'inf', '-inf' and 'nan'.
   """
   safe = _json_safe(content)
   if sealed:
@@ -40,10 +39,7 @@ def dump_json(
 
 
 def load_json(path: str | os.PathLike) -> Any:
-  """Reads JSON; ValueError if it is none, or its digest is of other content.
-
-  Files without a digest, such as those of older versions, are not checked.
-  """
+  """Reads JSON; ValueError if it is none, or has a digest of other content."""
   content = json.loads(pathlib.Path(path).read_bytes())
   if isinstance(content, dict):
     digest = content.pop('digest', None)
@@ -79,9 +75,8 @@ def _json_safe(value: Any) -> Any:
 
 
 def lock(path: pathlib.Path) -> IO[str]:
-  """Opens a text file that is locked until it is closed.
+  """Opens a text file that is locked until it is closed, or the process ends.
 
-  The kernel closes it when the process ends, even if it is killed.
   BlockingIOError if another process holds it.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +97,7 @@ def lock(path: pathlib.Path) -> IO[str]:
 def own_folder(folder: pathlib.Path) -> bool:
   """Makes a folder for this user alone, for code that is loaded again.
 
-  Returns whether nobody else could have written into it: it is the user's, and
-  was not open to others. OSError if it cannot be made.
+  Returns whether it is the user's, and nobody else could write into it.
   """
   folder.mkdir(mode=0o700, parents=True, exist_ok=True)
   if not hasattr(os, 'getuid'):  # Windows, where it lies in the user's own
@@ -171,10 +165,7 @@ def is_writable(folder: pathlib.Path) -> bool:
 
 
 def local_path(path: str | os.PathLike) -> str:
-  """Returns a path with ~ expanded; '' stays ''.
-
-  ValueError for a URL, or ~ of a user who does not exist.
-  """
+  """Returns a path with ~ expanded; ValueError for a URL or no such user."""
   text = os.path.expanduser(path)
   if text.startswith('~'):
     raise ValueError(
@@ -195,9 +186,7 @@ class NewerFormatError(ValueError):
 def check_format(path: Any, found: Any, newest: int) -> None:
   """Checks the format number of a file; 0 if it has none, as the first ones.
 
-  Raises:
-    NewerFormatError: the number is above `newest`.
-    ValueError: it is not a number of a format.
+  NewerFormatError if it is above `newest`, ValueError if it is no such number.
   """
   if type(found) is not int or found < 0:
     raise ValueError(

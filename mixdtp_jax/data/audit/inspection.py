@@ -1,7 +1,7 @@
 """The inspection of one pair: readable, aligned, the right way round?"""
 
-import dataclasses
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,27 +16,17 @@ _WINDOW = 256  # side of the central part that is aligned, in pixels
 _MARGIN = 0.05  # least gain in correlation by which a shift beats none
 _BLUR = 8  # pixels; streaks are thinner
 _RAIN_SIDE = 32  # cells of the shrunken rain
+_NO_RAIN = np.zeros(_RAIN_SIDE**2, np.float16)
 
 
-@dataclasses.dataclass(frozen=True)
-class Inspection:
-  """The result for a pair.
+class Inspection(NamedTuple):
+  """The result for a pair of a rainy and a clean image, or for the only one."""
 
-  Attributes:
-    problems: kinds of findings, each with a description.
-    digests: digests of the pixels of the rainy and the clean image, or of the
-      only one.
-    spectra: their spectra, (2 or 1, N) float32; see `scenes.spectrum`.
-    rain: (1024,) float16 of unit length, a map of the light that rain adds;
-      zero if unknown.
-  """
-
-  problems: dict[str, str]
-  digests: tuple[bytes, ...] = ()
-  spectra: np.ndarray | None = None
-  rain: np.ndarray = dataclasses.field(
-    default_factory=lambda: np.zeros(_RAIN_SIDE**2, np.float16)
-  )
+  problems: dict[str, str]  # kinds of findings, each with a description
+  digests: tuple[bytes, ...] = ()  # of the pixels
+  spectra: np.ndarray | None = None  # (2 or 1, N) float32, see scenes.spectrum
+  # (1024,) float16 of unit length, a map of the light that rain adds.
+  rain: np.ndarray = _NO_RAIN
 
 
 def inspect(pair: pairs.PairFiles) -> Inspection:
@@ -58,8 +48,16 @@ def inspect(pair: pairs.PairFiles) -> Inspection:
     pairs.check_same_size(pair.name, rainy.shape, clean.shape)
   except ValueError as error:
     return Inspection({'size': str(error)}, digests, spectra)
-  problems = _misalignment(rainy, clean, spectra)
-  if not problems and is_swapped(rainy, clean):
+  problems = {}
+  (down, right), is_sure = find_shift(rainy, clean)
+  moved = (down, right) != (0, 0)
+  if moved and is_sure:
+    text = f'the clean image is {down} pixels down and {right} right'
+    problems = {'misaligned': text}
+  # For images that show nothing, such as a night sky, the shift is noise.
+  elif moved and spectra.any(axis=1).all() and not scenes.same_scene(*spectra):
+    problems = {'unlike': 'the clean image shows another scene'}
+  elif is_swapped(rainy, clean):
     problems = {'swapped': 'the streaks are in the clean image'}
   return Inspection(problems, digests, spectra, _rain(rainy, clean))
 
@@ -70,33 +68,15 @@ def _digest(image: np.ndarray) -> bytes:
   return hashlib.blake2b(content, digest_size=16, key=shape).digest()
 
 
-def _misalignment(rainy, clean, spectra) -> dict[str, str]:
-  shift, is_sure = find_shift(rainy, clean)
-  if shift == (0, 0):
-    return {}
-  if is_sure:
-    down, right = shift
-    return {
-      'misaligned': f'the clean image is {down} pixels down and {right} right'
-    }
-  # For images that show nothing, such as a night sky, the shift is noise.
-  if spectra.any(axis=1).all() and not scenes.same_scene(*spectra):
-    return {'unlike': 'the clean image shows another scene'}
-  return {}
-
-
 def find_shift(
   rainy: np.ndarray, clean: np.ndarray
 ) -> tuple[tuple[int, int], bool]:
-  """Finds the shift of the clean image against the rainy one.
+  """Finds the shift of a clean (H, W) uint8 image against the rainy one.
 
   This is phase correlation (Kuglin and Hines, The Phase Correlation Image
   Alignment Method, 1975). All frequencies have equal weight, so edges decide,
   which rain leaves in place. It uses the central part, so it finds shifts of up
   to 128 pixels.
-
-  Args:
-    rainy, clean: (H, W) uint8.
 
   Returns:
     (pixels down, pixels right), and whether the images agree clearly better
@@ -115,7 +95,7 @@ def find_shift(
 
 
 def is_swapped(rainy: np.ndarray, clean: np.ndarray) -> bool:
-  """Returns whether the streaks are in the image that is called clean.
+  """Returns whether the streaks are in the (H, W) image that is called clean.
 
   All of three signs in the fine structure must agree. The part of the rainy
   image that linear regression on the clean one does not explain is streaks,
@@ -123,9 +103,6 @@ def is_swapped(rainy: np.ndarray, clean: np.ndarray) -> bool:
   image lacks streaks: its third moment is negative. And the rainy image has
   more fine structure. Mean brightness is no sign, because drawn rain can come
   with a darker sky. Drops on a lens are not streaks and are not recognised.
-
-  Args:
-    rainy, clean: (H, W) uint8.
   """
   rainy, clean = _fine(rainy), _fine(clean)
   both, *powers = (

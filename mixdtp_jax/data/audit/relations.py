@@ -1,16 +1,16 @@
 """Relations between the pairs of several data sets: which show one scene.
 
-Every pair is decoded once, in threads, and leaves about 5 kB: digests, low
-frequencies (scenes.py) and the rain. Images with equal pixels are compared
-once, and so are a rainy image and its clean one if they are alike. So the
-638,492 crops of SPA-Data, where many rainy images share a clean one, need far
-fewer comparisons than all with all.
+Every pair is decoded once, in threads, and leaves about 5 kB. Images with equal
+pixels are compared once, and so are a rainy image and its clean one if they are
+alike. So the 638,492 crops of SPA-Data, where many rainy images share a clean
+one, need far fewer comparisons than all with all.
 """
 
 import collections
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mixdtp_jax.data.audit import scenes
 from mixdtp_jax.data.audit.inspection import Inspection, inspect
 from mixdtp_jax.data.findings import Audit, Finding, PairId
 from mixdtp_jax.data.pairs import PairFiles
+from mixdtp_jax.runtime.console import progress
 
 TRAIN = 'train'  # every other split is for testing
 _SAME_RAIN = 0.8  # least correlation of equal rain
@@ -25,10 +26,15 @@ _SAME_RAIN = 0.8  # least correlation of equal rain
 Splits = Mapping[str, Sequence[PairFiles]]
 
 
+class _Pair(NamedTuple):
+  id: PairId
+  seen: Inspection
+
+
 def audit(
   sets: Mapping[str, Splits],
   published: Mapping[str, Mapping[str, tuple[int, ...]]],
-  progress: Callable[[int], None] = lambda done: None,
+  layout: Sequence[Finding] = (),
 ) -> Audit:
   """Inspects every pair of every set, and compares all with all.
 
@@ -37,29 +43,32 @@ def audit(
   Args:
     sets: the pairs of each set and split; names are unique in a split.
     published: numbers of pairs of published versions, by set and split.
-    progress: called with the number of pairs done.
+    layout: findings of other sets, which are not laid out as expected.
   """
   sizes = {
     name: {split: len(pairs) for split, pairs in splits.items()}
     for name, splits in sets.items()
   }
-  ids: list[PairId] = []
-  files: list[PairFiles] = []
-  for name, splits in sets.items():
-    for split, pairs in splits.items():
-      ids += [PairId(name, split, pair.name) for pair in pairs]
-      files += pairs
-  inspections = []
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for done, inspection in enumerate(pool.map(inspect, files), 1):
-      inspections.append(inspection)
-      progress(done)
-  findings = [
-    *_counts(sizes, published),
-    *_problems(ids, inspections),
-    *_relations(ids, inspections),
+  named = [
+    (PairId(name, split, pair.name), pair)
+    for name, splits in sets.items()
+    for split, pairs in splits.items()
+    for pair in pairs
   ]
-  return Audit(sizes, tuple(findings))
+  pairs, report = [], progress('audited', len(named))
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    inspections = pool.map(inspect, (files for _, files in named))
+    for (pair, _), inspection in zip(named, inspections, strict=True):
+      pairs.append(_Pair(pair, inspection))
+      report(len(pairs))
+  problems = [
+    Finding(kind, (pair.id,), note, _in_training([pair.id]))
+    for pair in pairs
+    for kind, note in pair.seen.problems.items()
+  ]
+  findings = (*_counts(sizes, published), *problems, *_relations(pairs))
+  not_laid_out = {finding.pairs[0].dataset: {} for finding in layout}
+  return Audit(sizes | not_laid_out, (*layout, *findings))
 
 
 def _counts(sizes, published) -> list[Finding]:
@@ -75,38 +84,26 @@ def _counts(sizes, published) -> list[Finding]:
   ]
 
 
-def _problems(
-  ids: Sequence[PairId], inspections: Sequence[Inspection]
-) -> list[Finding]:
-  return [
-    Finding(kind, (pair,), note, _in_training([pair]))
-    for pair, inspection in zip(ids, inspections, strict=True)
-    for kind, note in inspection.problems.items()
-  ]
-
-
-def _relations(
-  ids: Sequence[PairId], inspections: Sequence[Inspection]
-) -> list[Finding]:
+def _relations(pairs: Sequence[_Pair]) -> list[Finding]:
   """Finds duplicates, repeated scenes, leaks and shared scenes."""
   findings = []
-  for members in _scenes(inspections):
+  for members in _scenes(pairs):
     by_split = collections.defaultdict(list)
-    for index in members:
-      by_split[ids[index][:2]].append(index)
-    for indices in by_split.values():
-      findings += _within_split(ids, inspections, indices)
+    for pair in members:
+      by_split[pair.id[:2]].append(pair)
+    for alike in by_split.values():
+      findings += _within_split(alike)
     if len(by_split) > 1:
-      pairs = tuple(ids[index] for index in members)
-      trained = _in_training(pairs)
-      if 0 < len(trained) < len(pairs):
-        findings.append(Finding('leak', pairs, excluded=trained))
+      ids = tuple(pair.id for pair in members)
+      trained = _in_training(ids)
+      if 0 < len(trained) < len(ids):
+        findings.append(Finding('leak', ids, excluded=trained))
       else:
-        findings.append(Finding('shared', pairs))
+        findings.append(Finding('shared', ids))
   return findings
 
 
-def _scenes(inspections: Sequence[Inspection]) -> list[list[int]]:
+def _scenes(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
   """Returns the pairs of each scene that has several, in order.
 
   A pair belongs to the scenes of both its images if these differ, because the
@@ -115,52 +112,48 @@ def _scenes(inspections: Sequence[Inspection]) -> list[list[int]]:
   images: dict[bytes, int] = {}  # numbers, by digest
   spectra: list[np.ndarray] = []
   shown_by = collections.defaultdict(list)
-  for index, inspection in enumerate(inspections):
-    if inspection.spectra is None:
+  for index, (_, seen) in enumerate(pairs):
+    if seen.spectra is None:
       continue
-    count = len(inspection.spectra)
-    alike = count == 2 and scenes.same_scene(*inspection.spectra)
+    count = len(seen.spectra)
+    alike = count == 2 and scenes.same_scene(*seen.spectra)
     for side in range(int(alike), count):
-      number = images.setdefault(inspection.digests[side], len(images))
+      number = images.setdefault(seen.digests[side], len(images))
       if number == len(spectra):
-        spectra.append(inspection.spectra[side])
+        spectra.append(seen.spectra[side])
       shown_by[number].append(index)
   if not spectra:
     return []
   members = collections.defaultdict(set)
   for number, scene in enumerate(scenes.group(np.stack(spectra))):
     members[scene].update(shown_by[number])
-  return [sorted(pairs) for pairs in members.values() if len(pairs) > 1]
+  return [
+    [pairs[index] for index in sorted(indices)]
+    for indices in members.values()
+    if len(indices) > 1
+  ]
 
 
-def _within_split(
-  ids: Sequence[PairId],
-  inspections: Sequence[Inspection],
-  indices: Sequence[int],
-) -> list[Finding]:
+def _within_split(pairs: Sequence[_Pair]) -> list[Finding]:
   """Finds duplicates and several rains among one split's pairs of a scene."""
-  if len(indices) == 1:
+  if len(pairs) == 1:
     return []
-  rain = np.stack([inspections[i].rain for i in indices]).astype(np.float32)
-  numbers: dict[tuple[bytes, ...], int] = {}
-  pixels = np.array(
-    [numbers.setdefault(inspections[i].digests, i) for i in indices]
-  )
+  rain = np.stack([pair.seen.rain for pair in pairs]).astype(np.float32)
+  digests = [pair.seen.digests for pair in pairs]
+  pixels = np.array([digests.index(own) for own in digests])
   same = (rain @ rain.T >= _SAME_RAIN) | (pixels[:, None] == pixels)
-  labels = scenes.components(np.stack(np.nonzero(same)), len(indices))
+  labels = scenes.components(np.stack(np.nonzero(same)), len(pairs))
   findings = []
   for label in range(labels.max() + 1):
-    group = [i for i, own in zip(indices, labels, strict=True) if own == label]
+    group = [p for p, own in zip(pairs, labels, strict=True) if own == label]
     if len(group) > 1:
-      exact = len({inspections[i].digests for i in group}) == 1
-      pairs = tuple(ids[i] for i in group)
+      ids = tuple(pair.id for pair in group)
+      exact = len({pair.seen.digests for pair in group}) == 1
       note = 'exact' if exact else 'near'
-      findings.append(
-        Finding('duplicate', pairs, note, _in_training(pairs[1:]))
-      )
+      findings.append(Finding('duplicate', ids, note, _in_training(ids[1:])))
   if labels.max():
-    pairs = tuple(ids[i] for i in indices)
-    findings.append(Finding('repeated', pairs, f'{labels.max() + 1} rains'))
+    ids = tuple(pair.id for pair in pairs)
+    findings.append(Finding('repeated', ids, f'{labels.max() + 1} rains'))
   return findings
 
 

@@ -1,12 +1,11 @@
 """Images of the same scene, with any rain on it.
 
-This is a perceptual hash in two steps. The image is shrunk to 32x32 pixels. The
-signs of the lowest 8x8 coefficients of its cosine transform are 63 bits (pHash:
-Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions,
-2010), which find candidates cheaply. Candidates are compared by correlation,
-first of the coarse structure, then of finer structure. Rain is thin and bright:
-shrinking takes the darker pixels of each cell, and low frequencies contain
-little of the rest.
+A perceptual hash in two steps: the signs of the lowest 8x8 coefficients of the
+cosine transform of 32x32 cells are 63 bits (pHash: Zauner, Implementation and
+Benchmarking of Perceptual Image Hash Functions, 2010), which find candidates
+cheaply; these are compared by correlation of coarse, then of finer structure.
+Rain is thin and bright: shrinking takes the darker pixels of each cell, and low
+frequencies contain little of the rest.
 
 Thresholds were chosen on the 1000 pairs of Rain100L and Rain800. A photograph
 and its rainy version differ in at most 14 bits, and have correlations of at
@@ -41,10 +40,7 @@ _SPLIT = _COARSE_WEIGHTS.size
 
 
 def spectrum(luma: np.ndarray) -> np.ndarray:
-  """Computes the part of an image that is compared.
-
-  Args:
-    luma: (H, W) uint8.
+  """Computes the part of a (H, W) uint8 image that is compared.
 
   Returns:
     (N,) float32: coarse, then fine structure, each of unit length, so that a
@@ -63,27 +59,17 @@ def spectrum(luma: np.ndarray) -> np.ndarray:
 
 
 def same_scene(spectra: np.ndarray, others: np.ndarray) -> np.ndarray:
-  """Returns whether images show the same scenes, (...) bool.
-
-  Args:
-    spectra, others: (..., N), results of `spectrum`.
-  """
+  """Returns whether spectra (..., N) show the same scenes: (...) bool."""
   product = spectra * others
   coarse = product[..., :_SPLIT].sum(-1)
   return (coarse >= _COARSE) & (product[..., _SPLIT:].sum(-1) >= _FINE)
 
 
 def group(spectra: np.ndarray) -> np.ndarray:
-  """Numbers the scenes that images show.
+  """Numbers the scenes that spectra (M, N) show: (M,) integers.
 
   It compares all with all: two seconds for 20,000 images, growing with the
   square. Images that are linked through others are one scene, too.
-
-  Args:
-    spectra: (M, N), results of `spectrum`.
-
-  Returns:
-    (M,) integers, equal for images of one scene.
   """
   hashes = _hashes(spectra)
   links = [np.zeros((2, 0), int)]
@@ -96,11 +82,7 @@ def group(spectra: np.ndarray) -> np.ndarray:
 
 
 def components(links: np.ndarray, count: int) -> np.ndarray:
-  """Numbers the groups of `count` things that links (2, L) connect.
-
-  Returns:
-    (count,) integers, equal within a group.
-  """
+  """Numbers the groups of things that links (2, L) connect: (count,)."""
   graph = coo_array((np.ones(links.shape[1]), tuple(links)), (count, count))
   return csgraph.connected_components(graph, directed=False)[1]
 

@@ -22,17 +22,11 @@ Splits = Mapping[str, Sequence[PairFiles]]
 
 
 class DataSet(NamedTuple):
-  """A data set.
+  """A data set, read from a folder or drawn without one."""
 
-  Attributes:
-    splits: its splits by name, if it is read from a folder.
-    sides: the images that it has, of 'rainy' and 'clean'.
-    drawn: a function that draws the pairs of each split, if it needs no folder.
-  """
-
-  splits: Mapping[str, Split] = {}
-  sides: tuple[str, ...] = ('rainy', 'clean')
-  drawn: Callable[[], Splits] | None = None
+  splits: Mapping[str, Split] = {}  # how each split is read
+  sides: tuple[str, ...] = ('rainy', 'clean')  # the images of a pair
+  drawn: Callable[[], Splits] | None = None  # draws the pairs of each split
 
   @property
   def counts(self) -> dict[str, tuple[int, ...]]:
@@ -42,12 +36,8 @@ class DataSet(NamedTuple):
   def find_pairs(self, source: Path, partial: bool) -> Splits:
     """Finds the pairs of each split by names of files, without reading them.
 
-    Args:
-      source: the folder of the set.
-      partial: accept that splits are missing.
-
-    Raises:
-      FileNotFoundError, ValueError: it is not laid out as expected.
+    FileNotFoundError or ValueError if the folder `source` is not laid out as
+    expected; if `partial`, splits may be missing.
     """
     if self.drawn:
       return self.drawn()

@@ -5,6 +5,7 @@ files, which give random access.
 """
 
 import contextlib
+import functools
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -47,10 +48,10 @@ def write(
   Raises:
     ValueError: an image does not fit.
   """
-  sides = DATASETS[name].sides
   image = tfds.features.Image(shape=(None, None, 3))
   features = {'name': tfds.features.Text(), 'height': tf.int32}
-  features |= {'width': tf.int32} | dict.fromkeys(sides, image)
+  features |= {'width': tf.int32}
+  features |= dict.fromkeys(DATASETS[name].sides, image)
   info = tfds.core.DatasetInfo(
     builder=tfds.core.dataset_info.DatasetIdentity(
       name=name, version=VERSION, data_dir=str(folder), module_name=''
@@ -61,29 +62,24 @@ def write(
     metadata=tfds.core.MetadataDict(metadata),
   )
   memory = _Memory(memory_mb)
-  smallest: list[int] = []
+  shortest: list[int] = []  # side of each training image
 
   def examples(split: str, pairs: Sequence[PairFiles]) -> Iterator[dict]:
     report = progress(f'{name}: checked {split}', len(pairs))
-    checked = map_in_threads(lambda pair: _checked(pair, memory), pairs)
-    for number, (pair, example) in enumerate(zip(pairs, checked, strict=True)):
+    least = crop if split == 'train' else 0
+    check = functools.partial(_checked, memory=memory, crop=least)
+    for done, example in enumerate(map_in_threads(check, pairs), 1):
       if split == 'train':
-        side = min(example['height'], example['width'])
-        if side < crop:
-          raise ValueError(
-            f'{_label(pair, sides[0])} has a side of {side} pixels, smaller '
-            f'than data.crop = {crop}: take a smaller crop or remove the pair'
-          )
-        smallest[:] = [min([side, *smallest])]
+        shortest.append(min(example['height'], example['width']))
       yield example
-      report(number + 1)
+      report(done)
 
   writer = tfds.core.SequentialWriter(info, _SHARD, file_format='array_record')
   writer.initialize_splits(list(splits))
   for split, pairs in splits.items():
     writer.add_examples({split: examples(split, pairs)})
-  if smallest:
-    info.metadata['smallest_training_side'] = smallest[0]
+  if shortest:
+    info.metadata['smallest_training_side'] = min(shortest)
   writer.close_all()
 
 
@@ -115,16 +111,17 @@ class _Memory:
         self._returned.notify_all()
 
 
-def _checked(pair: PairFiles, memory: _Memory) -> dict:
+def _checked(pair: PairFiles, memory: _Memory, crop: int) -> dict:
   """Decodes the images of a pair, and returns its example."""
-  labels = {side: _label(pair, side) for side in pair.images}
-  pixels = []
+  labels = {
+    side: str(image) if isinstance(image, Path) else f'{pair.name} ({side})'
+    for side, image in pair.images.items()
+  }
+  label, pixels = next(iter(labels.values())), []
   for side, image in pair.images.items():
     whole = image.path if isinstance(image, Half) else image
     pixels.append(math.prod(images_lib.image_shape(whole, labels[side])))
-  with memory.taken(
-    _BYTES_PER_PIXEL * max(pixels), next(iter(labels.values()))
-  ):
+  with memory.taken(_BYTES_PER_PIXEL * max(pixels), label):
     encoded = {s: images_lib.encoded(image) for s, image in pair.images.items()}
     shapes = [
       images_lib.read_image(image, labels[side]).shape
@@ -132,10 +129,9 @@ def _checked(pair: PairFiles, memory: _Memory) -> dict:
     ]
   check_same_size(pair.name, shapes[0], shapes[-1])
   height, width, _ = shapes[0]
+  if min(height, width) < crop:
+    raise ValueError(
+      f'{label} has a side of {min(height, width)} pixels, smaller than '
+      f'data.crop = {crop}: take a smaller crop or remove the pair'
+    )
   return {'name': pair.name, 'height': height, 'width': width, **encoded}
-
-
-def _label(pair: PairFiles, side: str) -> str:
-  """Returns the name of an image for errors: its file, if it has one."""
-  image = pair.images[side]
-  return str(image) if isinstance(image, Path) else f'{pair.name} ({side})'

@@ -2,10 +2,8 @@
 
 The scene is seen through the haze of far rain, falling drops, and drops on the
 lens, by a sensor with noise, and saved as JPEG. recipe/rain_ranges.py has the
-numbers and their units.
-
-Random numbers are TensorFlow's stateless ones of a named algorithm: they are
-the same eagerly, in a tf.function and in tf.data.
+numbers and their units. Random numbers are of a named algorithm: they are the
+same eagerly, in a tf.function and in tf.data.
 """
 
 import itertools
@@ -16,9 +14,7 @@ from mixdtp_jax.recipe.rain_ranges import RainRanges
 
 _LAYERS = 3  # of falling drops
 _SHARPEST = 0.5  # standard deviation of a pixel's own blur, in pixels
-_OPAQUE = (
-  8.0  # thickness at which a drop on the lens hides the scene, in pixels
-)
+_OPAQUE = 8.0  # pixels of thickness at which a drop on the lens hides all
 
 # Values of the whole image; strengths are never below 0.
 _STRENGTHS = ('streaks', 'veil', 'drops', 'noise', 'jpeg')
@@ -28,15 +24,9 @@ _OTHERS = ('angle', 'spread', 'width', 'occlusion', 'airlight', 'shrink')
 def add_rain(
   clean: tf.Tensor, seed: tf.Tensor, ranges: RainRanges
 ) -> tf.Tensor:
-  """Draws rain on an image.
+  """Draws rain on an image, (H, W, 3) float32 in [0, 1].
 
-  Args:
-    clean: (H, W, 3) float32 in [0, 1].
-    seed: (2,) integers; equal seeds give equal rain.
-    ranges: strength and kind of the rain.
-
-  Returns:
-    (H, W, 3) float32 in [0, 1].
+  `seed` is (2,) integers; equal ones give equal rain.
   """
   image = tf.convert_to_tensor(clean, tf.float32)
   # int64, because int32 seeds give other numbers.
@@ -61,11 +51,10 @@ def _draw(ranges, seed):
 
 
 def _veil(image, drawn):
-  """Adds haze: I t + A (1 - t) with t = exp(-optical depth).
+  """Adds haze (Koschmieder, 1924): I t + A (1 - t), t = exp(-optical depth).
 
-  The formula is Koschmieder's (1924). The optical depth grows with the number
-  of drops in the air. It is one number for the whole image, because a
-  photograph does not show distances.
+  The optical depth grows with the number of drops in the air. It is one number
+  for the whole image, because a photograph does not show distances.
   """
   seen = tf.exp(-drawn['veil'] * drawn['streaks'])
   return image * seen + drawn['airlight'] * (1 - seen)
@@ -108,13 +97,9 @@ def _lines(image, drawn, ranges, density, depth, nearest, seed):
   radians = (math.pi / 180) * (drawn['angle'] + drawn['spread'] * turn)
   # Points at most a pixel apart along each line, from -1/2 to 1/2.
   along = tf.linspace(-0.5, 0.5, math.ceil(longest) + 1)[None]
-  points = tf.stack(
-    [
-      centre[:, :1] + tf.cos(radians) * length * along,
-      centre[:, 1:] + tf.sin(radians) * length * along,
-    ],
-    axis=-1,
-  )  # (lines, points, 2): row, column
+  rows = centre[:, :1] + tf.cos(radians) * length * along
+  columns = centre[:, 1:] + tf.sin(radians) * length * along
+  points = tf.stack([rows, columns], axis=-1)  # (lines, points, 2)
   width = drawn['width'] / depth
   sigma = tf.maximum(width, _SHARPEST)
   # The peak of a blurred line is 1 / (sqrt(2 pi) sigma).
@@ -134,13 +119,9 @@ def _wet_lens(image, drawn, ranges, seed):
   h is the larger one.
   """
   height = _drops(image, drawn['drops'], ranges.radius, seed)
-  slope = tf.stack(
-    [
-      (height[2:, 1:-1] - height[:-2, 1:-1]) / 2,
-      (height[1:-1, 2:] - height[1:-1, :-2]) / 2,
-    ],
-    axis=-1,
-  )
+  down = (height[2:, 1:-1] - height[:-2, 1:-1]) / 2
+  right = (height[1:-1, 2:] - height[1:-1, :-2]) / 2
+  slope = tf.stack([down, right], axis=-1)
   shift = tf.cast(tf.round((1 + drawn['shrink']) * slope), tf.int32)
   shape = tf.shape(image)[:2]
   grid = tf.meshgrid(tf.range(shape[0]), tf.range(shape[1]), indexing='ij')
