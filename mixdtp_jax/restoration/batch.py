@@ -85,8 +85,7 @@ class Work:
   @_step
   def open(self) -> None:
     """Reads the header, and the pixels unless they are many."""
-    # The memory is the limit.
-    picture = open_picture(self.job.source, STDIN, sys.maxsize)
+    picture = open_picture(self.job.source, STDIN)
     size, single, others = picture.largest, picture.count == 1, True
     ahead = self.settings.ahead
     if not self.job.kept:
@@ -120,8 +119,7 @@ class Work:
         self._before = sheets.small_rgb(frame.pixels)
       if self.job.kept:
         assert self.job.target
-        old = open_picture(self.job.target, '', sys.maxsize).frames()
-        self._frames = [next(old)]
+        self._frames = [next(open_picture(self.job.target).frames())]
         return
       format = self.job.format or self.picture.format
       check_alpha(frame.pixels, self.picture.name, format)

@@ -128,8 +128,6 @@ def writing(job: Job) -> Iterator[None]:
   """Turns FFmpeg's errors into a `ClipError` that names the file."""
   try:
     yield
-  except ClipError:
-    raise
   # Times of damaged clips may be too large, or of a wrong order.
   except (av.FFmpegError, ArithmeticError) as error:
     reason = getattr(error, 'strerror', '') or error

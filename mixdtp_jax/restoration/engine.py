@@ -14,9 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.restoration import memory_plan, pieces
-from mixdtp_jax.restoration.programs import Kind, Programs
+from mixdtp_jax.restoration.programs import Programs
 from mixdtp_jax.restoration.shapes import Shapes
-from mixdtp_jax.restoration.steps import FINAL, RAINY, steps_of
+from mixdtp_jax.restoration.steps import FINAL, RAINY, Step, steps_of
 
 # Pieces that a CPU computes at the same time, at most.
 _MOST_AT_ONCE = 8
@@ -61,8 +61,7 @@ class Engine:
     self._multiple = cfg.multiple
     self._programs = Programs(devices, kernels=kernels)
     with _device_memory():
-      steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
-    self._kinds = [self._programs.kind(step) for step in steps]
+      self._steps = _on_devices(steps_of(cfg, params), self._programs.mesh)
     self._shapes = Shapes(len(devices), accelerator=not on_cpu)
     cores = min(os.cpu_count() or 1, _MOST_AT_ONCE)
     # An accelerator computes one piece while the next one is on its way.
@@ -98,9 +97,9 @@ class Engine:
       size = padded.shape[:2]
       plan = self._plan(size)
       self._room(size, plan, memory_plan.held())  # before the work of compiling
-      for kind, grid in plan:
-        self._shapes.count(kind.step, grid)
-      programs = self._programs.get([(kind, grid.core) for kind, grid in plan])
+      for step, grid in plan:
+        self._shapes.count(step, grid)
+      programs = self._programs.get([(step, grid.core) for step, grid in plan])
       memory_plan.give_back()
       room = self._room(size, plan, memory_plan.held(), beside)
       final = np.empty(image.shape, np.float32)
@@ -125,35 +124,34 @@ class Engine:
     """How many programs were compiled, not counting those kept from before."""
     return self._programs.compiled
 
-  def _plan(self, size) -> list[tuple[Kind, pieces.Grid]]:
-    """Returns each step's kind of program, and its pieces of an image."""
+  def _plan(self, size) -> list[tuple[Step, pieces.Grid]]:
+    """Returns the steps, and the pieces in which each computes an image."""
     plan = []
-    for kind in self._kinds:
-      sides = tuple(side >> kind.step.level for side in size)
-      cores = self._programs.cores(kind)
-      plan.append((kind, self._shapes.choose(kind.step, sides, cores)))
+    for step in self._steps:
+      sides = tuple(side >> step.level for side in size)
+      cores = self._programs.cores(step)
+      plan.append((step, self._shapes.choose(step, sides, cores)))
     return plan
 
   def _room(self, size, plan, others, beside=0):
     """Returns the bytes for maps; see `memory_plan.room_for_maps`."""
     return memory_plan.room_for_maps(
-      [(kind.step, grid) for kind, grid in plan],
+      plan,
       size,
       at_once=self._at_once,
       memory=self._memory or memory_plan.half_of_free(),
-      compiled=all(g.core in self._programs.cores(kind) for kind, g in plan),
+      compiled=all(g.core in self._programs.cores(step) for step, g in plan),
       others=others,
       beside=beside,
     )
 
   def _take_steps(self, plan, programs, maps, progress):
     """Takes all steps, and tells the progress after each piece."""
-    times = [self._shapes.seconds(kind.step, grid) for kind, grid in plan]
+    times = [self._shapes.seconds(*pair) for pair in plan]
     done, mix = 0, []
-    for program, (kind, grid), seconds in zip(
+    for program, (step, grid), seconds in zip(
       programs, plan, times, strict=True
     ):
-      step = kind.step
       windows = [
         pieces.Windows(maps[spec], grid, halo) for spec, halo in step.sources
       ]

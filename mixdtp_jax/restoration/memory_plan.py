@@ -134,8 +134,7 @@ def _megabytes(number: int) -> int:
 
 
 def _piece(step: Step, grid: Grid) -> int:
-  halo = max(halo for _, halo in step.sources)
-  rows, columns = (side + 2 * halo for side in grid.core)
+  rows, columns = (side + 2 * step.halo for side in grid.core)
   times = _WINDOWS_OF_BLOCK if step.mixes else _WINDOWS
   return rows * columns * step.width * 4 * times
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,16 +41,14 @@ class Picture:
   largest: tuple[int, int]  # (H, W) of the largest of them
   pixels: int  # of all of them together
   stored: dict[str, Any]  # how, in the words of Pillow's writers
-  max_pixels: int = images.MAX_PIXELS  # of a frame; more are refused
 
   def frames(self) -> Iterator[Frame]:
     """Decodes one frame after the other.
 
-    Raises:
-      ImageError: the file is damaged, too large, or stored in a way that is not
-        read; the message names it.
+    ImageError, with the name, if the file is damaged, or stored in a way that
+    is not read.
     """
-    with self._opened() as file:
+    with _opened(self.source, self.name) as file:
       for index in range(self.count):
         if self.count > 1:  # else the file begins with its main image
           file.seek(index)
@@ -59,9 +58,6 @@ class Picture:
           frame = frame._replace(metadata=metadata)
         yield frame
 
-  def _opened(self) -> AbstractContextManager[OpenFile]:
-    return images.opened(self.source, self.name, self.max_pixels)
-
   def _decoded(self, file: OpenFile) -> Frame:
     if images.is_wide(file):
       if self.count > 1:
@@ -69,7 +65,7 @@ class Picture:
           f'{self.name} has {self.count} frames or pages of 16 bits for each '
           'sample, which are not read: split the file'
         )
-      with self._opened() as second:
+      with _opened(self.source, self.name) as second:
         pixels = read_wide(file, second, self.name)
     else:
       pixels = eight_bits(file)
@@ -77,16 +73,20 @@ class Picture:
     return Frame(pixels, file.info.get('duration', 0))
 
 
-def open_picture(
-  source: Path | bytes, name: str = '', max_pixels: int = images.MAX_PIXELS
-) -> Picture:
+def _opened(
+  source: Path | bytes, name: str
+) -> AbstractContextManager[OpenFile]:
+  # The memory alone limits how many pixels a picture has.
+  return images.opened(source, name, sys.maxsize)
+
+
+def open_picture(source: Path | bytes, name: str = '') -> Picture:
   """Reads the header of an image of any format.
 
-  Raises:
-    ImageError: the file is not there, is no image, or has more than
-      `max_pixels`.
+  `name` is for encoded bytes. ImageError if the file is not there, or is no
+  image.
   """
-  with images.opened(source, name, max_pixels) as file:
+  with _opened(source, name) as file:
     height, width = largest = images.upright_size(file)
     stored = _stored(file, source)
     several = images.is_animated(file)
@@ -109,7 +109,6 @@ def open_picture(
       largest,
       pixels,
       stored,
-      max_pixels,
     )
 
 

@@ -13,7 +13,7 @@ import pickle
 import re
 from collections.abc import Sequence, Set
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,14 +44,6 @@ Program = jax.stages.Compiled
 Core = tuple[int, int]  # rows and columns of a piece without its halo
 
 
-class Kind(NamedTuple):
-  """Programs of a step, which differ in the size of their pieces alone."""
-
-  name: str  # a digest of all that they depend on
-  step: Step
-  common: list[Any]  # shapes of parameters, and of the matrix of a mixing step
-
-
 class Programs:
   """Programs for some devices, each compiled once and then found on disk.
 
@@ -69,37 +61,37 @@ class Programs:
     self.mesh = Mesh(np.array(devices), 'piece', axis_types=(AxisType.Auto,))
     self._folder = _usable_folder()
     self._environment = f'{self._kernels} {_environment(self.mesh)}'
+    self._names: dict[Step, str] = {}
     self._loaded: dict[str, Program] = {}
     self._cores = _cores_on_disk(self._folder)
     self.compiled = 0  # programs that were not on disk
 
-  def kind(self, step: Step) -> Kind:
-    """Returns what the programs of a step have in common."""
-    common = [jax.eval_shape(lambda: step.params)]
-    if step.mixes:
-      side = step.sources[0][0].channels
-      common.append(jax.ShapeDtypeStruct((side, side), np.float32))
-    leaves, tree = jax.tree.flatten(common)
-    text = [
-      self._environment,
-      step.function.__name__,
-      repr((step.static, _windows(step, (1, 2)))),
-      repr([(leaf.shape, str(leaf.dtype)) for leaf in leaves]),
-      str(tree),
-    ]
-    name = hashlib.sha256('\0'.join(text).encode()).hexdigest()[:32]
-    return Kind(name, step, common)
+  def name(self, step: Step) -> str:
+    """Returns a digest of what all programs of a step depend on."""
+    if step not in self._names:
+      leaves, tree = jax.tree.flatten(_common(step))
+      text = [
+        self._environment,
+        step.function.__name__,
+        repr((step.static, _windows(step, (1, 2)))),
+        repr([(leaf.shape, str(leaf.dtype)) for leaf in leaves]),
+        str(tree),
+      ]
+      digest = hashlib.sha256('\0'.join(text).encode()).hexdigest()
+      self._names[step] = digest[:32]
+    return self._names[step]
 
-  def cores(self, kind: Kind) -> Set[Core]:
-    """Returns the sizes of pieces that have programs."""
-    return frozenset(self._cores[kind.name])  # others may add to it
+  def cores(self, step: Step) -> Set[Core]:
+    """Returns the sizes of pieces that a step has programs for."""
+    return frozenset(self._cores[self.name(step)])  # others may add to it
 
-  def get(self, wanted: Sequence[tuple[Kind, Core]]) -> list[Program]:
-    """Returns a program for each kind and size of pieces, compiled if new."""
-    different = {_file(kind, core): (kind, core) for kind, core in wanted}
+  def get(self, wanted: Sequence[tuple[Step, Core]]) -> list[Program]:
+    """Returns a program for each step and size of pieces, compiled if new."""
+    names = ['{}-{}x{}'.format(self.name(s), *core) for s, core in wanted]
+    different = dict(zip(names, wanted, strict=True))
     with futures.ThreadPoolExecutor(_COMPILERS) as compilers:
       list(compilers.map(self._prepare, different, different.values()))
-    return [self._loaded[_file(*each)] for each in wanted]
+    return [self._loaded[name] for name in names]
 
   def _prepare(self, name, wanted) -> None:
     if name in self._loaded:
@@ -112,14 +104,14 @@ class Programs:
       if _hits.total() == hits:
         self._write(name, serialize_executable.serialize(program))
     self._loaded[name] = program
-    kind, core = wanted
-    self._cores[kind.name].add(core)
+    step, core = wanted
+    self._cores[self.name(step)].add(core)
 
-  def _compile(self, kind, core) -> Program:
+  def _compile(self, step, core) -> Program:
     def one_piece(common, pieces):
       (params, *others), (bounds, *windows) = common, pieces
-      found = kind.step.function(
-        params, bounds[0], *others, *windows, **dict(kind.step.static)
+      found = step.function(
+        params, bounds[0], *others, *windows, **dict(step.static)
       )
       return found if isinstance(found, tuple) else (found,)
 
@@ -132,11 +124,11 @@ class Programs:
     )
     devices = self.mesh.size
     pieces = [jax.ShapeDtypeStruct((devices, 4), np.int32)]
-    for shape, dtype in _windows(kind.step, core):
+    for shape, dtype in _windows(step, core):
       pieces.append(jax.ShapeDtypeStruct((devices, *shape), dtype))
     self.compiled += 1
     traced = choice.traced_with(self._kernels, shared)
-    return jax.jit(traced).lower(kind.common, pieces).compile()
+    return jax.jit(traced).lower(_common(step), pieces).compile()
 
   def _load(self, name) -> Program | None:
     if self._folder is None:
@@ -192,6 +184,15 @@ def _usable_folder() -> pathlib.Path | None:
   return None
 
 
+def _common(step: Step) -> list[Any]:
+  """Returns shapes of what is alike for all pieces."""
+  common = [jax.eval_shape(lambda: step.params)]
+  if step.mixes:
+    side = step.sources[0][0].channels
+    common.append(jax.ShapeDtypeStruct((side, side), np.float32))
+  return common
+
+
 def _windows(step: Step, core: Core) -> list[tuple[tuple[int, ...], str]]:
   """Returns shape and dtype of the window of each map."""
   windows = []
@@ -199,10 +200,6 @@ def _windows(step: Step, core: Core) -> list[tuple[tuple[int, ...], str]]:
     sides = ((side << step.level - spec.level) + 2 * halo for side in core)
     windows.append(((*sides, spec.channels), spec.dtype))
   return windows
-
-
-def _file(kind: Kind, core: Core) -> str:
-  return '{}-{}x{}'.format(kind.name, *core)
 
 
 def _cores_on_disk(folder: pathlib.Path | None) -> dict[str, set[Core]]:

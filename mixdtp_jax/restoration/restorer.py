@@ -83,10 +83,10 @@ class Restorer:
     )
 
   def check(self, height: int, width: int, kept: int = 0) -> None:
-    """Raises ValueError, with the least memory, if that is too small.
+    """Raises ValueError, which names the least, if the memory is too small.
 
-    The picture has H x W pixels, and others that the caller holds meanwhile
-    have `kept`.
+    It is for a picture of H x W pixels, and `kept` pixels of others that the
+    caller holds meanwhile.
     """
     others = _PER_PIXEL * height * width + _PER_KEPT_PIXEL * kept
     self._engine.check(height, width, others)

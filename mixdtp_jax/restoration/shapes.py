@@ -64,7 +64,7 @@ class Shapes:
   def seconds(self, step: Step, grid: Grid) -> float:
     """Estimates how long a step takes."""
     # A halo shrinks with every convolution: half of it on both sides.
-    rows, columns = (side + _halo(step) for side in grid.core)
+    rows, columns = (side + step.halo for side in grid.core)
     groups = math.ceil(len(grid) / self._devices)
     return groups * (rows * columns * step.width * _PER_VALUE + _START)
 
@@ -78,7 +78,7 @@ class Shapes:
     refines = step.function is phases.refine
     sides = _REFINE_SIDES if refines else _SIDES[step.level]
     # Starting a program costs as much as some more pixels on each side.
-    more = _halo(step) + 4
+    more = step.halo + 4
     cores = [self._times * side for side in sides]
 
     def best(whole: int) -> list[int]:
@@ -92,7 +92,3 @@ class Shapes:
 
 def _kind(step: Step, grid: Grid):
   return step.function, step.level, step.width, grid.core
-
-
-def _halo(step: Step) -> int:
-  return max(halo for _, halo in step.sources)

@@ -30,7 +30,7 @@ class MapSpec:
   dtype: str = 'float32'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Step:
   """One function, applied to all pieces of an image."""
 
@@ -47,8 +47,13 @@ class Step:
   frees: tuple[MapSpec, ...] = ()  # maps that no step reads after this one
 
   @property
+  def halo(self) -> int:
+    """The widest halo of its windows, in pixels."""
+    return max(halo for _, halo in self.sources)
+
+  @property
   def width(self) -> int:
-    """Returns the most channels that it computes with, about."""
+    """The most channels that it computes with, about."""
     maps = *(spec for spec, _ in self.sources), *self.targets
     channels = max(spec.channels for spec in maps)
     # The refinement's four gates are wider than its state.

@@ -48,7 +48,9 @@ def damaged(count, seed):
 
 
 def _restored(data):
-  picture = open_picture(data, _NAME, 1_000_000)
+  picture = open_picture(data, _NAME)
+  if picture.pixels > 10**6 * picture.count:
+    raise images.ImageError(f'{_NAME} takes too long')
   frames = list(itertools.islice(picture.frames(), 50))
   written = encode(picture, frames, frames[0].metadata)
   first = next(open_picture(written, 'written').frames())

@@ -88,10 +88,9 @@ def test_the_folder_has_a_limit(cache, monkeypatch):
     return x + 1
 
   step = Step(add, {}, ((MapSpec('x', 0, 3), 0),), (), 0)
-  kind = kept.kind(step)
   names = []
   for number in range(1, 31):
-    kept.get([(kind, (number, 2))])
+    kept.get([(step, (number, 2))])
     (new,) = {path.name for path in cache.iterdir()} - set(names)
     names.append(new)
     os.utime(cache / new, (number, number))
@@ -100,8 +99,8 @@ def test_the_folder_has_a_limit(cache, monkeypatch):
   assert sorted(files) == sorted(names[-len(files) :]) and len(files) > 1
   # Another process knows which sizes are there.
   others = programs.Programs(jax.devices()[:1])
-  assert len(others.cores(kind)) == len(files)
-  assert (30, 2) in others.cores(kind) and (1, 2) not in others.cores(kind)
+  assert len(others.cores(step)) == len(files)
+  assert (30, 2) in others.cores(step) and (1, 2) not in others.cores(step)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +115,10 @@ def test_another_processor_or_version_has_its_own(
   cache, monkeypatch, place, value
 ):
   step = Step(abs, {}, ((MapSpec('x', 0, 3), 0),), (), 0)
-  names = [programs.Programs(jax.devices()[:1]).kind(step).name]
-  names.append(programs.Programs(jax.devices()[:1]).kind(step).name)
+  names = [programs.Programs(jax.devices()[:1]).name(step)]
+  names.append(programs.Programs(jax.devices()[:1]).name(step))
   monkeypatch.setattr(place, value)
-  names.append(programs.Programs(jax.devices()[:1]).kind(step).name)
+  names.append(programs.Programs(jax.devices()[:1]).name(step))
   assert names[0] == names[1] != names[2]
 
 

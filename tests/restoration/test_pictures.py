@@ -422,4 +422,4 @@ def test_the_main_image_of_a_heic_is_taken(heic):
 
 def test_too_many_pixels_are_refused_before_decoding():
   with pytest.raises(ImageError, match='^x has 48x36 pixels, more than the 99'):
-    open_picture(hostile.sound('jpeg'), 'x', max_pixels=99)
+    images.opened(hostile.sound('jpeg'), 'x', max_pixels=99).__enter__()

@@ -2,9 +2,9 @@
 
 import dataclasses
 import io
+import itertools
 import secrets
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,11 +62,7 @@ class Upload:
     return time.monotonic() > self.asked + patience
 
   def open(self, check: Callable[[int, int, int], None]) -> Work:
-    """Reads the picture's header; `check` is as in `Settings`.
-
-    Raises:
-      Refused: it cannot be restored.
-    """
+    """Reads the picture's header; `check` is as in `Settings`."""
     paths = self.folder / 'picture', self.folder / 'restored'
     # Nothing is read ahead: a picture that waits takes no memory.
     work = Work(Job(*paths, None, '', 0), Settings(ahead=0, check=check))
@@ -85,10 +81,8 @@ class Upload:
 class Queue:
   """Holds the pictures of all visitors, and restores one at a time.
 
-  Attributes:
-    weights: that visitors may choose, as `Restorer` takes them.
-    memories: bytes that they may choose, by name; None for half of what is
-      free.
+  Visitors choose from `weights`, as `Restorer` takes them, and from `memories`,
+  bytes by name; None is half of what is free.
   """
 
   def __init__(
@@ -99,14 +93,10 @@ class Queue:
     max_megapixels: int,
     **options: Any,
   ):
-    """Loads the first weights; `folder` is an empty one, for the pictures.
+    """Loads the first weights, whose errors are those of `Restorer`.
 
-    Larger pictures than `max_megapixels` are refused. `options` are further
-    ones of `Restorer`.
-
-    Raises:
-      FileNotFoundError: there are no such weights.
-      ValueError: the weights are damaged.
+    `folder` is an empty one, for the pictures. Larger ones than
+    `max_megapixels` are refused. `options` are further ones of `Restorer`.
     """
     self.weights, self.memories = weights, memories
     self._folder, self._most, self._options = folder, max_megapixels, options
@@ -169,8 +159,7 @@ class Queue:
   def get(self, key: str) -> Upload:
     """Returns a picture by its folder's name; notes that its visitor is there.
 
-    Raises:
-      Refused: there is no such picture.
+    `Refused` if there is none.
     """
     with self._changed:
       if upload := self._uploads.get(key):
@@ -184,9 +173,10 @@ class Queue:
   def ahead(self, upload: Upload) -> int:
     """Returns how many pictures are restored before this one."""
     with self._changed:
-      uploads = list(self._uploads.values())
-    earlier = uploads[: uploads.index(upload)] if upload in uploads else []
-    return sum(other.state in ('waiting', 'working') for other in earlier)
+      earlier = itertools.takewhile(
+        lambda other: other is not upload, self._uploads.values()
+      )
+      return sum(other.state in ('waiting', 'working') for other in earlier)
 
   def drop(self, upload: Upload) -> None:
     """Forgets a picture, and deletes its files."""
@@ -198,7 +188,7 @@ class Queue:
     shutil.rmtree(upload.folder, ignore_errors=True)
 
   def _check_size(self, height: int, width: int, frames: int) -> None:
-    """Raises ValueError for too large a picture, as `Restorer.check` does."""
+    """Raises ValueError for too large a picture."""
     if max(height * width, frames // 4) > self._most * 10**6:
       total = f', or {frames:,} in all its frames,' if frames else ''
       raise ValueError(
@@ -227,15 +217,16 @@ class Queue:
           continue
         upload = waiting[0]
         upload.state = 'working'
+      state = 'failed'
       try:
         upload.facts, state = self._restored(upload), 'done'
       except Refused as error:
-        upload.facts, state = {'error': str(error)}, 'failed'
+        upload.facts = {'error': str(error)}
       except Exception as error:  # noqa: BLE001  the server lives on
         if not self._closed:
           logging.exception('%s: %s', upload.name, error)
         why = f'{upload.name} could not be restored: {type(error).__name__}'
-        upload.facts, state = {'error': why}, 'failed'
+        upload.facts = {'error': why}
       with self._changed:
         upload.state = state
       if upload.dropped:
@@ -299,7 +290,7 @@ def _result_name(name: str, format: str) -> str:
 
 def _shrink(source: Path, target: Path) -> None:
   """Writes the first frame as a small JPEG, which every browser shows."""
-  first = next(open_picture(source, max_pixels=sys.maxsize).frames())
+  first = next(open_picture(source).frames())
   profile = first.metadata.icc
   options = {'icc_profile': profile} if profile[16:20] == b'RGB ' else {}
   small = Image.fromarray(sheets.small_rgb(first.pixels))
