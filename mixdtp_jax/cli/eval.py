@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
   from mixdtp_jax.checkpoints.saving import read_best
   from mixdtp_jax.data.pairs import cut_to_multiples
+  from mixdtp_jax.evaluation.metrics import PROTOCOLS
   from mixdtp_jax.evaluation.network import report, score_network
   from mixdtp_jax.models.config import as_mapping
   from mixdtp_jax.runtime import hosts
@@ -90,7 +91,11 @@ def run(args: argparse.Namespace) -> None:
   from mixdtp_jax.weights.load import load_weights
   from mixdtp_jax.weights.run import load_run_config
 
-  protocols = _protocols(args.protocols)
+  for name in args.protocols or ():
+    if name not in PROTOCOLS:
+      raise ValueError(
+        f'--protocols: {name!r} is unknown; choose from {", ".join(PROTOCOLS)}'
+      )
   options.join_hosts(args)
   if not (path := shipped.locate(args.weights)).exists():
     raise shipped.not_found(path)
@@ -105,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
     params,
     cut_to_multiples(pairs, args.crop_multiple),
     batch_size=args.batch_size or jax.device_count(),
-    protocols=protocols,
+    protocols=args.protocols or list(PROTOCOLS),
     folder=args.out,
     # Other kernels may need devices that are not here.
     kernels='xla' if recipe.get('kernels') == 'xla' else 'auto',
@@ -135,17 +140,6 @@ def run(args: argparse.Namespace) -> None:
     print(*paths, os.path.join(args.out, 'images'), sep='\n')
 
 
-def _protocols(names: list[str] | None) -> list[str]:
-  from mixdtp_jax.evaluation.metrics import PROTOCOLS
-
-  for name in names or ():
-    if name not in PROTOCOLS:
-      raise ValueError(
-        f'--protocols: {name!r} is unknown; choose from {", ".join(PROTOCOLS)}'
-      )
-  return names or list(PROTOCOLS)
-
-
 def _open_pairs(args, run):
   """Returns the pairs that the options name, and a record of these options."""
   from mixdtp_jax.data.matching import open_folder
@@ -157,26 +151,11 @@ def _open_pairs(args, run):
         '--folder goes without --data, --source and --data_dir: drop either'
       )
     return open_folder(args.folder), {'folder': args.folder}
-  name, source, data_dir = _data_set(args, run)
-
-  from mixdtp_jax.data.datasets.registry import open_split
-
-  # Where the run found its files may be another machine's path.
-  own = args.source is None and args.data_dir is None
-  known = None if own and source else source
-  pairs = hosts.in_turn(
-    lambda: open_split(name, source=known, data_dir=data_dir, split=args.split)
-  )
-  return pairs, {'name': pairs.name, 'source': source, 'split': args.split}
-
-
-def _data_set(args, run) -> tuple[str, str, str]:
-  """Returns name, source and data_dir: the options', else the run's, if any."""
-  name, source, data_dir = args.data or 'pairs', '', ''
-  if run is not None and args.data in (None, run['name']):
-    name, source, data_dir = run['name'], run['source'], run['data_dir']
-  source = source if args.source is None else args.source
-  data_dir = data_dir if args.data_dir is None else args.data_dir
+  if run is None or args.data not in (None, run['name']):  # no set of the run
+    run = {'name': args.data or 'pairs', 'source': '', 'data_dir': ''}
+  name = run['name']
+  source = run['source'] if args.source is None else args.source
+  data_dir = run['data_dir'] if args.data_dir is None else args.data_dir
   if not data_dir and args.data is None:
     raise ValueError(
       f'{args.weights} has no test images of its own: give --folder PAIRS, or '
@@ -187,4 +166,13 @@ def _data_set(args, run) -> tuple[str, str, str]:
       f'--data={name} needs --data_dir, the folder of its prepared copy; or '
       'score a plain folder of pairs with --folder'
     )
-  return name, source, data_dir
+
+  from mixdtp_jax.data.datasets.registry import open_split
+
+  # Where the run found its files may be another machine's path.
+  own = args.source is None and args.data_dir is None
+  known = None if own and source else source
+  pairs = hosts.in_turn(
+    lambda: open_split(name, source=known, data_dir=data_dir, split=args.split)
+  )
+  return pairs, {'name': pairs.name, 'source': source, 'split': args.split}

@@ -94,9 +94,7 @@ def _prepare(config, folder, update, mesh):
   """
   if hosts.is_first():
     start.remove_leftovers(folder)
-    start.check_results(folder)
-    if update < config.num_train_steps:
-      start.check_room(config, folder)
+    start.check_workdir(config, folder, update)
   batches = train_batches.train_batches(config, start_step=update, mesh=mesh)
   test = start.open_scored(config, 'test')
   split = config.keep_best

@@ -73,8 +73,8 @@ def open_scored(config: Recipe, split: str) -> Pairs:
   return pairs
 
 
-def check_results(workdir: pathlib.Path) -> None:
-  """Raises OSError if the results cannot be written after the last update."""
+def check_workdir(config: Recipe, workdir: pathlib.Path, update: int) -> None:
+  """Raises OSError if the results or a further checkpoint cannot be written."""
   results = workdir / 'results'
   for folder in (results, results / 'images'):
     if not is_writable(folder):
@@ -82,16 +82,12 @@ def check_results(workdir: pathlib.Path) -> None:
         f'{folder}: nothing can be written there; make that possible, or use '
         'another workdir'
       )
-
-
-def check_room(config: Recipe, workdir: pathlib.Path) -> None:
-  """Raises OSError if a checkpoint of the run has no room on its disk."""
   params = abstract_params(config.model)
   moments = jax.eval_shape(make_optimizer(config).init, params)
   parts = [params, moments] + [params] * (config.ema_decay > 0)
   need = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts))
   free = shutil.disk_usage(workdir).free
-  if free < need:
+  if free < need and update < config.num_train_steps:
     raise OSError(
       f'{workdir} has {free / 1e6:,.1f} MB free, and a checkpoint needs '
       f'{need / 1e6:,.1f} MB: make room, or take another workdir'

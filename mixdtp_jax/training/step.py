@@ -139,49 +139,31 @@ def apply_gradients(
   return TrainState(state.step + 1, params, opt_state, average)
 
 
-def train_step(
-  state: TrainState,
-  batch: Batch,
-  *,
-  network: Network,
-  loss: LossFn,
-  optimizer: optax.GradientTransformation,
-  schedule: optax.Schedule,
-  accumulate_steps: int,
-  ema_decay: float,
-) -> tuple[TrainState, Scalars]:
-  """Makes one update: a pure function of state and batch.
-
-  The float32 scalars are loss, its terms before weighting, psnr (rgb, of the
-  batch's final images), learning_rate, and grad_norm, the global norm before
-  clipping.
-  """
-  of_part = functools.partial(loss_and_gradients, network=network, loss=loss)
-  scalars, gradients = accumulate(of_part, accumulate_steps)(
-    state.params, batch
-  )
-  scalars['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
-  scalars['grad_norm'] = optax.tree.norm(gradients)
-  state = apply_gradients(
-    state, gradients, optimizer=optimizer, ema_decay=ema_decay
-  )
-  return state, scalars
-
-
 def make_train_step(
   config: Recipe, mesh: jax.sharding.Mesh
 ) -> jax.stages.Wrapped:
-  """Makes the jitted `train_step` of a configuration; it consumes its state."""
+  """Makes the jitted update of a configuration, which consumes its state.
+
+  It is a pure function of state and batch, and returns the next state and
+  float32 scalars: loss, its terms before weighting, psnr (rgb, of the batch's
+  final images), learning_rate, and grad_norm, the global norm before clipping.
+  """
+  network, loss = make_network(config.model), make_loss(config.loss)
+  optimizer, schedule = make_optimizer(config), make_schedule(config)
+  of_part = functools.partial(loss_and_gradients, network=network, loss=loss)
+  of_batch = accumulate(of_part, config.accumulate_steps)
+
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
+    scalars, gradients = of_batch(state.params, batch)
+    scalars['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
+    scalars['grad_norm'] = optax.tree.norm(gradients)
+    state = apply_gradients(
+      state, gradients, optimizer=optimizer, ema_decay=config.ema_decay
+    )
+    return state, scalars
+
   kernels = choice.resolve(config.kernels, list(mesh.devices.flat))
-  step = functools.partial(
-    choice.traced_with(kernels, traced_for(mesh, train_step)),
-    network=make_network(config.model),
-    loss=make_loss(config.loss),
-    optimizer=make_optimizer(config),
-    schedule=make_schedule(config),
-    accumulate_steps=config.accumulate_steps,
-    ema_decay=config.ema_decay,
-  )
+  step = choice.traced_with(kernels, traced_for(mesh, train_step))
   return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 

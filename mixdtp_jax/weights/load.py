@@ -5,10 +5,9 @@ import os
 import pathlib
 from typing import Any
 
-import jax
-import numpy as np
 from absl import logging
 
+from mixdtp_jax.checkpoints import verifying
 from mixdtp_jax.models.config import (
   EXECUTION,
   AnyConfig,
@@ -58,13 +57,11 @@ def load_weights(
     cfg, params = _read_file(path)
   else:
     cfg, params = _read_folder(path, update)
-  for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-    if not np.isfinite(leaf).all():
-      name = '/'.join(key.key for key in keys)
-      raise ValueError(
-        f'{path}: {name} has values that are not finite; use weights from '
-        'before they became so'
-      )
+  if name := verifying.not_finite(params):
+    raise ValueError(
+      f'{path}: {name} has values that are not finite; use weights from '
+      'before they became so'
+    )
   if steps is None:
     return cfg, params
   return _with_steps(cfg, params, steps)

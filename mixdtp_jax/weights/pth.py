@@ -1,4 +1,4 @@
-"""PyTorch files (.pth). Reading and writing them needs PyTorch."""
+"""PyTorch files (.pth). Reading and writing them needs the package torch."""
 
 import os
 import pathlib
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from mixdtp_jax.runtime.console import pip_install
 from mixdtp_jax.runtime.files import replacing
 
 # Where training programs put a state dict; the first of these is taken.
@@ -25,11 +24,11 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
   says so. Averaged weights come first, as BasicSR saves both.
 
   Raises:
-    ImportError: PyTorch is not installed.
     FileNotFoundError: there is no such file.
     ValueError: the file holds anything but named tensors.
   """
-  torch = _import_torch()
+  import torch
+
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f'{path}: no such file')
@@ -64,8 +63,9 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _wrapper(loaded: Any) -> str | None:
-  found = loaded if isinstance(loaded, Mapping) else {}
-  keys = (key for key in _WRAPPERS if isinstance(found.get(key), Mapping))
+  if not isinstance(loaded, Mapping):
+    return None
+  keys = (key for key in _WRAPPERS if isinstance(loaded.get(key), Mapping))
   return next(keys, None)
 
 
@@ -73,20 +73,11 @@ def write_pth(
   state_dict: Mapping[str, np.ndarray], path: str | os.PathLike
 ) -> None:
   """Writes a state dict for PyTorch's load_state_dict; see `read_pth`."""
-  torch = _import_torch()
+  import torch
+
   tensors = {
     name: torch.from_numpy(np.array(value))
     for name, value in state_dict.items()
   }
   with replacing(path) as temporary:
     torch.save(tensors, temporary)
-
-
-def _import_torch():
-  try:
-    import torch
-  except ImportError:
-    raise ImportError(
-      'reading and writing .pth files needs PyTorch: ' + pip_install('torch')
-    ) from None
-  return torch
