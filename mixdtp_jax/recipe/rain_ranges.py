@@ -34,10 +34,7 @@ class RainRanges(Options):
   prefix: ClassVar[str] = 'data.rain.'
 
   streaks: Range = _range(
-    (5.0, 50.0),
-    (None, 1e4),
-    'lines in all layers together',
-    'per 10,000 pixels',
+    (5.0, 50.0), (None, 1e4), 'lines in all layers', 'per 10,000 pixels'
   )
   angle: Range = _range(
     (-35.0, 35.0),
@@ -49,9 +46,7 @@ class RainRanges(Options):
     (0.5, 2.0), (0, 90), "standard deviation of the lines' angles", 'degrees'
   )
   depth: Range = _range(
-    (1.0, 3.0),
-    (1, 1e4),
-    "distance of the layers, as a multiple of the nearest drops'",
+    (1.0, 3.0), (1, 1e4), 'distance of layers, as a multiple of the nearest one'
   )
   length: Range = _range(
     (15.0, 130.0), (1, 1000), 'length of each line at depth 1', 'pixels'
@@ -67,9 +62,7 @@ class RainRanges(Options):
     (0.05, 0.6), (0, 1), 'light that each line adds at its peak'
   )
   occlusion: Range = _range(
-    (0.0, 0.3),
-    (0, 1),
-    'share of the background that a line of brightness 1 hides',
+    (0.0, 0.3), (0, 1), 'share of background that a line of brightness 1 hides'
   )
   veil: Range = _range(
     (0.0, 0.0),
@@ -87,9 +80,7 @@ class RainRanges(Options):
     (2.0, 5.0), (1, 50), 'factor by which a drop shows the scene smaller'
   )
   noise: Range = _range(
-    (0.0, 0.0),
-    (None, 1e4),
-    "standard deviation of the sensor's noise, for values in [0, 1]",
+    (0.0, 0.0), (None, 1e4), 'standard deviation of noise, for values in [0, 1]'
   )
   jpeg: Range = _range(
     (0.0, 0.0), (None, 99), 'loss of JPEG quality, 100 - quality'
