@@ -27,10 +27,6 @@ BEST = 'best.json'  # in the workdir: the record of the best checkpoint
 EMA = 'ema_params'  # an item that only runs with ema_decay have
 
 
-class NotFiniteError(FloatingPointError):
-  """Training has led to values that are not finite."""
-
-
 class Manager(ocp.CheckpointManager):
   """Checkpoints that are verified before they count, and old ones deleted.
 
@@ -205,7 +201,7 @@ def wait(manager: ocp.CheckpointManager) -> None:
   """Waits until the checkpoint that `save` started is verified and complete.
 
   Raises:
-    NotFiniteError: the state that was to be saved is not finite.
+    FloatingPointError: the state that was to be saved is not finite.
     OSError: it could not be written, as on a full disk, or read back. Both
       messages name the last good checkpoint, which is unchanged.
   """
@@ -229,9 +225,9 @@ def _named_failure(manager, update) -> Iterator[None]:
 
 def not_finite(
   manager: ocp.CheckpointManager, update: int, found: str
-) -> NotFiniteError:
+) -> FloatingPointError:
   """Returns the error of an update that has made something not finite."""
-  return NotFiniteError(
+  return FloatingPointError(
     f'update {update}: {found}; {last_good(manager, before=update)}. Start '
     'again from there with a smaller schedule.learning_rate or with '
     'optimizer.clip_norm set.'

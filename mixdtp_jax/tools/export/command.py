@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import zipfile
 
 import jax
@@ -13,13 +14,13 @@ from mixdtp_jax import __version__
 from mixdtp_jax.models.config import (
   EXECUTION,
   AnyConfig,
+  RestormerConfig,
   as_mapping,
   make_model_config,
 )
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.ops import choice
 from mixdtp_jax.runtime.files import local_path, replacing
-from mixdtp_jax.tools.export import web
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
 from mixdtp_jax.weights.safetensors_file import read_notes
@@ -34,6 +35,20 @@ _PROTOCOL = (
   '[0, 1].'
 )
 PLATFORMS = ('cpu', 'cuda', 'tpu')  # of StableHLO programs
+
+# Of ONNX Runtime Web: its module, and the program that this loads.
+_RUNTIME = (
+  'ort.wasm.min.mjs',
+  'ort-wasm-simd-threaded.mjs',
+  'ort-wasm-simd-threaded.wasm',
+)
+_PAGE = pathlib.Path(__file__).with_name('page')
+_SHARED = pathlib.Path(__file__).parents[1] / 'serve' / 'page'
+# Bytes; a tab holds 4 GiB, but some are the page's, and free ones in pieces.
+_MEMORY = 3 * 2**30
+# Bytes for each pixel and channel of the finest level, and of the refinement:
+# ONNX Runtime took up to 1,630 with 16 channels and 2,500 with 32, on a CPU.
+_UNET, _RECURRENT = 100, 75
 
 
 def export(
@@ -67,7 +82,8 @@ def export(
   runtime = pathlib.Path(runtime) if runtime else None
   _check(path, format, runtime)
   cfg, params = load_weights(weights, steps=steps)
-  cfg = _in_float32(cfg)
+  fields = as_mapping(cfg).items()  # without what only training uses
+  cfg = make_model_config({k: v for k, v in fields if k not in EXECUTION})
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
   if size > _MOST_BYTES:
     raise ValueError(
@@ -78,8 +94,8 @@ def export(
   with replacing(path) as temporary:
     target = pathlib.Path(temporary)
     if runtime:
-      web.write_page(target, cfg, metadata, runtime)
-      _write_onnx(target / web.NETWORK, cfg, params, metadata)
+      _write_page(target, cfg, metadata, runtime)
+      _write_onnx(target / 'network.onnx', cfg, params, metadata)
     elif format == 'onnx':
       _write_onnx(target, cfg, params, metadata)
     else:
@@ -114,16 +130,14 @@ def _check(path, format, runtime):
       'the format web, and no other, needs --runtime DIR, a folder with ONNX '
       'Runtime Web'
     )
-  if runtime:
-    web.check_runtime(runtime)
+  for name in _RUNTIME if runtime else ():
+    if not (runtime / name).is_file():
+      raise FileNotFoundError(
+        f'--runtime {runtime}: there is no {name}. npm install onnxruntime-web '
+        'puts it into node_modules/onnxruntime-web/dist'
+      )
   if format != 'stablehlo':
     import onnx  # noqa: F401
-
-
-def _in_float32(cfg: AnyConfig) -> AnyConfig:
-  """Returns the configuration with the defaults of EXECUTION."""
-  fields = as_mapping(cfg).items()
-  return make_model_config({k: v for k, v in fields if k not in EXECUTION})
 
 
 def stablehlo_program(cfg: AnyConfig, params: dict) -> bytes:
@@ -168,3 +182,24 @@ def _write_stablehlo(path, cfg, params, metadata):
   # archive from its end.
   with zipfile.ZipFile(path, 'a') as archive:
     archive.writestr('metadata.json', json.dumps(metadata, indent=2))
+
+
+def _write_page(folder, cfg, metadata, runtime):
+  """Makes a folder for a browser with all but the network."""
+  folder.mkdir()
+  channels = getattr(cfg, 'width', 0)
+  if isinstance(cfg, RestormerConfig):  # its finest level has twice as many
+    channels *= 2
+  recurrent = getattr(cfg, 'recurrent_width', 0)
+  settings = {
+    'name': cfg.name,
+    'licence': metadata['licence'],
+    # For more, a browser's memory does not suffice.
+    'most_pixels': _MEMORY // max(_UNET * channels, _RECURRENT * recurrent),
+  }
+  (folder / 'settings.json').write_text(json.dumps(settings))
+  files = [runtime / name for name in _RUNTIME]
+  files += [_SHARED / n for n in ('page.css', 'common.js', 'icon.svg')]
+  files += _PAGE.iterdir()
+  for file in files:
+    shutil.copyfile(file, folder / file.name)
