@@ -46,7 +46,7 @@ def _state(step, devices=1):
   return jax.device_put(state, replicated(mesh))
 
 
-def _save(workdir, *steps, config=None, keep=None, devices=1):
+def _save(workdir, *steps, config=None, keep=0, devices=1):
   with saving.Manager(workdir, keep=keep) as manager:
     for step in steps:
       state = _state(step, devices)

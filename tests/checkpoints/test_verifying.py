@@ -25,7 +25,7 @@ def _state(update, value=1.0):
   return TrainState(jnp.int32(update), params, moments)
 
 
-def _save(workdir, *updates, keep=None):
+def _save(workdir, *updates, keep=0):
   with saving.Manager(workdir, keep=keep) as manager:
     for update in updates:
       saving.save(manager, _state(update), _RECIPE)
