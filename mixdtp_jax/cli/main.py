@@ -43,16 +43,12 @@ def make_parser() -> Parser:
 
 
 def run_command(words: Sequence[str], *, own_process: bool = False) -> int:
-  """Runs a command, given by its name and arguments.
+  """Runs a command, given by its name and arguments; returns the exit status.
 
-  If `own_process`, it may restart the process, to have huge pages.
-
-  Returns:
-    The exit status: 0, or 1 after an error that a user can cause, of which one
-    line is printed; 130 after Ctrl-C.
-
-  Raises:
-    SystemExit: after --help, and with status 2 if the words do not fit.
+  It is 0, or 1 after an error that a user can cause, of which one line is
+  printed; 130 after Ctrl-C. SystemExit after --help, and with status 2 if the
+  words do not fit. If `own_process`, the process may be restarted, to have huge
+  pages.
   """
   parser = make_parser()
   if not words:

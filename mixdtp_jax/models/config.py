@@ -199,10 +199,8 @@ def make_model_config(mapping: Mapping[str, Any]) -> AnyConfig:
   """Makes the config of a mapping: 'name', and exactly that network's fields.
 
   Fields of EXECUTION may be missing: older files lack the newer ones.
-
-  Raises:
-    ValueError: the name is unknown, a field is missing or unknown, or a value
-      has the wrong type or is out of range.
+  ValueError if the name is unknown, a field is missing or unknown, or a value
+  is of another type or out of range.
   """
   values = dict(mapping)
   name = values.pop('name', None)

@@ -44,11 +44,7 @@ class MixDTP(nn.Module):
 
   @nn.compact
   def __call__(self, rainy: jax.Array) -> Outputs:
-    """Restores rainy images (B, H, W, 3).
-
-    Raises:
-      ValueError: the shape differs, or a side is not a multiple of 8.
-    """
+    """Restores rainy images (B, H, W, 3), whose sides are multiples of 8."""
     cfg = self.cfg
     check_images(rainy, cfg.multiple)
     if cfg.detail_dilation:

@@ -19,11 +19,7 @@ class PReNet(nn.Module):
 
   @nn.compact
   def __call__(self, rainy: jax.Array) -> Outputs:
-    """Restores rainy images (B, H, W, 3); final and coarse are one image.
-
-    Raises:
-      ValueError: the shape differs.
-    """
+    """Restores rainy images (B, H, W, 3); final and coarse are one image."""
     check_images(rainy, self.cfg.multiple)
     image = ProgressiveRefinement(self.cfg, name='progressive')(rainy, rainy)
     return Outputs(image, image)

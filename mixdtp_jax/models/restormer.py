@@ -21,11 +21,7 @@ class Restormer(nn.Module):
 
   @nn.compact
   def __call__(self, rainy: jax.Array) -> Outputs:
-    """Restores rainy images (B, H, W, 3); final and coarse are one image.
-
-    Raises:
-      ValueError: the shape differs, or a side is not a multiple of 8.
-    """
+    """Restores rainy images (B, H, W, 3); final and coarse are one image."""
     cfg = self.cfg
     check_images(rainy, cfg.multiple)
     embedded = to_compute(Conv3x3(cfg.width, name='embed')(rainy), cfg.dtype)

@@ -59,9 +59,8 @@ def ssim(x: jax.Array, y: jax.Array, *, padding: str) -> jax.Array:
   the image. The result (B,), float32 or wider in [-1, 1], is the mean over
   windows and channels.
 
-  Raises:
-    ValueError: the shapes differ or are not (B, H, W, C), the padding is
-      unknown, or it is 'VALID' and a side is shorter than 11 pixels.
+  ValueError if the shapes differ or are not (B, H, W, C), if the padding is
+  unknown, or if it is 'VALID' and a side is shorter than 11 pixels.
   """
   check_shapes(x, y)
   if padding not in ('SAME', 'VALID'):

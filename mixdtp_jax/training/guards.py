@@ -32,10 +32,8 @@ class Guards:
   def check(self, step: int, values: dict[str, float]) -> None:
     """Checks the scalars of an update.
 
-    Raises:
-      FloatingPointError: one is not finite; no state after this update was
-        saved.
-      CollapseError: the last collapse_patience updates all had an SSIM of 0.
+    FloatingPointError if one is not finite; no state after this update was
+    saved. CollapseError if the last collapse_patience updates had an SSIM of 0.
     """
     if bad := [f'{k} = {v}' for k, v in values.items() if not math.isfinite(v)]:
       saving.wait(self._manager)

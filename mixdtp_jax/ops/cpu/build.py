@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import os
 import pathlib
@@ -31,11 +32,7 @@ _FLAGS = (
 
 
 def cache_folder() -> pathlib.Path:
-  """Returns the user's cache folder of this project.
-
-  Raises:
-    RuntimeError: there is no home folder.
-  """
+  """Returns the user's cache folder; RuntimeError without a home folder."""
   usual = pathlib.Path.home() / '.cache'
   return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or usual, 'mixdtp_jax')
 
@@ -45,11 +42,7 @@ class BuildError(RuntimeError):
 
 
 def load_library() -> ctypes.CDLL:
-  """Loads the library, which is made if the user's cache has no sound one.
-
-  Raises:
-    BuildError: it cannot be made or loaded.
-  """
+  """Loads the library, which is made if the user's cache has no sound one."""
   with _private_folder() as folder:
     for last in (False, True):
       path = compiled_library(folder)
@@ -92,11 +85,8 @@ def _private_folder() -> Iterator[pathlib.Path]:
 def compiled_library(folder: pathlib.Path) -> pathlib.Path:
   """Returns the library in `folder`; compiles it if it is missing or damaged.
 
-  Its name ends with the digest of its content.
-
-  Raises:
-    BuildError: there is no compiler, it failed, or the folder cannot be
-      written.
+  Its name ends with the digest of its content. BuildError if there is no
+  compiler, it failed, or the folder cannot be written.
   """
   name = os.environ.get('CXX') or 'c++'
   try:
@@ -130,6 +120,9 @@ def compiled_library(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _compile(compiler, command, folder, identity) -> pathlib.Path:
+  run = functools.partial(
+    subprocess.run, check=True, capture_output=True, text=True
+  )
   # Another process may be doing the same: only whole files appear here.
   with working_folder(folder) as scratch:
     made = pathlib.Path(scratch, 'made.so')
@@ -139,15 +132,11 @@ def _compile(compiler, command, folder, identity) -> pathlib.Path:
       for source, target in zip(_SOURCES, objects, strict=True)
     ]
     with futures.ThreadPoolExecutor() as threads:
-      list(threads.map(_run, jobs))
-    _run([*compiler, '-shared', *objects, '-o', str(made)])
+      list(threads.map(run, jobs))
+    run([*compiler, '-shared', *objects, '-o', str(made)])
     path = folder / f'{identity}-{_digest(made)}.so'
     os.replace(made, path)
   return path
-
-
-def _run(command: list[str]) -> None:
-  subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _digest(path: pathlib.Path) -> str:
