@@ -12,6 +12,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixdtp_jax.ops import choice, dense
 from mixdtp_jax.ops.cpu import native
@@ -67,7 +68,18 @@ def conv3x3(
     return x if bounds is None else x * exists(bounds, x, trim)
 
   def on_cpu(x, kernel):
-    return native.conv3x3_inside(x, kernel, bias, added, bounds, trim, relu)
+    empty = jnp.zeros(0, x.dtype)
+    return native.call(
+      'Conv3x3Inside',
+      native.image(x, kernel.shape[3], less=2),
+      x,
+      kernel,
+      empty if bias is None else bias,
+      empty.reshape(0, 0, 0, 0) if added is None else added,
+      jnp.zeros(4, jnp.int32) if bounds is None else bounds,
+      relu=np.int64(relu),
+      trim=np.int64(-1 if bounds is None else trim),
+    )
 
   return choice.by_platform(on_cpu, by_xla, x, kernel, numbers=kernel.size)
 
@@ -109,7 +121,12 @@ def lstm(
     return new, shown * exists(bounds, shown, trim)
 
   def on_cpu(x):
-    return native.lstm(x, h, c, kernel, bias, bounds, trim=trim)
+    result = native.image(x, x.shape[3], less=2)
+    empty = jnp.zeros((0, 0, 0, 0), x.dtype)
+    state = (empty if image is None else image for image in (h, c))
+    arguments = x, *state, kernel, bias, bounds
+    both = result, result
+    return native.call('Lstm', both, *arguments, trim=np.int64(trim))
 
   return choice.by_platform(on_cpu, by_xla, x, numbers=kernel.size)
 
@@ -142,7 +159,9 @@ def attention_sums(
     return jnp.concatenate([gram, *squares], axis=1)
 
   def on_cpu(x):
-    return native.attention_sums(x, bounds, *norm, *q, *k)
+    b, _, _, c = x.shape
+    result = jax.ShapeDtypeStruct((b, c * (c + 2)), x.dtype)
+    return native.call('AttentionSums', result, x, bounds, *norm, *q, *k)
 
   return choice.by_platform(on_cpu, by_xla, x, numbers=q[0].size)
 
@@ -172,7 +191,9 @@ def block(
     return middle(x, 1) + feed_forward_inside(normal, *feed_forward)
 
   def on_cpu(x):
-    return native.block(x, bounds, mix, *norm1, *v, *norm2, *feed_forward)
+    result = native.image(x, x.shape[3], less=4)
+    weights = *norm1, *v, *norm2, *feed_forward
+    return native.call('Block', result, x, bounds, mix, *weights)
 
   return choice.by_platform(on_cpu, by_xla, x, numbers=feed_forward[0].size)
 

@@ -9,10 +9,9 @@ All images are (B, H, W, C); all arrays are float32.
 """
 
 import functools
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import logging
 
 from mixdtp_jax.ops.cpu.build import BuildError, load_library
@@ -50,21 +49,21 @@ def depthwise(
   x: jax.Array, kernel: jax.Array, *, inside: bool = False
 ) -> jax.Array:
   """Computes `depthwise_conv3x3`; with `inside`, without the border pixels."""
-  return _call('Depthwise', _image(x, x.shape[3], inside), x, kernel)
+  return call('Depthwise', image(x, x.shape[3], 2 * inside), x, kernel)
 
 
 def depthwise_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Computes `depthwise_conv3x3_gradients`."""
-  return _call('DepthwiseGradients', (_like(x), _like(kernel)), x, kernel, g)
+  return call('DepthwiseGradients', (_like(x), _like(kernel)), x, kernel, g)
 
 
 def depthwise_gate(
   x: jax.Array, kernel: jax.Array, *, inside: bool = False
 ) -> jax.Array:
   """Computes `gated_gelu` of `depthwise`: (B, H, W, 2C) to (B, H, W, C)."""
-  return _call('DepthwiseGate', _image(x, x.shape[3] // 2, inside), x, kernel)
+  return call('DepthwiseGate', image(x, x.shape[3] // 2, 2 * inside), x, kernel)
 
 
 def depthwise_gate_gradients(
@@ -72,12 +71,12 @@ def depthwise_gate_gradients(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Computes the gradients for x and kernel, and `depthwise_gate` again."""
   results = (_like(x), _like(kernel), _like(g))
-  return _call('DepthwiseGateGradients', results, x, kernel, g)
+  return call('DepthwiseGateGradients', results, x, kernel, g)
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Computes `ops.dense.conv3x3`."""
-  return _call('Conv3x3', _image(x, kernel.shape[3]), x, kernel)
+  return call('Conv3x3', image(x, kernel.shape[3]), x, kernel)
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
@@ -85,18 +84,18 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
   taps = kernel.size // (x.shape[3] * g.shape[3])
   shape = (taps, x.shape[3], g.shape[3])
   result = jax.ShapeDtypeStruct(shape, kernel.dtype)
-  return _call('KernelGradient', result, x, g).reshape(kernel.shape)
+  return call('KernelGradient', result, x, g).reshape(kernel.shape)
 
 
 def gram(x: jax.Array, y: jax.Array) -> jax.Array:
   """Computes `ops.dense.gram`."""
   shape = (x.shape[0], x.shape[3], y.shape[3])
-  return _call('Gram', jax.ShapeDtypeStruct(shape, x.dtype), x, y)
+  return call('Gram', jax.ShapeDtypeStruct(shape, x.dtype), x, y)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
   """Computes `ops.dense.layer_norm`."""
-  return _call('LayerNorm', _like(x), x, scale, bias)
+  return call('LayerNorm', _like(x), x, scale, bias)
 
 
 def layer_norm_gradients(
@@ -104,64 +103,7 @@ def layer_norm_gradients(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Computes the gradients for x, scale and bias from that of the result."""
   results = (_like(x), _like(scale), _like(scale))
-  return _call('LayerNormGradients', results, x, scale, g)
-
-
-def conv3x3_inside(
-  x: jax.Array,
-  kernel: jax.Array,
-  bias: jax.Array | None,
-  added: jax.Array | None,
-  bounds: jax.Array | None,
-  trim: int,
-  relu: bool,
-) -> jax.Array:
-  """Computes `ops.windows.conv3x3`, for any number of channels."""
-  empty = jnp.zeros(0, x.dtype)
-  return _call(
-    'Conv3x3Inside',
-    _image(x, kernel.shape[3], inside=True),
-    x,
-    kernel,
-    empty if bias is None else bias,
-    empty.reshape(0, 0, 0, 0) if added is None else added,
-    jnp.zeros(4, jnp.int32) if bounds is None else bounds,
-    relu=np.int64(relu),
-    trim=np.int64(-1 if bounds is None else trim),
-  )
-
-
-def lstm(
-  x: jax.Array,
-  h: jax.Array | None,
-  c: jax.Array | None,
-  *weights: jax.Array,
-  trim: int,
-) -> tuple[jax.Array, jax.Array]:
-  """Computes `ops.windows.lstm`; the last of the weights are its bounds."""
-  result = _image(x, x.shape[3], inside=True)
-  empty = jnp.zeros((0, 0, 0, 0), x.dtype)
-  images = (empty if image is None else image for image in (h, c))
-  return _call(
-    'Lstm', (result, result), x, *images, *weights, trim=np.int64(trim)
-  )
-
-
-def attention_sums(x: jax.Array, bounds: jax.Array, *weights) -> jax.Array:
-  """Computes `ops.windows.attention_sums` from its weights in their order."""
-  channels = x.shape[3]
-  shape = x.shape[0], channels * (channels + 2)
-  result = jax.ShapeDtypeStruct(shape, x.dtype)
-  return _call('AttentionSums', result, x, bounds, *weights)
-
-
-def block(
-  x: jax.Array, bounds: jax.Array, mix: jax.Array, *weights
-) -> jax.Array:
-  """Computes `ops.windows.block` from its weights in their order."""
-  b, h, w, channels = x.shape
-  result = jax.ShapeDtypeStruct((b, h - 4, w - 4, channels), x.dtype)
-  return _call('Block', result, x, bounds, mix, *weights)
+  return call('LayerNormGradients', results, x, scale, g)
 
 
 def flops(target: str, size: int) -> int:
@@ -179,7 +121,8 @@ def flops(target: str, size: int) -> int:
   return 2 * taps.get(target, 0) * size
 
 
-def _call(name, results, *arguments, **attributes):
+def call(name: str, results: Any, *arguments: jax.Array, **attributes) -> Any:
+  """Calls one of the functions; `results` are shapes and dtypes of its own."""
   return jax.ffi.ffi_call(_target(name), results)(*arguments, **attributes)
 
 
@@ -187,7 +130,7 @@ def _like(x):
   return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _image(x, channels, inside=False):
+def image(x: jax.Array, channels: int, less: int = 0) -> jax.ShapeDtypeStruct:
+  """Returns the shape of images as x, without `less` rows and columns."""
   b, h, w, _ = x.shape
-  less = 2 if inside else 0
   return jax.ShapeDtypeStruct((b, h - less, w - less, channels), x.dtype)
