@@ -7,7 +7,7 @@ blocks of a transformer stage are a loop.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,10 +21,8 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
 
   Values that the gradient recomputes count each time. If a function has a form
   for CPUs, its general form counts: the number is a property of the network,
-  not of the machine. `args` are arrays, or their shapes and dtypes.
-
-  Raises:
-    ValueError: there is a loop whose length is not known before it runs.
+  not of the machine. `args` are arrays, or their shapes and dtypes. ValueError
+  if there is a loop whose length is not known before it runs.
   """
   return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -51,19 +49,11 @@ def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
         branches = branches[chosen : chosen + 1]
       total += max(_of_jaxpr(branch.jaxpr) for branch in branches)
     else:
-      inner = sum(_of_jaxpr(inner) for inner in _inner(params))
+      inner = sum(map(_of_jaxpr, core.jaxprs_in_params(params)))
       if name == 'while' and inner:
         raise ValueError('a while loop has no length to count its products by')
       total += inner
   return total
-
-
-def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-  for value in params.values():
-    if isinstance(value, core.ClosedJaxpr):
-      yield value.jaxpr
-    elif isinstance(value, core.Jaxpr):
-      yield value
 
 
 def _of_product(eqn: Any) -> int:

@@ -22,23 +22,20 @@ def cores() -> int:
 def describe() -> dict[str, Any]:
   """Returns hardware, versions and load; to be called before measuring."""
   devices = jax.devices()
+  text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ''
+  processor = re.search(r'^model name\s*: (.*)', text, re.M)
   return {
     'load_before': psutil.getloadavg()[0],  # processes that wanted a core
     'cores': cores(),
-    'processor': _processor(),
+    'processor': processor and processor[1],
     'devices': [str(device) for device in devices],
     'device_kind': devices[0].device_kind,
     'versions': {name: _version(name) for name in ('jax', 'jaxlib', 'torch')},
   }
 
 
-def one_line(
-  machine: dict[str, Any], torch: dict[str, Any] | None = None
-) -> str:
-  """Returns a line of the machine and, if used, of PyTorch.
-
-  `torch` is of `torch_reference.inference.describe`.
-  """
+def one_line(machine: dict[str, Any], torch: dict[str, Any] | None) -> str:
+  """Returns a line of the machine and, if given, of PyTorch."""
   text = (
     f'{machine["cores"]} cores, load {machine["load_before"]:.1f} before; '
     f'JAX {machine["versions"]["jax"]} on {len(machine["devices"])} x '
@@ -50,12 +47,6 @@ def one_line(
       f'{torch["threads"]} threads'
     )
   return text
-
-
-def _processor() -> str | None:
-  text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ''
-  found = re.search(r'^model name\s*: (.*)', text, re.M)
-  return found and found[1]
 
 
 def _version(name: str) -> str | None:

@@ -1,7 +1,5 @@
 """The peak memory of a computation, beyond what is held before it."""
 
-import contextlib
-import ctypes
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -9,8 +7,9 @@ from typing import Any
 
 import jax
 
+from mixdtp_jax.restoration.memory_plan import give_back, held, most_held
+
 _CLEAR_REFS = pathlib.Path('/proc/self/clear_refs')
-_STATUS = pathlib.Path('/proc/self/status')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +26,16 @@ def peak_of_process(run: Callable[[], Any]) -> Peak:
   Linux keeps the high-water mark of the resident memory and lets a process
   reset its own (proc_pid_clear_refs(5), the value 5).
   """
-  # Otherwise memory that was freed before would serve the run unseen.
-  with contextlib.suppress(OSError, AttributeError):
-    ctypes.CDLL(None).malloc_trim(0)  # only glibc has it
+  give_back()  # or freed memory would serve the run unseen
   try:
     _CLEAR_REFS.write_text('5')
   except OSError as error:  # not Linux, or not allowed
     run()
     return Peak(None, f'not known: {error}')
-  before = _status_bytes('VmRSS')
+  before = held()
   run()
-  held = max(_status_bytes('VmHWM') - before, 0)
-  return Peak(held, 'high-water mark of the resident memory (VmHWM)')
+  most = max((most_held() or 0) - before, 0)
+  return Peak(most, 'high-water mark of the resident memory (VmHWM)')
 
 
 def planned(compiled: jax.stages.Compiled) -> Peak:
@@ -52,10 +49,5 @@ def planned(compiled: jax.stages.Compiled) -> Peak:
     return Peak(None, 'not known: no memory_analysis() on this device')
   # A donated argument's memory becomes an output's, and was held before.
   made = plan.output_size_in_bytes - plan.alias_size_in_bytes
-  held = plan.temp_size_in_bytes + made
-  return Peak(held, "XLA's plan, compiled.memory_analysis()")
-
-
-def _status_bytes(field: str) -> int:
-  lines = dict(li.split(':', 1) for li in _STATUS.read_text().splitlines())
-  return int(lines[field].split()[0]) * 1024  # the file says kB and means KiB
+  most = plan.temp_size_in_bytes + made
+  return Peak(most, "XLA's plan, compiled.memory_analysis()")

@@ -22,8 +22,18 @@ class Roofline(NamedTuple):
 
 def measure_roofline() -> Roofline:
   """Measures the rates, which takes a few seconds."""
-  dtypes = 'float32', 'bfloat16'
-  return Roofline({dtype: product_rates(dtype) for dtype in dtypes}, _copies())
+  count = 2 ** (26 if _on_cpu() else 28)  # float32 numbers: beyond any cache
+  # In place, because the system takes its time to hand over fresh memory.
+  increase = jax.jit(lambda x: x + 1, donate_argnums=0)
+  held = jnp.zeros(count)
+
+  def copy():
+    nonlocal held
+    held = increase(held)
+    return held
+
+  products = {d: product_rates(d) for d in ('float32', 'bfloat16')}
+  return Roofline(products, _rates(8 * count, copy))
 
 
 def product_rates(dtype: str) -> tuple[float, ...]:
@@ -32,20 +42,6 @@ def product_rates(dtype: str) -> tuple[float, ...]:
   matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
   multiply = jax.jit(jnp.matmul)
   return _rates(2 * side**3, lambda: multiply(matrix, matrix))
-
-
-def _copies() -> tuple[float, ...]:
-  count = 2 ** (26 if _on_cpu() else 28)  # float32 numbers: beyond any cache
-  # In place, because the system takes its time to hand over fresh memory.
-  increase = jax.jit(lambda x: x + 1, donate_argnums=0)
-  held = jnp.zeros(count)
-
-  def call():
-    nonlocal held
-    held = increase(held)
-    return held
-
-  return _rates(8 * count, call)
 
 
 def _on_cpu() -> bool:

@@ -76,21 +76,15 @@ def initial_state(config: Recipe, params: dict) -> TrainState:
 
 
 class Trainer:
-  """Training in JAX by a compiled step, from given parameters."""
+  """Training in JAX from given parameters, with batches of one shape."""
 
   def __init__(
     self, config: Recipe, params: dict, mesh: jax.sharding.Mesh, batch: Batch
   ):
-    """Starts at step 0, and compiles the step for batches of this shape."""
     state = initial_state(config, params)
     self.state = jax.device_put(state, replicated(mesh))
-    self._mesh = mesh
-    step = make_train_step(config, mesh)
-    self.compiled = _compile(step, self.state, self.place(batch))
-
-  def place(self, batch: Batch) -> dict[str, jax.Array]:
-    """Returns the batch on the devices."""
-    return place(batch, batch_sharding(self._mesh))
+    placed = place(batch, batch_sharding(mesh))
+    self.compiled = _compile(make_train_step(config, mesh), self.state, placed)
 
   def step(self, batch: dict[str, jax.Array]) -> float:
     """Makes one update; returns the loss before it when all is done."""
@@ -104,7 +98,7 @@ def make_training(
 ) -> Timed:
   """Prepares updates on one batch; see `Trainer`."""
   trainer = Trainer(config, params, mesh, batch)
-  placed, size = trainer.place(batch), len(batch['rainy'])
+  placed, size = place(batch, batch_sharding(mesh)), len(batch['rainy'])
   return _first_run(lambda: trainer.step(placed), size, trainer.compiled)
 
 

@@ -21,17 +21,11 @@ def paired(
   pair, and hardly their ratio. An untimed run precedes each timed one, so that
   a function does not pay for caches or pages that the other evicted.
   """
-  pairs = []
+  of_a: list[float] = []
+  of_b: list[float] = []
   for number in range(repeats):
-    if number % 2:
-      second = _second_run(b)
-      pairs.append((_second_run(a), second))
-    else:
-      pairs.append((_second_run(a), _second_run(b)))
-  of_a, of_b = zip(*pairs, strict=True)
-  return of_a, of_b
-
-
-def _second_run(run: Callable[[], Any]) -> float:
-  run()
-  return seconds(run)[0]
+    pair = [(a, of_a), (b, of_b)]
+    for run, times in reversed(pair) if number % 2 else pair:
+      run()
+      times.append(seconds(run)[0])
+  return tuple(of_a), tuple(of_b)

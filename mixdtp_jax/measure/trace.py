@@ -50,11 +50,16 @@ def record(run: Callable[[], Any], repeats: int) -> list[Run]:
       spans = list(_kernels(planes['/device:GPU:0']))
     else:
       spans = list(_cpu_operations(host))
-  runs = [(e.start_ns, e.end_ns) for e in host if e.name == _RUN]
-  return [
-    Run((end - start) / 1e9, [*_within(spans, start / 1e9, end / 1e9)])
-    for start, end in sorted(runs)
-  ]
+  runs = [(e.start_ns / 1e9, e.end_ns / 1e9) for e in host if e.name == _RUN]
+  found = []
+  for start, end in sorted(runs):
+    within = [
+      Span(span.name, max(span.start, start), min(span.end, end))
+      for span in spans
+      if span.start < end and span.end > start
+    ]
+    found.append(Run(end - start, within))
+  return found
 
 
 def _events(plane: Any, lines: str = '') -> Iterator[Any]:
@@ -86,12 +91,6 @@ def _cpu_operations(events: Iterable[Any]) -> Iterator[Span]:
   for event, stats in started:
     end = max(event.end_ns, ends.get(stats.get('_p'), 0))
     yield Span(stats['hlo_op'], event.start_ns / 1e9, end / 1e9)
-
-
-def _within(spans: Iterable[Span], start: float, end: float) -> Iterator[Span]:
-  for span in spans:
-    if span.start < end and span.end > start:
-      yield Span(span.name, max(span.start, start), min(span.end, end))
 
 
 def shares(

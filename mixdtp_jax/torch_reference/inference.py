@@ -61,15 +61,13 @@ VARIANTS = {
 
 def load_network(cfg: AnyConfig, params: dict) -> torch.nn.Module:
   """Returns the network with JAX's parameters, on the GPU if there is one."""
-  weights = to_torch(params, cfg)
+  # Copies: training in place must not reach into JAX's arrays.
+  weights = {
+    n: torch.tensor(value) for n, value in to_torch(params, cfg).items()
+  }
   with torch.device('meta'):  # its own initial numbers are not needed
     network = make_torch_network(cfg)
-  network.load_state_dict(
-    # Copies: training in place must not reach into JAX's arrays.
-    {name: torch.tensor(value) for name, value in weights.items()},
-    strict=True,
-    assign=True,
-  )
+  network.load_state_dict(weights, strict=True, assign=True)
   return network.to(first_device())
 
 

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import numpy as np
 
@@ -60,12 +61,8 @@ def make_jax_outputs(
 
   def run(params: dict, rainy: np.ndarray) -> Outputs:
     outputs, captured = apply({'params': params}, rainy)
-    calls = {}
-    for name, path in paths.items():
-      found = captured['intermediates']
-      for key in path:
-        found = found[key]
-      calls[name] = found['__call__']
+    found = flax.traverse_util.flatten_dict(captured['intermediates'])
+    calls = {n: found[*path, '__call__'] for n, path in paths.items()}
     return jax.tree.map(np.asarray, _in_order(calls, *outputs))
 
   return run

@@ -166,10 +166,8 @@ class _Network(nn.Module):
     """Restores rainy images (B, 3, H, W) float in [0, 1].
 
     Returns (final, coarse) of the same shape and dtype, not clamped; one tensor
-    twice if the network has no separate refinement.
-
-    Raises:
-      ValueError: the shape does not fit.
+    twice if the network has no separate refinement. ValueError if the shape
+    does not fit.
     """
     shape = tuple(rainy.shape)
     misfits = any(side % self.cfg.multiple for side in shape[2:])
@@ -182,10 +180,12 @@ class _Network(nn.Module):
 
 
 class TorchPReNet(_Network):
-  """The counterpart of `models.prenet.PReNet`."""
+  """The counterpart of `models.prenet.PReNet`.
+
+  MixDTPNet has the recurrent part under the same names.
+  """
 
   def __init__(self, cfg: PReNetConfig | MixDTPConfig):
-    """Builds the recurrent part, which MixDTPNet has under the same names."""
     super().__init__(cfg)
     r = cfg.recurrent_width
     self.conv0 = nn.Sequential(*_conv_relu(6, r))
@@ -224,7 +224,6 @@ class TorchMixDTP(TorchPReNet):
   """
 
   def __init__(self, cfg: MixDTPConfig):
-    """Builds the modules that the switches of `cfg` ask for."""
     if cfg.steps:
       super().__init__(cfg)
     else:
@@ -270,7 +269,6 @@ class TorchRestormer(_Network):
   """The counterpart of `models.restormer.Restormer`."""
 
   def __init__(self, cfg: RestormerConfig):
-    """Builds the encoder, the decoder and the refinement."""
     super().__init__(cfg)
     self.patch_embed = _plain_embedding(cfg.width)
     _add_resizing(self, cfg)

@@ -3,7 +3,6 @@
 The counterpart of `measure.timed`. A variant has a name of `VARIANTS`.
 """
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +24,7 @@ def make_inference(
 ) -> Timed:
   """Prepares restoring rainy images (B, H, W, 3), which stay on the device.
 
-  Raises:
-    RuntimeError: PyTorch lacks memory or a compiler.
+  RuntimeError if PyTorch lacks memory or a compiler.
   """
   network, variant = inference.load_network(cfg, params), VARIANTS[name]
   device = inference.device_of(network)
@@ -47,17 +45,13 @@ def make_training(
 ) -> Timed:
   """Prepares updates on one batch, at the rate of the first update.
 
-  Raises:
-    RuntimeError: PyTorch lacks memory or a compiler.
+  RuntimeError if PyTorch lacks memory or a compiler.
   """
   network = inference.load_network(config.model, params)
   trainer = training.Trainer(config, network, VARIANTS[name])
   placed, rate = trainer.place(batch), float(make_schedule(config)(0))
-  return _first_run(
-    lambda: trainer.step(placed, rate),
-    len(batch['rainy']),
-    inference.device_of(network),
-  )
+  device, size = inference.device_of(network), len(batch['rainy'])
+  return _first_run(lambda: trainer.step(placed, rate), size, device)
 
 
 def _first_run(
@@ -74,29 +68,3 @@ def _first_run(
     held = torch.cuda.max_memory_allocated(device) - before
     peak = memory.Peak(held, 'PyTorch, max_memory_allocated()')
   return Timed(run, Cost(batch, 0.0, 0.0, first, peak))
-
-
-def images_per_second(
-  make: Callable[[int], Timed], images: int, repeats: int
-) -> float:
-  """Returns the median rate of updates of `images`, and frees their memory.
-
-  Raises:
-    MemoryError: PyTorch has too little memory.
-  """
-  run = None
-  try:
-    run = make(images).run
-    times = [seconds(run)[0] for _ in range(repeats)]
-  except RuntimeError as error:
-    # On a CPU it raises a plain RuntimeError.
-    full = isinstance(error, torch.OutOfMemoryError)
-    if full or 'allocate memory' in str(error):
-      raise MemoryError(str(error)) from None
-    raise
-  finally:
-    run = None
-    gc.collect()
-    if torch.cuda.is_available():
-      torch.cuda.empty_cache()
-  return images / float(np.median(times))

@@ -69,7 +69,10 @@ LOSSES: dict[str, Loss] = {
 
 
 class Trainer:
-  """Training of a copy of a network: the counterpart of `training.step`."""
+  """Training of a copy of a network: the counterpart of `training.step`.
+
+  The recipe gives loss and optimizer, and to a tuned variant the dtype.
+  """
 
   def __init__(
     self,
@@ -77,10 +80,6 @@ class Trainer:
     network: torch.nn.Module,
     variant: Variant = VARIANTS['published'],
   ):
-    """Starts before the first update, with a copy of a network.
-
-    The recipe gives loss and optimizer, and to a tuned variant the dtype.
-    """
     self.network = variant.prepare(network)
     self._config, self._variant = config, variant
     self._device = inference.device_of(network)

@@ -252,7 +252,6 @@ def test_errors_name_the_folder(finished, tmp_path):
   link.symlink_to(finished)
   empty = tmp_path / 'empty'
   for workdirs, kind, message in (
-    ([], ValueError, 'at least one'),
     ([finished, link], ValueError, f'{finished} is given twice'),
     ([finished, empty], FileNotFoundError, f'{empty}: no training run'),
   ):

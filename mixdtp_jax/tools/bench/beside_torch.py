@@ -86,34 +86,27 @@ def bench_training(
   params = draw_params(recipe.model, recipe.seed)
   searches: dict[str, Search] = {}
 
-  def find_size(name: str, rate: Callable[[int], float]) -> int:
+  def draw(name: str) -> timed.Batch:
     if batch != 'best':
-      return parse_number('batch', batch)
-    searches[name] = fastest_batch(rate, most, least)
-    return searches[name].best
-
-  def draw(size: int) -> timed.Batch:
+      size = parse_number('batch', batch)
+    else:
+      # In processes of their own, which give a GPU's memory back.
+      measure = functools.partial(apart, _update, case, name, crop, repeats)
+      searches[name] = fastest_batch(
+        lambda size: size / measure(size)['seconds'], most, least
+      )
+      size = searches[name].best
     return draw_batch(size, crop, crop, recipe.seed)
 
-  def jax_rate(size: int) -> float:
-    # In a process of its own, which gives a GPU's memory back.
-    options = {'crop': crop, 'repeats': repeats, 'batch': f'{size}'}
-    return size / apart(bench_training, case, **options)['jax']['seconds']
-
   def make_torch(name: str) -> Timed:
-    def make(size: int) -> Timed:
-      return pytorch.make_training(name, recipe, params, draw(size))
-
-    return make(
-      find_size(name, lambda n: pytorch.images_per_second(make, n, repeats))
-    )
+    return pytorch.make_training(name, recipe, params, draw(name))
 
   with _pytorch(names, recipe.model) as (pytorch, torch):
     what = f'training, {batch} x {crop}x{crop} pixels'
     machine = case.announce(what, torch)
-    size = find_size('jax', jax_rate)
-    mesh = _shared_mesh(devices, size, names)
-    ours = timed.make_training(recipe, params, draw(size), mesh)
+    images = draw('jax')
+    mesh = _shared_mesh(devices, len(images['rainy']), names)
+    ours = timed.make_training(recipe, params, images, mesh)
     theirs = {name: functools.partial(make_torch, name) for name in names}
     found = compare(ours, theirs, repeats)
   tables = [table(found)]
@@ -131,13 +124,31 @@ def bench_training(
   return found | {'crop': crop, 'devices': devices}
 
 
+def _update(
+  case: Case, name: str, crop: int, repeats: int, size: int
+) -> dict[str, float]:
+  """Returns the median 'seconds' of an update by JAX or a variant."""
+  recipe = case.recipe
+  params = draw_params(recipe.model, recipe.seed)
+  images = draw_batch(size, crop, crop, recipe.seed)
+  names = [] if name == 'jax' else [name]
+  with _pytorch(names, recipe.model) as (pytorch, _):
+    if names:
+      made = pytorch.make_training(name, recipe, params, images)
+    else:
+      mesh = make_mesh(jax.devices()[:1])
+      made = timed.make_training(recipe, params, images, mesh)
+    times = [seconds(made.run)[0] for _ in range(repeats)]
+  return {'seconds': float(np.median(times))}
+
+
 def compare(
   ours: Timed, variants: Mapping[str, Callable[[], Timed]], repeats: int
 ) -> dict[str, Any]:
   """Times JAX alone, then in turns with each variant, `repeats` runs each.
 
-  A function of `variants` prepares one when its turn has come. A MemoryError,
-  or the RuntimeError of a PyTorch without a compiler, is noted as its failure.
+  A function of `variants` prepares one when its turn has come. What PyTorch
+  raises without a compiler or with too little memory is noted as its failure.
 
   Returns:
     'jax': its cost, the 'seconds' of a run (median), and of all runs 'alone';
@@ -151,7 +162,7 @@ def compare(
     try:
       theirs = make()
       of_jax, of_torch = paired(ours.run, theirs.run, repeats)
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ChildProcessError) as error:
       reason = str(error).strip().partition('\n')[0]
       found[name] = {'failure': f'{type(error).__name__}: {reason}'}
       continue
@@ -223,11 +234,8 @@ def fastest_batch(
 ) -> Search:
   """Doubles the batch from `least` up to `most` while that gains at least 5 %.
 
-  `rate` returns the images a second of a batch, or raises MemoryError.
-
-  Raises:
-    MemoryError: the smallest batch is too much.
-    ValueError: `most` is below `least`.
+  `rate` returns the images a second of a batch, or raises MemoryError, which
+  leaves this function only if the smallest batch is too much.
   """
   if most < least:
     raise ValueError(f'--most {most}: needs at least {least}')

@@ -21,6 +21,8 @@ from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 
+# What JAX and PyTorch say.
+_NO_MEMORY = re.compile('RESOURCE_EXHAUSTED|out of memory|allocate memory')
 _MODULES = {'inference': 'beside_torch', 'training': 'beside_torch'}
 
 
@@ -60,13 +62,7 @@ def run(
   out: str | None,
   **options: Any,
 ) -> None:
-  """Runs `mixdtp bench NAME`: measures, prints tables and writes a JSON file.
-
-  Raises:
-    FileNotFoundError, ImportError, ValueError: an option does not fit.
-    ChildProcessError: a process that measures failed.
-    MemoryError: there is too little memory for the smallest measurement.
-  """
+  """Runs `mixdtp bench NAME`: measures, prints tables, writes a JSON file."""
   config = config or 'default'
   recipe = load_recipe(config, overrides)
   words = [f'--config={config}', *(f'--config.{o}' for o in overrides)]
@@ -85,11 +81,8 @@ def apart(
   """Returns what a function returns in a process of its own, without history.
 
   The peak of its memory is its own. With `cpus`, JAX has that number of CPU
-  devices. What the function prints is dropped.
-
-  Raises:
-    MemoryError: there was too little memory.
-    ChildProcessError: the function failed for another reason.
+  devices. What the function prints is dropped. MemoryError if there was too
+  little memory, ChildProcessError if it failed for another reason.
   """
   call = functools.partial(measure, *arguments, **options)
   spawn = multiprocessing.get_context('spawn')
@@ -98,17 +91,19 @@ def apart(
       return process.submit(_run_here, call, cpus).result()
     except futures.process.BrokenProcessPool as error:  # as Linux ends it
       raise MemoryError('a process was ended: is the memory full?') from error
-    except Exception as error:
-      if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
-        raise MemoryError(str(error).partition('\n')[0]) from None
-      raise ChildProcessError(f'{measure.__name__}: {error}') from error
 
 
-def _run_here(call: Callable[[], dict], cpus: int) -> dict[str, Any]:
+def _run_here(call: functools.partial, cpus: int) -> dict[str, Any]:
   if cpus:
     jax.config.update('jax_num_cpu_devices', cpus)
-  with contextlib.redirect_stdout(io.StringIO()):
-    return call()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      return call()
+  except Exception as error:  # those of libraries cannot leave the process
+    line = str(error).strip().partition('\n')[0]
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+      raise MemoryError(line) from error
+    raise ChildProcessError(f'{call.func.__name__}: {line}') from error
 
 
 def draw_params(cfg: AnyConfig, seed: int) -> dict:

@@ -49,9 +49,7 @@ def compare_frameworks(
   """Compares a network in JAX and in PyTorch; prints and writes the result.
 
   The arguments are the options of the command; `data` is of `open_pairs`.
-
-  Raises:
-    FileNotFoundError, ValueError: an option is wrong, or a file is missing.
+  FileNotFoundError or ValueError if an option is wrong.
   """
   given = {k: v for k, v in locals().items() if k != 'data'} | data
   given = {k: v for k, v in given.items() if v or v == 0}
@@ -74,10 +72,9 @@ def compare_frameworks(
     raise ValueError(
       f'--crop {crop}: the network needs a multiple of {cfg.multiple}'
     )
-  data_options = dataclasses.replace(recipe.data, crop=crop)
-  recipe = dataclasses.replace(
-    recipe, model=cfg, data=data_options, batch_size=batch_size
-  )
+  cut = dataclasses.replace(recipe.data, crop=crop)
+  used: dict[str, Any] = {'model': cfg, 'data': cut, 'batch_size': batch_size}
+  recipe = dataclasses.replace(recipe, **used)
   found, restored = _study(cfg, params, recipe, images, batches)
   show(tables.summary(found), *tables.tables(found))
   paths = [pathlib.Path(out, f'compare.{kind}') for kind in ('json', 'html')]
@@ -108,22 +105,20 @@ def _study(
     ours, theirs, restored = networks.restore_both(both, images)
     logging.info('Compiling the training step')
     training = networks.train_both(both, recipe, batches)
-
-  def scores(one, other):
-    return {
+  mean, *scores = (
+    {
       'name': one.name,
       'rainy': scores_as_dict(one.input),
       'jax': scores_as_dict(one.restored),
       'torch': scores_as_dict(other.restored),
     }
-
-  return {
-    'environment': environment | {'torch': inference.describe()},
-    'stages': stages,
-    'scores': [scores(*rows) for rows in zip(ours, theirs, strict=True)],
-    'mean': scores(mean_row(ours), mean_row(theirs)),
-    'training': training,
-  }, restored
+    for one, other in zip(
+      [mean_row(ours), *ours], [mean_row(theirs), *theirs], strict=True
+    )
+  )
+  environment['torch'] = inference.describe()
+  found = {'environment': environment, 'stages': stages, 'scores': scores}
+  return found | {'mean': mean, 'training': training}, restored
 
 
 def _load_recipe(
@@ -156,8 +151,7 @@ def open_pairs(
 ) -> Iterator[Pairs]:
   """Opens a folder, a data set, or else two photographs with drawn rain.
 
-  Raises:
-    FileNotFoundError, ValueError: an option is wrong, or a file is missing.
+  FileNotFoundError or ValueError if an option is wrong.
   """
   if folder is not None:
     others = {'data': data, 'data_dir': data_dir, 'source': source}

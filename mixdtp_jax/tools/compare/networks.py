@@ -3,7 +3,7 @@
 Images are NHWC float32 in [0, 1].
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from mixdtp_jax.recipe.knobs import Recipe
 from mixdtp_jax.recipe.schedules import make_schedule
 from mixdtp_jax.restoration import whole_image
 from mixdtp_jax.runtime.console import progress
-from mixdtp_jax.runtime.mesh import make_mesh
+from mixdtp_jax.runtime.mesh import batch_sharding, make_mesh, place
 from mixdtp_jax.torch_reference import inference, module_outputs, training
 from mixdtp_jax.weights.state_dict import to_torch
 
@@ -53,11 +53,10 @@ def stage_differences(
 ) -> list[dict[str, Any]]:
   """Compares the outputs of all modules, in the order of computation.
 
-  Returns:
-    For each 'stage' (see `torch_reference.module_outputs`) the 'largest' and
-    the 'mean' |JAX - PyTorch| over all images, each of which counts the same;
-    the largest magnitude in PyTorch, 'scale'; and 'relative', the largest
-    difference divided by it.
+  Each 'stage' (see `torch_reference.module_outputs`) has the 'largest' and the
+  'mean' |JAX - PyTorch| over all images, each of which counts the same; the
+  largest magnitude in PyTorch, 'scale'; and 'relative', the largest difference
+  divided by it.
   """
   network = make_network(networks.cfg)
   jax_outputs = choice.traced_with(
@@ -74,11 +73,10 @@ def stage_differences(
       found.setdefault(name, []).append(numbers)
   differences = []
   for name, rows in found.items():
-    largest, mean, scale = np.transpose(rows)
-    top, size = float(largest.max()), float(scale.max())
-    difference = {'largest': top, 'mean': float(mean.mean()), 'scale': size}
-    relative = top / (size or 1)
-    differences.append({'stage': name, **difference, 'relative': relative})
+    largest, _, scale = np.max(rows, axis=0).tolist()
+    difference = {'largest': largest, 'mean': float(np.mean(rows, axis=0)[1])}
+    difference |= {'scale': scale, 'relative': largest / (scale or 1)}
+    differences.append({'stage': name} | difference)
   return differences
 
 
@@ -130,8 +128,7 @@ def crop_batches(
 ) -> list[Batch]:
   """Draws `steps` batches of random crops, (batch_size, crop, crop, 3).
 
-  Raises:
-    ValueError: an image is smaller than a crop.
+  ValueError if an image is smaller than a crop.
   """
   for index in range(len(images)):
     height, width = images.shape(index)
@@ -162,13 +159,10 @@ def train_both(
 ) -> dict[str, Any]:
   """Trains copies of both networks, one update for each batch.
 
-  Loss, optimizer and the learning rates of the first updates are the recipe's.
-
-  Returns:
-    'jax_losses' and 'torch_losses' before each update; Euclidean norms over
-    all weights after the last one: |JAX - PyTorch| 'apart', |PyTorch - start|
-    'moved', |PyTorch| 'size'; and 'apart' relative to the other two,
-    'of_movement' and 'of_size'.
+  Returns 'jax_losses' and 'torch_losses' before each update; Euclidean norms
+  over all weights after the last one: |JAX - PyTorch| 'apart', |PyTorch -
+  start| 'moved', |PyTorch| 'size'; and 'apart' relative to the other two,
+  'of_movement' and 'of_size'.
   """
   mesh = make_mesh([networks.device])
   ours = timed.Trainer(config, networks.params, mesh, batches[0])
@@ -177,18 +171,21 @@ def train_both(
   jax_losses, torch_losses = [], []
   tell = progress('Training step', len(batches))
   for number, batch in enumerate(batches):
-    jax_losses.append(ours.step(ours.place(batch)))
+    jax_losses.append(ours.step(place(batch, batch_sharding(mesh))))
     rate = float(schedule(number))
     torch_losses.append(theirs.step(theirs.place(batch), rate))
     tell(number + 1)
-  of_jax = to_torch(ours.state.params, networks.cfg)
-  of_torch, start = (
-    {name: value.numpy(force=True) for name, value in n.state_dict().items()}
-    for n in (theirs.network, networks.torch)
-  )
-  apart = _norm(of_jax[name] - of_torch[name] for name in of_torch)
-  moved = _norm(of_torch[name] - start[name] for name in of_torch)
-  size = _norm(of_torch.values())
+  weights = to_torch(ours.state.params, networks.cfg)
+  start, end = networks.torch.state_dict(), theirs.network.state_dict()
+  squares = np.zeros(3)
+  for name, value in end.items():
+    of_torch = value.numpy(force=True)
+    before = start[name].numpy(force=True)
+    for i, x in enumerate(
+      (weights[name] - of_torch, of_torch - before, of_torch)
+    ):
+      squares[i] += np.square(x, dtype=np.float64).sum()
+  apart, moved, size = np.sqrt(squares).tolist()
   return {
     'jax_losses': jax_losses,
     'torch_losses': torch_losses,
@@ -198,8 +195,3 @@ def train_both(
     'of_movement': apart / (moved or 1),
     'of_size': apart / size,
   }
-
-
-def _norm(weights: Iterable[np.ndarray]) -> float:
-  squares = (np.square(w, dtype=np.float64).sum() for w in weights)
-  return float(np.sqrt(sum(squares)))

@@ -59,17 +59,10 @@ def tables(found: Found) -> list[Table]:
 def _scores(found: Found) -> Table:
   mean, rows = found['mean'], []
   for name in mean['rainy']:
-    rainy, jax, torch = (
-      mean[which][name] for which in ('rainy', 'jax', 'torch')
-    )
-    apart = {field: jax[field] - torch[field] for field in jax}
-    rows.append(
-      (
-        name,
-        *(f'{s["psnr"]:.4f} / {s["ssim"]:.4f}' for s in (rainy, jax, torch)),
-        f'{apart["psnr"]:+.1e} / {apart["ssim"]:+.1e}',
-      )
-    )
+    sides = [mean[which][name] for which in ('rainy', 'jax', 'torch')]
+    both = [f'{s["psnr"]:.4f} / {s["ssim"]:.4f}' for s in sides]
+    psnr, ssim = (sides[1][k] - sides[2][k] for k in ('psnr', 'ssim'))
+    rows.append((name, *both, f'{psnr:+.1e} / {ssim:+.1e}'))
   return Table(
     'PSNR / SSIM',
     ('protocol', 'rainy', 'JAX', 'PyTorch', 'JAX - PyTorch'),
@@ -85,12 +78,9 @@ def write_html(
   settings: Mapping[str, Any],
 ) -> None:
   """Writes compare.html."""
-  training = found['training']
-  updates = range(1, len(training['jax_losses']) + 1)
-  series = [
-    ('JAX', updates, training['jax_losses']),
-    ('PyTorch', updates, training['torch_losses']),
-  ]
+  losses = [found['training'][f'{side}_losses'] for side in ('jax', 'torch')]
+  updates = range(1, len(losses[0]) + 1)
+  series = [('JAX', updates, losses[0]), ('PyTorch', updates, losses[1])]
   write_page(
     'compare.html',
     path,
@@ -119,14 +109,12 @@ def _pictures(images: Sequence[Restored]) -> list[dict[str, Any]]:
         (picture('JAX', image.jax), picture('PyTorch', image.torch)),
       ],
       'differences': [
-        picture(f'|JAX - PyTorch|, {small:,} times', small * apart),
-        picture(f'|JAX - clean|, {large:,} times', large * ours),
-        picture(f'|PyTorch - clean|, {large:,} times', large * theirs),
+        picture(f'|JAX - PyTorch|, {small:,} times', small * between[i]),
+        picture(f'|JAX - clean|, {large:,} times', large * errors[i][0]),
+        picture(f'|PyTorch - clean|, {large:,} times', large * errors[i][1]),
       ],
     }
-    for image, apart, (ours, theirs) in zip(
-      images, between, errors, strict=True
-    )
+    for i, image in enumerate(images)
   ]
 
 

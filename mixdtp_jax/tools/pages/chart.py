@@ -55,11 +55,7 @@ class Chart(NamedTuple):
 
 
 def svg_file(charts: Sequence[Chart]) -> str:
-  """Returns an SVG file of charts on white, two in a row.
-
-  Raises:
-    ValueError: a series has more xs than ys, or fewer.
-  """
+  """Returns an SVG file of charts on white, two in a row."""
   columns = min(len(charts), 2)
   rows = math.ceil(len(charts) / columns)
   height = _HEIGHT + _LEGEND * max(len(chart.series) for chart in charts)

@@ -40,11 +40,7 @@ class Picture(NamedTuple):
 
 
 def picture(label: str, image: np.ndarray) -> Picture:
-  """Returns an image (H, W, 3), uint8 or float in [0, 1], for a page.
-
-  Raises:
-    ValueError: see `images.to_uint8`.
-  """
+  """Returns an image (H, W, 3), uint8 or float in [0, 1], for a page."""
   pixels = to_uint8(image)
   data = base64.b64encode(encode_png(pixels)).decode()
   height, width, _ = pixels.shape
@@ -56,10 +52,8 @@ def picture(label: str, image: np.ndarray) -> Picture:
 def write_page(template: str, path: str | os.PathLike, **content: Any) -> None:
   """Writes a page as UTF-8; an error leaves an earlier file unchanged.
 
-  `template` is a file in templates/, `content` has the values of its variables.
-
-  Raises:
-    jinja2.UndefinedError: the template has a variable without a value.
+  `template` is a file in templates/, `content` has the values of its variables;
+  jinja2.UndefinedError if one is missing.
   """
   html = _TEMPLATES.get_template(template).render(content)
   with replacing(path) as temporary:

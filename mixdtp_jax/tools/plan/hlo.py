@@ -80,11 +80,7 @@ Computation = Mapping[str, Instruction]  # by name, in order
 
 
 def read(text: str) -> tuple[Mapping[str, Computation], str]:
-  """Returns computations by name, in the order of the text, and the entry's.
-
-  Raises:
-    ValueError: it is not such a text.
-  """
+  """Returns computations by name, in the order of the text, and the entry's."""
   computations: dict[str, dict[str, Instruction]] = {}
   entry = current = None
   for line in text.splitlines():

@@ -43,10 +43,12 @@ class Collective:
 
 
 class Program:
-  """A compiled program; `unknown_loops` of unknown length count once."""
+  """A compiled program, from `compiled.as_text()`.
+
+  Its `unknown_loops` of unknown length count once.
+  """
 
   def __init__(self, text: str, devices: int):
-    """Reads `compiled.as_text()`; ValueError if it is not such a text."""
     self._devices = devices
     self._computations, entry = hlo.read(text)
     self._times = dict.fromkeys(self._computations, 0)

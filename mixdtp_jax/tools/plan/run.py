@@ -8,13 +8,7 @@ from mixdtp_jax.recipe.crop_schedule import Stage, stages
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
-from mixdtp_jax.tools.plan import report
-from mixdtp_jax.tools.plan.step import (
-  Search,
-  StepPlan,
-  largest_batch,
-  plan_step,
-)
+from mixdtp_jax.tools.plan import report, step
 from mixdtp_jax.tools.plan.targets import Target, find_target
 
 
@@ -27,18 +21,14 @@ def plan(
   out: str | None,
   overrides: Sequence[str],
 ) -> bool:
-  """Plans a training by the options of the command; returns whether all fits.
-
-  Raises:
-    FileNotFoundError, ImportError, ValueError: an option does not fit.
-  """
+  """Plans a training by the command's options; returns whether all fits."""
   if not 0 < utilisation <= 1:
     raise ValueError(f'--utilisation {utilisation}: needs more than 0, up to 1')
   recipe = load_recipe(config, overrides)
   choices = _choices(recipe, search)
   target = find_target(topology, recipe.model.dtype)
   parts = stages(recipe)
-  plans = [plan_step(recipe, stage, target, utilisation) for stage in parts]
+  plans = [step.plan_step(recipe, s, target, utilisation) for s in parts]
   fits = all(found.fits for found in plans)
   show(
     f'{config} on {target.name}',
@@ -48,7 +38,7 @@ def plan(
     ),
   )
 
-  def write(searches: Mapping[str, Search]) -> None:
+  def write(searches: Mapping[str, step.Search]) -> None:
     if out is None:
       return
     figures = {
@@ -103,22 +93,23 @@ def _search(
   target: Target,
   utilisation: float,
   stage: Stage,
-  known: StepPlan,
+  known: step.StepPlan,
   choices: Sequence[str],
-) -> dict[str, Search]:
+) -> dict[str, step.Search]:
   """Finds the largest batch for each remat; `known` plans that of the stage."""
   unit = len(target.devices) // recipe.mesh_space * recipe.accumulate_steps
-  found: dict[str, Search] = {}
+  found: dict[str, step.Search] = {}
   start = known.batch_size // unit
   for remat in choices:
     changed = change(recipe, {'model.remat': remat})
 
-    def plan_batch(batch_size: int, changed: Recipe = changed) -> StepPlan:
+    def plan_batch(batch_size: int, changed: Recipe = changed) -> step.StepPlan:
       sized = stage._replace(batch_size=batch_size)
-      return plan_step(changed, sized, target, utilisation)
+      return step.plan_step(changed, sized, target, utilisation)
 
     given = known if remat == known.remat else None
-    found[remat] = largest_batch(plan_batch, unit, known=given, start=start)
+    largest = step.largest_batch(plan_batch, unit, known=given, start=start)
+    found[remat] = largest
     if best := found[remat].best:  # the next one needs less memory
       start = best.batch_size // unit
   return found

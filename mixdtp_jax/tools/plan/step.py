@@ -76,11 +76,8 @@ def plan_step(
 ) -> StepPlan:
   """Compiles the training step for a stage's batches; nothing is computed.
 
-  `utilisation` is the part of the peak rate that products reach.
-
-  Raises:
-    ValueError: the devices cannot share a batch, or the network does not take
-      crops of this size.
+  `utilisation` is the part of the peak rate that products reach. ValueError if
+  the devices cannot share a batch.
   """
   mesh = make_mesh(target.devices, space=recipe.mesh_space)
   check_split(stage, recipe, mesh)

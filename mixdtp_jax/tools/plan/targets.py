@@ -126,11 +126,9 @@ def find_target(topology: str | None, dtype: str) -> Target:
   """Returns the devices of a topology, or for None those of this machine.
 
   Must be called before JAX computes anything: a topology keeps JAX off this
-  machine's accelerators. `dtype` is that of the network's products.
-
-  Raises:
-    ImportError: the compiler for these devices is not installed.
-    ValueError: there is no such topology.
+  machine's accelerators. `dtype` is that of the network's products. ImportError
+  if the compiler for these devices is not installed, ValueError if there is no
+  such topology.
   """
   if topology is None:
     return this_machine(dtype)

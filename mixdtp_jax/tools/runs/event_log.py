@@ -24,24 +24,13 @@ class Point(NamedTuple):
   value: float
 
 
-class _Logged(NamedTuple):
-  name: str
-  step: int
-  time: float  # seconds
-  value: float
-
-
 def read_scalars(workdir: str | os.PathLike) -> dict[str, list[Point]]:
   """Reads the scalars of a run by name, in ascending order of their steps.
 
   They are in metrics.jsonl, or of a run that an older version began in the
   event files for TensorBoard. Of a step that was logged twice, the last value
-  counts. A restart from update s discards everything logged after s by earlier
-  starts. Minutes count as in `training.metrics_file`.
-
-  Raises:
-    FileNotFoundError: there are no scalars.
-    ValueError: a file is damaged.
+  counts. Minutes count as in `training.metrics_file`. FileNotFoundError if
+  there are no scalars, ValueError if a file is damaged.
   """
   curves: dict[str, dict[int, Point]] = {}
   lines = read_metrics(workdir)
@@ -65,39 +54,42 @@ def read_scalars(workdir: str | os.PathLike) -> dict[str, list[Point]]:
 
 
 def _read_events(workdir: str | os.PathLike) -> dict[str, dict[int, Point]]:
-  """Reads the event files, one of each start."""
+  """Reads the event files, one of each start.
+
+  A start from update s discards everything that earlier ones logged after s.
+  """
   paths = pathlib.Path(workdir).glob('events.out.tfevents.*')
   starts = [logged for path in paths if (logged := _read(path))]
   curves: dict[str, dict[int, Point]] = {}
   spent = 0.0
-  for logged in sorted(starts, key=lambda start: start[0].time):
+  for logged in sorted(starts, key=lambda start: start[0][1].minutes):
+    first, last = logged[0][1], logged[-1][1]
     # A start logs its first update. A start without updates only evaluated.
-    trained = [entry.step for entry in logged if entry.name == 'loss']
-    continued = min(trained) - 1 if trained else logged[0].step
+    trained = [point.step for name, point in logged if name == 'loss']
+    continued = min(trained) - 1 if trained else first.step
     for name, points in curves.items():
       curves[name] = {s: p for s, p in points.items() if s <= continued}
-    for name, step, time, value in logged:
-      minutes = (spent + time - logged[0].time) / 60
-      curves.setdefault(name, {})[step] = Point(step, minutes, value)
-    spent += logged[-1].time - logged[0].time
+    for name, point in logged:
+      point = point._replace(minutes=spent + point.minutes - first.minutes)
+      curves.setdefault(name, {})[point.step] = point
+    spent += last.minutes - first.minutes
   return curves
 
 
-def _read(path: pathlib.Path) -> list[_Logged]:
+def _read(path: pathlib.Path) -> list[tuple[str, Point]]:
+  """Returns names and values; their minutes are those of the clock."""
+  logged = []
   try:
-    return [
-      _Logged(
-        value.tag,
-        event.step,
-        event.wall_time,
-        float(tensor_util.make_ndarray(value.tensor)),
-      )
-      for event in map(event_pb2.Event.FromString, _records(path))
-      for value in event.summary.value
-      if value.metadata.plugin_data.plugin_name == 'scalars'
-    ]
+    for record in _records(path):
+      event = event_pb2.Event.FromString(record)
+      for scalar in event.summary.value:
+        if scalar.metadata.plugin_data.plugin_name == 'scalars':
+          value = float(tensor_util.make_ndarray(scalar.tensor))
+          point = Point(event.step, event.wall_time / 60, value)
+          logged.append((scalar.tag, point))
   except (DecodeError, errors.DataLossError, TypeError, ValueError) as error:
     raise ValueError(f'{path} is damaged: remove it') from error
+  return logged
 
 
 def _records(path: pathlib.Path) -> Iterator[bytes]:

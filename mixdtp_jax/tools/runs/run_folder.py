@@ -74,9 +74,8 @@ def same_score(one: float, other: float) -> bool:
 def read_run(workdir: str | os.PathLike, name: str) -> Run:
   """Reads a run's folder, and changes nothing in it.
 
-  Raises:
-    FileNotFoundError: there is no checkpoint, or there are no metrics.
-    ValueError: files are damaged or of another version.
+  FileNotFoundError if it has no checkpoint or no metrics, ValueError if files
+  are damaged or of another version.
   """
   try:
     config = load_run_config(workdir)
@@ -89,10 +88,9 @@ def read_run(workdir: str | os.PathLike, name: str) -> Run:
   except ValueError as error:
     raise ValueError(f'{workdir}: {error}') from error
   scalars = read_scalars(workdir)
-  images, scores = config['eval_images'] or None, _logged(scalars)
   updates = max(points[-1].step for points in scalars.values())
-  if final := _final(workdir, updates):
-    images, scores = final
+  final = _final(workdir, updates)
+  images, scores = final or (config['eval_images'] or None, _logged(scalars))
   return Run(
     name,
     str(workdir),
@@ -108,10 +106,7 @@ def read_run(workdir: str | os.PathLike, name: str) -> Run:
 def _final(
   workdir: str | os.PathLike, updates: int
 ) -> tuple[int, list[Scores]] | None:
-  """Reads results.json: the number of images and their mean scores.
-
-  None if there is no such file, or if it is older than the last update.
-  """
+  """Reads results.json, if it is of the last update: images, mean scores."""
   path = pathlib.Path(workdir, 'results', 'results.json')
   if not path.is_file():
     return None

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,7 @@ def compare_runs(
 ) -> None:
   """Prints a table of runs, and writes runs.json and runs.html into a folder.
 
-  Runs that were evaluated on the same images are sorted by PSNR. Others keep
-  their order, and a sentence says how their images differ.
-
-  Raises:
-    FileNotFoundError: a folder has no checkpoint or no metrics.
-    ValueError: no run is given, or one twice; or see `read_run`.
+  ValueError if a run is given twice, and the errors of `read_run`.
   """
   names = _names(workdirs)
   runs = [read_run(*run) for run in zip(workdirs, names, strict=True)]
@@ -43,16 +38,26 @@ def compare_runs(
   if not note:
     runs.sort(key=_psnr, reverse=True)
   show(*([note] if note else []), run_table(runs, with_options=True))
+  content = [
+    dataclasses.asdict(run)
+    | {
+      'updates': run.last.step,
+      'minutes': run.last.minutes,
+      'evaluated': run.evaluated,
+      'input': scores_as_dict(run.input),
+      'restored': scores_as_dict(run.restored),
+    }
+    for run in runs
+  ]
+  both = {'protocol': _PROTOCOL, 'note': note, 'differences': differences(runs)}
   paths = [pathlib.Path(out, name) for name in ('runs.json', 'runs.html')]
-  dump_json(_content(runs, note), paths[0])
+  dump_json(both | {'runs': content}, paths[0])
   write_page('runs.html', paths[1], **page_content(runs, note))
   print(*paths, sep='\n')
 
 
 def _names(workdirs: Sequence[str | os.PathLike]) -> list[str]:
   """Returns the last folder of each path, or the paths if these are equal."""
-  if not workdirs:
-    raise ValueError('no runs to compare: give at least one workdir')
   folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
   for folder, workdir in zip(folders, workdirs, strict=True):
     if folders.count(folder) > 1:
@@ -73,35 +78,29 @@ def data_note(runs: Sequence[Run]) -> str:
   stored. Runs without an evaluation do not count.
   """
   scored = [run for run in runs if run.restored]
-  if all(_same_input(run, scored[0]) for run in scored):
+  if all(
+    same_score(one, other)
+    for run in scored
+    for name in run.input.keys() & scored[0].input
+    for one, other in zip(run.input[name], scored[0].input[name], strict=True)
+  ):
     return ''
-  facts = {
-    name: [run.config.get(name) for run in scored] for name in _IMAGES
-  } | {
-    'images': [run.images or 'all' for run in scored],
-    'input PSNR': [f'{run.input[_PROTOCOL].psnr:.3f} dB' for run in scored],
-  }
+  facts = [
+    {name: run.config.get(name) for name in _IMAGES}
+    | {
+      'images': run.images or 'all',
+      'input PSNR': f'{run.input[_PROTOCOL].psnr:.3f} dB',
+    }
+    for run in scored
+  ]
+  differing = [k for k in facts[0] if len({fact[k] for fact in facts}) > 1]
   each = '; '.join(
-    f'{run.name}: '
-    + ', '.join(
-      f'{name} = {values[i]}'
-      for name, values in facts.items()
-      if len(set(values)) > 1
-    )
-    for i, run in enumerate(scored)
+    f'{run.name}: ' + ', '.join(f'{k} = {fact[k]}' for k in differing)
+    for run, fact in zip(scored, facts, strict=True)
   )
   return (
     f'The runs were evaluated on different images ({each}): their PSNR and '
     'SSIM do not rank them, and they keep the order in which they were given.'
-  )
-
-
-def _same_input(run: Run, other: Run) -> bool:
-  """Returns whether the rainy images of both have the same scores."""
-  return all(
-    same_score(a, b)
-    for name in run.input.keys() & other.input
-    for a, b in zip(run.input[name], other.input[name], strict=True)
   )
 
 
@@ -146,11 +145,9 @@ def _cells(run: Run) -> list[str]:
     updates += f' of {planned:,}'
   evaluated = 'not yet'
   if run.restored:
-    images = 'all' if run.images is None else run.images
-    when = 'at the end'
-    if not run.final:
-      when = f'after {run.evaluated or 0:,}, not final'
-    evaluated = f'{when}, {images} images'
+    early = f'after {run.evaluated or 0:,}, not final'
+    when = 'at the end' if run.final else early
+    evaluated = f'{when}, {run.images or "all"} images'
   minutes = f'{run.last.minutes:.1f}'
   score = _score(run, _PROTOCOL)
   return [run.name, f'{run.parameters:,}', updates, minutes, score, evaluated]
@@ -161,26 +158,6 @@ def _score(run: Run, protocol: str) -> str:
     return '-'
   psnr, ssim = run.restored[protocol]
   return f'{psnr:.4f} / {ssim:.4f}'
-
-
-def _content(runs: Sequence[Run], note: str) -> dict[str, Any]:
-  """Returns the content of runs.json."""
-  return {
-    'protocol': _PROTOCOL,
-    'note': note,
-    'differences': differences(runs),
-    'runs': [
-      dataclasses.asdict(run)
-      | {
-        'updates': run.last.step,
-        'minutes': run.last.minutes,
-        'evaluated': run.evaluated,
-        'input': scores_as_dict(run.input),
-        'restored': scores_as_dict(run.restored),
-      }
-      for run in runs
-    ],
-  }
 
 
 def page_content(runs: Sequence[Run], note: str) -> dict[str, Any]:
@@ -202,14 +179,15 @@ def page_content(runs: Sequence[Run], note: str) -> dict[str, Any]:
 
 def _curves(runs: Sequence[Run]) -> dict[str, Any]:
   """Returns the charts of a page, and what to know about them."""
-  curves = {run.name: run.curve(_PROTOCOL) for run in runs}
-  psnr = {name: points for name, (_, points) in curves.items()}
-  loss = {run.name: _means(run.scalars.get('loss', [])) for run in runs}
+  curves = [run.curve(_PROTOCOL) for run in runs]
+  names = [run.name for run in runs]
+  psnr = [points for _, points in curves]
+  loss = [_means(run.scalars.get('loss', [])) for run in runs]
   notes = [
     f'Each point of the loss is the mean of 1/{_POINTS} of the logged values.',
     'The PSNR is of the test images that are evaluated while training.',
   ]
-  rainy = [value for value, points in curves.values() if points]
+  rainy = [value for value, points in curves if points]
   if not all(same_score(value, rainy[0]) for value in rainy):
     notes.append('These images differ: the curves do not compare.')
   notes += [
@@ -217,24 +195,18 @@ def _curves(runs: Sequence[Run]) -> dict[str, Any]:
     for option in differences(runs)
     if option.startswith('loss.')
   ]
-  unit = f'PSNR ({_PROTOCOL}, dB)'
-  return {
-    'charts': [
-      Chart('PSNR by updates', 'updates', unit, _lines(psnr, 'step')),
-      Chart('PSNR by time', 'minutes', unit, _lines(psnr, 'minutes')),
-      Chart('Training loss', 'updates', 'loss', _lines(loss, 'step')),
-    ],
-    'chart_notes': notes,
-  }
-
-
-def _lines(
-  curves: Mapping[str, Sequence[Point]], x: str
-) -> list[tuple[str, list[float], list[float]]]:
-  return [
-    (name, [getattr(p, x) for p in points], [p.value for p in points])
-    for name, points in curves.items()
-  ]
+  unit, charts = f'PSNR ({_PROTOCOL}, dB)', []
+  for title, x, x_label, y_label, lines in (
+    ('PSNR by updates', 'step', 'updates', unit, psnr),
+    ('PSNR by time', 'minutes', 'minutes', unit, psnr),
+    ('Training loss', 'step', 'updates', 'loss', loss),
+  ):
+    series = [
+      (name, [getattr(p, x) for p in points], [p.value for p in points])
+      for name, points in zip(names, lines, strict=True)
+    ]
+    charts.append(Chart(title, x_label, y_label, series))
+  return {'charts': charts, 'chart_notes': notes}
 
 
 def _means(points: Sequence[Point]) -> list[Point]:
