@@ -96,7 +96,6 @@ class Manager(ocp.CheckpointManager):
     try:
       if bad := verifying.not_finite(trees):
         raise not_finite(self, update, f'{bad} is not finite')
-
       facts = {'update': update, 'config': config}
       verifying.write_digests(folder, trees, facts)
       facts['config'] = ocp.JsonCheckpointHandler().restore(folder / 'config')
