@@ -44,8 +44,7 @@ def bench_device(
       left = min(end - time.monotonic(), 30 * minutes)
       results[name] = _result(name, command, platform, left, folder)
   ends = [
-    (name, f'{found["seconds"]:.0f}', found['ended'])
-    for name, found in results.items()
+    (r['name'], f'{r["seconds"]:.0f}', r['ended']) for r in results.values()
   ]
   tables = [Table('Commands', ('', 'seconds', 'ended'), ends)]
   plan, training = (results[name]['found'] for name in ('plan', 'training'))
@@ -71,17 +70,17 @@ def _planned_and_measured(
   """Returns pairs of figures of an update; none if it was not measured."""
   if not plan or not training or not (memory := plan['stages'][0]['memory']):
     return {}
-
-  def gib(count: int | None) -> float | None:
-    return None if count is None else count / 2**30
-
   stage, jax = plan['stages'][0], training['jax']
-  beyond = gib(memory['temporaries'] + memory['other'])
-  return {
-    'seconds': (stage['seconds']['step'], jax['seconds']),
-    'GiB beyond state and batch': (beyond, gib(jax['memory']['bytes'])),
-    'GiB in all': (gib(stage['needed']), gib(training['peak_bytes'])),
-  }
+  beyond = memory['temporaries'] + memory['other']
+  pairs: dict[str, tuple[float | None, float | None]] = {}
+  pairs['seconds'] = stage['seconds']['step'], jax['seconds']
+  for what, *sizes in (
+    ('beyond state and batch', beyond, jax['memory']['bytes']),
+    ('in all', stage['needed'], training['peak_bytes']),
+  ):
+    planned, measured = (n if n is None else n / 2**30 for n in sizes)
+    pairs[f'GiB {what}'] = planned, measured
+  return pairs
 
 
 def _commands(

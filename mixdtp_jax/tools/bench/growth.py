@@ -42,25 +42,20 @@ class Sweep:
 
 
 def bench_growth(
-  case: Case,
-  *,
-  sizes: str,
-  batches: str,
-  devices: str,
-  crop: int,
-  repeats: int,
-  plot: str | None,
+  case: Case, *, crop: int, repeats: int, plot: str | None, **axes: str
 ) -> dict[str, Any]:
-  """Measures inference by pixels, and both by batch, training by devices."""
+  """Measures inference by pixels, and both by batch, training by devices.
+
+  `axes` are the options 'sizes', 'batches' and 'devices'.
+  """
   case.check_crop(crop)
-  given = {'sizes': sizes, 'batches': batches, 'devices': devices}
-  axes = {
+  numbers = {
     name: sorted({parse_number(name, n) for n in text.split(',')})
-    for name, text in given.items()
+    for name, text in axes.items()
   }
   machine = case.announce('growth')
   sweeps = []
-  for sweep, measure, runs in _plan(**axes, crop=crop):
+  for sweep, measure, runs in _plan(crop, **numbers):
     for x, options in runs.items():
       cpus = options.get('devices', 0)
       try:
@@ -88,7 +83,7 @@ def bench_growth(
 
 
 def _plan(
-  sizes: list[int], batches: list[int], devices: list[int], crop: int
+  crop: int, sizes: list[int], batches: list[int], devices: list[int]
 ) -> Iterator[tuple[Sweep, Callable[..., dict], dict[int, dict[str, Any]]]]:
   """Yields sweeps, the benchmark of each, and its options for each x."""
   pixels, shared = f'{crop}x{crop} pixels', math.lcm(*devices)

@@ -95,22 +95,13 @@ def bench_profile(
   mesh = make_mesh(jax.devices()[:1])
   paths = flax.traverse_util.flatten_dict(params)
   scopes = {*_SCOPES, *(name for path in paths for name in path[:-1])}
-  state = timed.initial_state(recipe, params)
-  rainy = images['rainy']
-  found = {
-    'inference': profile(
-      timed.make_inference(cfg, params, rainy, mesh, recipe.kernels),
-      count_flops(final_image(cfg), params, rainy),
-      scopes,
-      repeats,
-    ),
-    'update': profile(
-      timed.make_training(recipe, params, images, mesh),
-      count_flops(make_train_step(recipe, mesh), state, images),
-      scopes,
-      repeats,
-    ),
-  }
+  rainy, state = images['rainy'], timed.initial_state(recipe, params)
+  inference = timed.make_inference(cfg, params, rainy, mesh, recipe.kernels)
+  flops = count_flops(final_image(cfg), params, rainy)
+  found = {'inference': profile(inference, flops, scopes, repeats)}
+  update = timed.make_training(recipe, params, images, mesh)
+  flops = count_flops(make_train_step(recipe, mesh), state, images)
+  found['update'] = profile(update, flops, scopes, repeats)
   for name, program in found.items():
     show(*_tables(name, program, roofline, cfg.dtype))
   programs = {name: _content(program) for name, program in found.items()}

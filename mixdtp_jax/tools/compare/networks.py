@@ -110,7 +110,11 @@ def restore_both(
     inference.make_restore(networks.torch, multiple=multiple),
   ):
     saved: dict[str, np.ndarray] = {}
-    save = saved.__setitem__
+
+    def save(names, images, saved=saved):
+      found = np.nan_to_num(jax.device_get(images))
+      saved.update(zip(names, found, strict=True))
+
     rows.append(
       evaluate(restore, batches, list(PROTOCOLS), save=save, inputs=inputs)
     )

@@ -17,9 +17,8 @@ Found = Mapping[str, Any]  # see command._study
 
 def summary(found: Found) -> str:
   """Returns versions and devices in one line."""
-  environment = found['environment']
-  line = machine.one_line(environment, environment['torch'])
-  return f'{line}; {environment["precision"]}'
+  where = found['environment']
+  return f'{machine.one_line(where, where["torch"])}; {where["precision"]}'
 
 
 def tables(found: Found) -> list[Table]:

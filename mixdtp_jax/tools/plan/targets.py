@@ -34,39 +34,28 @@ _NEEDED = re.compile(
 
 
 class Chip(NamedTuple):
-  """Public figures of a TPU chip: docs.cloud.google.com/tpu/docs, 2026."""
+  """Published figures of a TPU chip or a GPU."""
 
-  memory: int  # bytes of HBM
-  peak: float  # operations a second in bfloat16
-  bandwidth: float  # bytes a second from and to HBM
-  # Bytes a second that it sends to its neighbours over all its ports: half of
-  # the 'bidirectional' interconnect bandwidth; for v3 and v4, which have no
-  # such figure, a pod's all-reduce bandwidth divided by its chips.
-  links: float
-  ports: int  # to neighbours, two for each axis of the torus
-
-
-# By the name before the colon of a topology.
-CHIPS = {
-  'v3': Chip(32 * _GIB, 123e12, 900e9, 332e9, 4),
-  'v4': Chip(32 * _GIB, 275e12, 1200e9, 268e9, 6),
-  'v5e': Chip(16 * _GIB, 197e12, 819e9, 200e9, 4),
-  'v5p': Chip(95 * _GIB, 459e12, 2765e9, 600e9, 6),
-  'v6e': Chip(32 * _GIB, 918e12, 1638e9, 400e9, 4),
-}
-
-
-class Gpu(NamedTuple):
-  """Figures of a GPU: NVIDIA's data sheets and CUDA's technical tables."""
-
-  name: str  # that the driver gives it
   memory: int  # bytes
   peak: float  # operations a second in bfloat16, for dense matrices
   bandwidth: float  # bytes a second from and to memory
-  links: float  # bytes a second that it sends to others over NVLink
-  chip: dict[str, Any]  # fields of XLA's GpuDeviceInfoProto
+  ring: float  # bytes a second that it sends to neighbours on a ring
+  name: str = ''  # that the driver gives to a GPU
+  info: Mapping[str, Any] = {}  # fields of XLA's GpuDeviceInfoProto
 
 
+# By the name before the colon of a topology; docs.cloud.google.com/tpu/docs,
+# 2026. A chip sends by four or six ports, and on a ring by two of them. All
+# together have half of the 'bidirectional' interconnect bandwidth; for v3 and
+# v4, which have no such figure, a pod's all-reduce bandwidth divided by its
+# chips.
+CHIPS = {
+  'v3': Chip(32 * _GIB, 123e12, 900e9, 332e9 / 2),
+  'v4': Chip(32 * _GIB, 275e12, 1200e9, 268e9 / 3),
+  'v5e': Chip(16 * _GIB, 197e12, 819e9, 200e9 / 2),
+  'v5p': Chip(95 * _GIB, 459e12, 2765e9, 600e9 / 3),
+  'v6e': Chip(32 * _GIB, 918e12, 1638e9, 400e9 / 2),
+}
 _AMPERE = {
   'cuda_compute_capability': '{ major: 8 minor: 0 }',
   'core_count': 108,
@@ -94,15 +83,15 @@ _ALL = {
   'block_dim_limit_y': 65535,
   'block_dim_limit_z': 65535,
 }
-# By the name before the colon of a topology.
+# NVIDIA's data sheets and CUDA's technical tables; they exchange by NVLink.
 GPUS = {
-  'a100': Gpu(
-    'NVIDIA A100-SXM4-80GB', 80 * 10**9, 312e12, 2039e9, 300e9, _AMPERE
+  'a100': Chip(
+    80 * 10**9, 312e12, 2039e9, 300e9, 'NVIDIA A100-SXM4-80GB', _AMPERE
   ),
-  'h100': Gpu(
-    'NVIDIA H100 80GB HBM3', 80 * 10**9, 989e12, 3350e9, 450e9, _HOPPER
+  'h100': Chip(
+    80 * 10**9, 989e12, 3350e9, 450e9, 'NVIDIA H100 80GB HBM3', _HOPPER
   ),
-  'h200': Gpu('NVIDIA H200', 141 * 10**9, 989e12, 4800e9, 450e9, _HOPPER),
+  'h200': Chip(141 * 10**9, 989e12, 4800e9, 450e9, 'NVIDIA H200', _HOPPER),
 }
 
 
@@ -162,7 +151,7 @@ def tpu_slice(topology: str) -> Target:
     chip.peak / cores,
     'published, in bfloat16',
     chip.bandwidth / cores,
-    chip.links / chip.ports * 2 / cores,
+    chip.ring / cores,
   )
 
 
@@ -236,19 +225,20 @@ def gpu_box(topology: str) -> Target:
     gpu.peak,
     'published, in bfloat16',
     gpu.bandwidth,
-    gpu.links,
+    gpu.ring,
     _OPTIONS,
   )
 
 
-def _description(gpu: Gpu) -> str:
+def _description(gpu: Chip) -> str:
   """Returns the GPU as the text of XLA's GpuTargetConfigProto."""
-  info = gpu.chip | _ALL
-  info |= {
+  info = {
+    **gpu.info,
+    **_ALL,
     'device_memory_size': gpu.memory,
     'memory_bandwidth': int(gpu.bandwidth),
     # A block gets 1 KiB less.
-    'shared_memory_per_block_optin': info['shared_memory_per_core'] - 1024,
+    'shared_memory_per_block_optin': gpu.info['shared_memory_per_core'] - 1024,
   }
   fields = '\n'.join(f'{name}: {value}' for name, value in info.items())
   return f'''

@@ -129,28 +129,24 @@ def _differing(runs: Sequence[Run]) -> list[list[str]]:
 def run_table(runs: Sequence[Run], *, with_options: bool) -> Table:
   """Returns a row for each run, with the options that differ if wanted."""
   head = ['run', 'parameters', 'updates', 'minutes', 'PSNR / SSIM', 'evaluated']
-  rows = [_cells(run) for run in runs]
+  rows = []
+  for run in runs:
+    updates, planned = f'{run.last.step:,}', run.config['num_train_steps']
+    if run.last.step != planned:
+      updates += f' of {planned:,}'
+    evaluated = 'not yet'
+    if run.restored:
+      early = f'after {run.evaluated or 0:,}, not final'
+      when = 'at the end' if run.final else early
+      evaluated = f'{when}, {run.images or "all"} images'
+    numbers = f'{run.parameters:,}', updates, f'{run.last.minutes:.1f}'
+    rows.append([run.name, *numbers, _score(run, _PROTOCOL), evaluated])
   if with_options:
     head.append('what differs')
     options = _differing(runs)
     for i, row in enumerate(rows):
       row.append(' '.join(f'{name}={values[i]}' for name, *values in options))
   return Table('', head, rows, f'PSNR in dB; protocol {_PROTOCOL}.')
-
-
-def _cells(run: Run) -> list[str]:
-  planned = run.config['num_train_steps']
-  updates = f'{run.last.step:,}'
-  if run.last.step != planned:
-    updates += f' of {planned:,}'
-  evaluated = 'not yet'
-  if run.restored:
-    early = f'after {run.evaluated or 0:,}, not final'
-    when = 'at the end' if run.final else early
-    evaluated = f'{when}, {run.images or "all"} images'
-  minutes = f'{run.last.minutes:.1f}'
-  score = _score(run, _PROTOCOL)
-  return [run.name, f'{run.parameters:,}', updates, minutes, score, evaluated]
 
 
 def _score(run: Run, protocol: str) -> str:
