@@ -23,16 +23,9 @@ def check_crops(pairs: Mixture, data: Data, crop: int) -> None:
 def cut_crop(
   image: np.ndarray, draws: np.ndarray, data: Data, crop: int
 ) -> np.ndarray:
-  """Cuts a crop, mirrors it and turns it.
+  """Cuts a crop from (H, W, 3), mirrors it and turns it: (crop, crop, 3).
 
-  Args:
-    image: (H, W, 3) uint8.
-    draws: four random numbers below 2**32, for top, left, mirroring, turns.
-    data: options of the crops.
-    crop: side of the crop in pixels.
-
-  Returns:
-    (crop, crop, 3) uint8, a view of `image`.
+  `draws` are four random numbers below 2**32, for top, left, mirroring, turns.
   """
   height, width, _ = image.shape
   if data.transpose_landscape and height <= width:  # as in the original

@@ -35,9 +35,8 @@ def find_pairs(folder: Path) -> list[PairFiles]:
   Both files have the same stem. Or no pair does, and each rainy file's stem is
   that of its clean file, then _ or - and more: several rains of one scene.
 
-  Raises:
-    FileNotFoundError: `folder` does not exist, or lacks these two folders.
-    ValueError: it has several such, or a file has no partner.
+  FileNotFoundError if `folder` lacks these two folders, ValueError if it has
+  several such, or a file has no partner.
   """
   found = both_sides(folder)
   if len(found) == 1:

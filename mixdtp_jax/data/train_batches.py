@@ -36,10 +36,8 @@ def train_batches(
 
   Returns:
     An iterator of {'rainy', 'clean'}: global arrays (batch_size, crop, crop,
-    3), uint8, split over the mesh.
-
-  Raises:
-    FileNotFoundError, ValueError: see `check_split` and `open_mixture`.
+    3), uint8, split over the mesh. Errors are those of `check_split`,
+    `open_mixture` and `check_crops`.
   """
   data, parts = config.data, stages(config)
   for stage in parts:

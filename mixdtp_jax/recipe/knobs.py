@@ -289,8 +289,7 @@ def make_recipe(
 ) -> Recipe:
   """Makes the recipe of nested mappings; what is missing has its default.
 
-  Raises:
-    ValueError: an option is unknown, or a value is not in its range.
+  ValueError if an option is unknown, or a value is not in its range.
   """
   if isinstance(options, ml_collections.ConfigDict):
     options = options.to_dict()

@@ -66,11 +66,8 @@ def make_loss(
 ) -> Callable[[Outputs, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
   """Makes the loss final(image) + coarse_weight * coarse(coarse image).
 
-  The paper's is -SSIM + 0.5 MSE, the default.
-
-  Returns:
-    A function from outputs and clean images to the scalar loss and its terms
-    before weighting, all float32.
+  It takes outputs and clean images, and returns the scalar loss and its terms
+  before weighting, all float32. The default, -SSIM + 0.5 MSE, is the paper's.
   """
   final, coarse = LOSSES[options.final], LOSSES[options.coarse]
 

@@ -62,8 +62,9 @@ class Table:
     ]
     for i, (name, *cells) in enumerate(zip(self.head, *rows, strict=True)):
       numbers = i > 0 and all(map(_NUMBER.match, cells))
-      side = 'right' if numbers else 'left'
-      table.add_column(name, justify=side, no_wrap=no_wrap)
+      table.add_column(
+        name, justify='right' if numbers else 'left', no_wrap=no_wrap
+      )
     for row in rows:
       table.add_row(*row)
     return table

@@ -7,9 +7,7 @@ one, need far fewer comparisons than all with all.
 """
 
 import collections
-import os
 from collections.abc import Mapping, Sequence
-from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +16,7 @@ from mixdtp_jax.data.audit import scenes
 from mixdtp_jax.data.audit.inspection import Inspection, inspect
 from mixdtp_jax.data.findings import Audit, Finding, PairId
 from mixdtp_jax.data.pairs import PairFiles
+from mixdtp_jax.data.threads import map_in_threads
 from mixdtp_jax.runtime.console import progress
 
 TRAIN = 'train'  # every other split is for testing
@@ -56,17 +55,17 @@ def audit(
     for pair in pairs
   ]
   pairs, report = [], progress('audited', len(named))
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    inspections = pool.map(inspect, (files for _, files in named))
-    for (pair, _), inspection in zip(named, inspections, strict=True):
-      pairs.append(_Pair(pair, inspection))
-      report(len(pairs))
+  inspections = map_in_threads(inspect, (files for _, files in named))
+  for (pair, _), inspection in zip(named, inspections, strict=True):
+    pairs.append(_Pair(pair, inspection))
+    report(len(pairs))
   problems = [
     Finding(kind, (pair.id,), note, _in_training([pair.id]))
     for pair in pairs
     for kind, note in pair.seen.problems.items()
   ]
   findings = (*_counts(sizes, published), *problems, *_relations(pairs))
+  not_laid_out: dict[str, dict[str, int]]
   not_laid_out = {finding.pairs[0].dataset: {} for finding in layout}
   return Audit(sizes | not_laid_out, (*layout, *findings))
 

@@ -35,18 +35,10 @@ def write(
   crop: int,
   memory_mb: float,
 ) -> None:
-  """Checks pairs and writes them, with features name, height, width and sides.
+  """Checks the pairs of a data set and writes them into an empty folder.
 
-  Args:
-    folder: an empty folder.
-    name: a key of DATASETS.
-    splits: its pairs, by split.
-    metadata: what else the copy records.
-    crop: smallest side that every training image must have, in pixels.
-    memory_mb: most MiB for images that are decoded at the same time.
-
-  Raises:
-    ValueError: an image does not fit.
+  `metadata` is what else the copy records; the other arguments are those of
+  `registry.prepare`. ValueError if an image does not fit.
   """
   image = tfds.features.Image(shape=(None, None, 3))
   features = {'name': tfds.features.Text(), 'height': tf.int32}
