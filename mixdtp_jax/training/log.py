@@ -42,19 +42,15 @@ class TrainingLog:
     config: Recipe,
     writer: metric_writers.MetricWriter,
     manager: ocp.CheckpointManager,
-    *,
-    start_step: int,
   ):
-    """Starts a log after `start_step` updates; see `Guards` for `manager`."""
+    """Starts a log before the first update; see `Guards` for `manager`."""
     self._config = config
     self._writer = writer
     self._guards = Guards(config, manager)
     self._pending: tuple[int, dict[str, jax.Array], float] | None = None
     self._wait = 0.0  # seconds that the update under way waited for its batch
     self._waits: list[float] = []  # seconds, of the updates since the last line
-    self._timed_step = start_step
-    # Set by the first update, so that compilation does not count in the speed.
-    self._time: float | None = None
+    self._time, self._timed_step = 0.0, 0  # of the last line, if there is one
 
   def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
     """Takes the scalars of an update, and reports the one before."""
@@ -81,11 +77,10 @@ class TrainingLog:
     self._waits.append(wait)
     values = {name: float(v) for name, v in jax.device_get(scalars).items()}
     self._guards.check(step, values)
-    first = self._time is None
-    if first:
-      self._time, self._timed_step = time.monotonic(), step
+    first = not self._timed_step
     last = step == self._config.num_train_steps
-    values |= self._speed(step)
+    if not first:  # which was compiled
+      values |= self._speed(step)
     line = self._line(step, values)
     console.show(line)
     if first or last or step % self._config.log_every_steps == 0:
@@ -95,9 +90,7 @@ class TrainingLog:
         logging.info(line)
 
   def _speed(self, step: int) -> dict[str, float]:
-    """Returns the speed since the last line; nothing for the first update."""
-    if self._time is None or step == self._timed_step:
-      return {}
+    """Returns the speed since the last line."""
     seconds = time.monotonic() - self._time
     images = images_before(self._config, step) - images_before(
       self._config, self._timed_step
@@ -126,5 +119,4 @@ class TrainingLog:
     self.check()
     start = time.monotonic()
     yield
-    if self._time is not None:
-      self._time += time.monotonic() - start
+    self._time += time.monotonic() - start

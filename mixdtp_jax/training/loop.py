@@ -127,7 +127,7 @@ class _Run:
     """Makes the updates that are left, and scores the last state."""
     config, manager = self.config, self.manager
     first, end = int(state.step), config.num_train_steps
-    log = TrainingLog(config, self.writer, manager, start_step=first)
+    log = TrainingLog(config, self.writer, manager)
     batches = log.waiting_for(batches)
     try:
       for step, batch in zip(range(first, end), batches, strict=False):

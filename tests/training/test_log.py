@@ -62,9 +62,7 @@ def _scalars(step, **changes):
 
 def _run(manager, config, steps):
   writer = _Recorder()
-  log = TrainingLog(
-    make_recipe(config), writer, manager, start_step=steps[0] - 1
-  )
+  log = TrainingLog(make_recipe(config), writer, manager)
   for step in steps:
     log.add(step, _scalars(step))
   log.check()
@@ -84,7 +82,7 @@ def test_log_every_steps_counts_updates_also_after_a_restart(manager):
 
 def test_an_update_is_reported_when_the_next_one_is_under_way(manager):
   writer = _Recorder()
-  log = TrainingLog(make_recipe(_config()), writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(_config()), writer, manager)
   log.add(1, _scalars(1))
   assert not writer.scalars
   log.add(2, _scalars(2))
@@ -97,7 +95,7 @@ def test_an_update_is_reported_when_the_next_one_is_under_way(manager):
 def test_progress_is_the_speed_since_the_last_line(manager):
   config = _config(log_every_steps=1, num_train_steps=100, batch_size=4)
   writer = _Recorder()
-  log = TrainingLog(make_recipe(config), writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(config), writer, manager)
   log.add(1, _scalars(1))
   log.check()
   assert 'images_per_second' not in writer.scalars[1]  # it was compiled
@@ -126,7 +124,7 @@ def test_data_wait_is_the_mean_since_the_last_line(manager):
       yield step
 
   config, writer = _config(log_every_steps=3, num_train_steps=8), _Recorder()
-  log = TrainingLog(make_recipe(config), writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(config), writer, manager)
   for step in log.waiting_for(slow_batches()):
     time.sleep(0.05)  # an update is no waiting, nor is an evaluation
     log.add(step, _scalars(step))
@@ -144,7 +142,7 @@ def test_data_wait_is_the_mean_since_the_last_line(manager):
 def test_a_value_that_is_not_finite_stops(manager, name, value):
   state = TrainState(jnp.int32(5), {'kernel': jnp.ones(3)}, ())
   writer = _Recorder()
-  log = TrainingLog(make_recipe(_config()), writer, manager, start_step=5)
+  log = TrainingLog(make_recipe(_config()), writer, manager)
   # Saving may still be under way when the run stops.
   params = {'kernel': state.params}
   saving.save(
@@ -162,7 +160,7 @@ def test_a_value_that_is_not_finite_stops(manager, name, value):
 
 
 def test_without_a_checkpoint_it_says_so(manager):
-  log = TrainingLog(make_recipe(_config()), _Recorder(), manager, start_step=0)
+  log = TrainingLog(make_recipe(_config()), _Recorder(), manager)
   log.add(1, _scalars(1, loss=math.nan))
   with pytest.raises(FloatingPointError, match='no checkpoint was saved'):
     log.check()
@@ -170,7 +168,7 @@ def test_without_a_checkpoint_it_says_so(manager):
 
 def _collapse(manager, config, ssims):
   """Logs updates 1, 2, ... whose final images have these SSIMs."""
-  log = TrainingLog(make_recipe(config), _Recorder(), manager, start_step=0)
+  log = TrainingLog(make_recipe(config), _Recorder(), manager)
   for step, ssim in enumerate(ssims, 1):
     log.add(step, _scalars(step, loss_final=-ssim))
   log.check()
@@ -215,7 +213,7 @@ def test_other_runs_go_on(manager, changes, ssims):
 def test_speed_counts_the_images_of_each_stage(manager):
   config = _config(log_every_steps=4, batch_size=8, growth=((2, 96, 4),))
   writer = _Recorder()
-  log = TrainingLog(make_recipe(config), writer, manager, start_step=0)
+  log = TrainingLog(make_recipe(config), writer, manager)
   log.add(1, _scalars(1))
   log.check()
   start = time.monotonic()
