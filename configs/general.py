@@ -14,7 +14,6 @@ def get_config():
   config = get_demo_config()
   config.model.encoder_blocks = (1, 2, 2, 3)
   config.model.decoder_blocks = (1, 2, 2)
-  config.model.refinement_blocks = 1
   config.model.steps = 3
 
   config.data.name = 'pairs'
@@ -26,7 +25,6 @@ def get_config():
     ('pairs', 1),
   )
   config.data.cache_mb = 6_000
-  config.data.crop = 64
   config.data.rotate = False  # rain falls down
   # A wider preset mixed: from a few lines to heavy rain; a third of the images
   # have drops on the lens.
@@ -45,7 +43,6 @@ def get_config():
     jpeg=(-40.0, 30.0),
   )
 
-  config.batch_size = 4
   config.num_train_steps = 12_500
   config.ema_decay = 0.999
 
