@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from mixdtp_jax.runtime.files import DAMAGED, dump_json
+from mixdtp_jax.runtime.files import DAMAGED, dump_json, load_json
 
 FILE = 'digests.json'
 
@@ -66,7 +66,7 @@ def write_digests(
     'arrays': {name: _of_array(x) for name, x in named(trees).items()},
     'facts': _of_json(facts),
   }
-  dump_json(content | {'digest': _of_json(content)}, folder / FILE)
+  dump_json(content, folder / FILE, sealed=True)
 
 
 def read_digests(folder: pathlib.Path, facts: Any) -> dict[str, str] | None:
@@ -77,17 +77,15 @@ def read_digests(folder: pathlib.Path, facts: Any) -> dict[str, str] | None:
   """
   path = folder / FILE
   try:
-    content = json.loads(path.read_bytes())
-    digest = content.pop('digest')
+    content = load_json(path)
+    arrays, saved = content['arrays'], content['facts']
   except FileNotFoundError:
     return None
   except DAMAGED:
-    digest = content = None
-  if digest is None or digest != _of_json(content):
-    raise DamagedError(f'{path} is damaged')
-  if content['facts'] != _of_json(facts):
+    raise DamagedError(f'{path} is damaged') from None
+  if saved != _of_json(facts):
     raise DamagedError(f'{folder}: its configuration is not what was saved')
-  return content['arrays']
+  return arrays
 
 
 def check(
