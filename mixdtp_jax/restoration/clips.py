@@ -106,9 +106,9 @@ def opened(path: Path, format: str | None = None) -> Any:
 
 def survey(
   path: Path,
-  start: Fraction | None = None,
-  end: Fraction | None = None,
-  check: Callable[[Clip], None] = lambda clip: None,
+  start: Fraction | None,
+  end: Fraction | None,
+  check: Callable[[Clip], None],
 ) -> Clip:
   """Decodes a clip, or the part between two times in seconds, no further.
 
@@ -196,8 +196,7 @@ def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
   name = images.name_of(path)
   try:
     if not path.is_file():
-      there = 'is a folder, pipe or device' if path.exists() else 'is not there'
-      raise ClipError(there)
+      raise ClipError('is not a file, or not there any more')
     if not path.stat().st_size:
       raise ClipError('is empty')
     with opened(path) as container:

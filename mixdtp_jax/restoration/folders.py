@@ -169,8 +169,11 @@ def check_ending(output: str, named: str, format: str) -> None:
 def _job(found, file, folder, format, compare, codec) -> Job:
   source, clip = found.path, is_clip(found.path)
   ending = ending_of(format) if format else source.suffix
-  if clip and codec not in _codecs_of(source):
-    ending = '.mkv'
+  if clip:
+    from mixdtp_jax.restoration.clip_files import HOLDS  # needs PyAV
+
+    if codec not in HOLDS.get(source.suffix.lower(), ()):
+      ending = '.mkv'
   if file:
     target, format = file, format_of(file.name)
   elif folder:
@@ -181,12 +184,6 @@ def _job(found, file, folder, format, compare, codec) -> Job:
   sheet = target.with_name(f'{stem}{COMPARED}.jpg') if compare else None
   size = source.stat().st_size if source.exists() else 0
   return Job(source, target, sheet, format, size, clip=clip)
-
-
-def _codecs_of(path: Path) -> Sequence[str]:
-  from mixdtp_jax.restoration.clip_files import HOLDS  # needs PyAV
-
-  return HOLDS.get(path.suffix.lower(), ())
 
 
 def _find(inputs: Sequence[str], output: Path | None) -> Iterator[_Input]:

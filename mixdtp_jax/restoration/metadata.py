@@ -154,17 +154,12 @@ def _upright(exif: bytes, height: int, width: int) -> bytes:
     struct.pack_into(f'{order}I', data, link, 0)
     found = {tag: value for tag, value, _ in entries(thumbnail)}
     for place, length in _THUMBNAILS:
-      if found.get(place, 0) > link:
-        _blank(data, found[place], found.get(length, 0))
+      start, size = found.get(place, 0), found.get(length, 0)
+      if start > link and start + size >= len(data):
+        del data[start:]
+      elif start > link:
+        data[start : start + size] = bytes(size)
   return bytes(data)
-
-
-def _blank(data: bytearray, start: int, length: int) -> None:
-  """Removes bytes at the end; elsewhere makes them zero."""
-  if start + length >= len(data):
-    del data[start:]
-  else:
-    data[start : start + length] = bytes(length)
 
 
 def _dpi(found: Any) -> tuple[float, float] | None:

@@ -161,8 +161,10 @@ def sweep(
   the same time. Yields row and column of each piece, in order, and its results.
   """
   pending: collections.deque[tuple[Any, futures.Future]] = collections.deque()
+  (height, width), (rows, columns) = grid.size, grid.core
+  every = itertools.product(range(0, height, rows), range(0, width, columns))
   try:
-    for places in _groups(grid, devices):
+    while places := tuple(itertools.islice(every, devices)):
       if len(pending) == at_once:
         yield from _results(*pending.popleft())
       windows = [_aligned((devices, *s.shape), s.dtype) for s in sources]
@@ -188,13 +190,6 @@ def _aligned(shape, dtype):
   memory = np.empty(size + _ALIGNMENT, np.uint8)
   start = -memory.ctypes.data % _ALIGNMENT
   return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _groups(grid: Grid, size: int) -> Iterator[tuple[tuple[int, int], ...]]:
-  rows = range(0, grid.size[0], grid.core[0])
-  columns = range(0, grid.size[1], grid.core[1])
-  places = itertools.product(rows, columns)
-  return iter(lambda: tuple(itertools.islice(places, size)), ())
 
 
 def _results(places, future):

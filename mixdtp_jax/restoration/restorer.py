@@ -126,8 +126,10 @@ class Restorer:
       )
     if colours == 1:
       restored = np.minimum(restored @ _LUMA, 1)[..., None]
+    if largest := _LARGEST.get(pixels.dtype.name):
+      restored = np.round(restored * np.float32(largest))
     result = np.empty_like(pixels)
-    result[..., :colours] = _from_float(restored, pixels.dtype)
+    result[..., :colours] = restored
     result[..., colours:] = pixels[..., colours:]
     return result
 
@@ -179,10 +181,3 @@ def _to_float(pixels: np.ndarray) -> np.ndarray:
       f'float pixels from {pixels.min()} to {pixels.max()}: needs [0, 1]'
     )
   return pixels.astype(np.float32)
-
-
-def _from_float(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  """Returns float32 in [0, 1] as `dtype`; integers are rounded."""
-  if largest := _LARGEST.get(dtype.name):
-    return np.round(pixels * np.float32(largest)).astype(dtype)
-  return pixels.astype(dtype)
