@@ -23,7 +23,7 @@ from absl import logging
 
 from mixdtp_jax.cli import clips, options
 from mixdtp_jax.cli.parser import Parser
-from mixdtp_jax.runtime import console, files
+from mixdtp_jax.runtime import console
 
 _FORMATS = ('png', 'jpg', 'webp', 'tiff', 'avif', 'bmp', 'gif', 'heic')
 _PILLOWS = {'jpg': 'JPEG', 'heic': 'HEIF'}  # other names of them
@@ -198,12 +198,10 @@ def _piped_job(args: argparse.Namespace, format: str):
         'standard output is a terminal: redirect it, or give a file by -o'
       )
   else:
-    target = pathlib.Path(files.local_path(args.output))
-    named = encoding.format_of(target.name)
-    folders.check_ending(args.output, named, format)
-    format = format or named
-    if not format or target.is_dir():
-      raise ValueError(f'-o {target}: needs a file, such as dry.png')
+    target, folder = folders.places(args.inputs, args.output, format)
+    if target is None:
+      raise ValueError(f'-o {folder}: needs a file, such as dry.png')
+    format = encoding.format_of(target.name)
     if target.exists() and not args.overwrite:
       raise FileExistsError(f'{target} exists: --overwrite replaces it')
   if args.inputs != ['-']:

@@ -79,7 +79,7 @@ def make_plan(
     ValueError: two inputs would have one output, or an input would be
       overwritten.
   """
-  file, folder = _places(inputs, output, format)
+  file, folder = places(inputs, output, format)
   found = list(dict.fromkeys(_find(inputs, folder)))
   ours = _results_among(each.path for each in found) if output is None else ()
   unique: dict[Any, Job] = {}
@@ -132,8 +132,10 @@ def _without_what_exists(job: Job) -> Job:
   return dataclasses.replace(job, sheet=sheet, kept=kept)
 
 
-def _places(inputs, output, format) -> tuple[Path | None, Path | None]:
-  """Returns the file, or the folder, that results go to."""
+def places(
+  inputs: Sequence[str], output: str | None, format: str
+) -> tuple[Path | None, Path | None]:
+  """Returns the file, or the folder, that results go to, as `make_plan`."""
   if output is None:
     return None, None
   path = Path(local_path(output))
@@ -154,16 +156,11 @@ def _places(inputs, output, format) -> tuple[Path | None, Path | None]:
       f'written: use one of {" ".join(ENDINGS)}, or a folder that ends in '
       f'{os.sep}'
     )
-  check_ending(output, named, format)
-  return path, None
-
-
-def check_ending(output: str, named: str, format: str) -> None:
-  """Raises ValueError if a name stands for a format that is not written."""
-  if '' not in (named, format) and named != format:
+  if format and named != format:
     raise ValueError(
       f'-o {output} ends like {named}, and --format is {format}: drop one'
     )
+  return path, None
 
 
 def _job(found, file, folder, format, compare, codec) -> Job:
