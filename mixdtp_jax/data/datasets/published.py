@@ -180,20 +180,10 @@ def _did() -> DataSet:
   )
 
 
-def _raindrop() -> DataSet:
-  """RainDrop: photographs through drops on a glass before the lens.
-
-  Qian et al., Attentive Generative Adversarial Network for Raindrop Removal
-  from a Single Image, CVPR 2018. Papers use the well aligned test_a.
-  """
-  known = two_files('data/{i}_rain', 'gt/{i}_clean'), EQUAL_NAMES
-  return _read(
-    train=Split(('train',), known, (861,)),
-    test=Split(('test_a',), known, (58,)),
-    test_b=Split(('test_b',), known, (249,)),
-  )
-
-
+# Qian et al., Attentive Generative Adversarial Network for Raindrop Removal
+# from a Single Image, CVPR 2018: photographs through drops on a glass before
+# the lens. Papers use the well aligned test_a.
+_RAINDROP = two_files('data/{i}_rain', 'gt/{i}_clean'), EQUAL_NAMES
 # Fu et al., Removing Rain from Single Images via a Deep Detail Network, CVPR
 # 2017: 14 rainy versions of each photograph.
 _DDN = two_files('rainy_image/{i}_{k}', 'ground_truth/{i}'), EQUAL_NAMES
@@ -216,7 +206,11 @@ DATASETS: dict[str, DataSet] = {
   'rain200l': _rain200('L'),
   'rain200h': _rain200('H'),
   'spa': _spa(),
-  'raindrop': _raindrop(),
+  'raindrop': _read(
+    train=Split(('train',), _RAINDROP, (861,)),
+    test=Split(('test_a',), _RAINDROP, (58,)),
+    test_b=Split(('test_b',), _RAINDROP, (249,)),
+  ),
   # Rain in Driving (Li et al., Single Image Deraining: A Comprehensive
   # Benchmark Analysis, CVPR 2019): real rain, no clean images.
   'rid': _read('rainy', test=Split(('.',), (one_side('rainy'),), (2495,))),
