@@ -52,10 +52,11 @@ def depthwise_conv3x3_gradients(
   )
 
 
-depthwise_conv3x3.defvjp(
-  keep_inputs(depthwise_conv3x3),
-  lambda residuals, g: depthwise_conv3x3_gradients(*residuals, g),
-)
+def _depthwise_bwd(residuals, g):
+  return depthwise_conv3x3_gradients(*residuals, g)
+
+
+depthwise_conv3x3.defvjp(keep_inputs(depthwise_conv3x3), _depthwise_bwd)
 
 
 def _xla_convolution(x, kernel):

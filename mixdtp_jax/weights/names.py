@@ -101,7 +101,7 @@ def _progressive_slots(width: int) -> dict[str, Slot]:
   for number, gate in enumerate('ifgo'):  # parts of one convolution here
     part = (..., slice(number * width, (number + 1) * width))
     convs[f'conv_{gate}.0'] = ('gates', part)
-  found = {}
+  found: dict[str, Slot] = {}
   for name, (module, part) in convs.items():
     path = ('progressive', 'step', module)
     found[f'{name}.weight'] = (*path, 'kernel'), part

@@ -39,7 +39,8 @@ def slow(monkeypatch, tmp_path):
 
   def add(kind='png', weights='general', memory='all'):
     data = hostile.sound(kind)
-    return made.add(kind, weights, memory, len(data), io.BytesIO(data))
+    asked = {'name': kind, 'weights': weights, 'memory': memory}
+    return made.add(asked, len(data), io.BytesIO(data))
 
   yield types.SimpleNamespace(queue=made, add=add)
   made.close()

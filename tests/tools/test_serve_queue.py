@@ -73,4 +73,5 @@ def test_pictures_are_looked_into_one_at_a_time(slow, monkeypatch):
 def test_a_hundred_megapixels_are_refused_by_default(slow):
   data = hostile.big_png(10_000, 10_000)
   with pytest.raises(queue.Refused, match='more than the 64 million'):
-    slow.queue.add('a.png', 'general', 'all', len(data), io.BytesIO(data))
+    asked = {'name': 'a.png', 'weights': 'general', 'memory': 'all'}
+    slow.queue.add(asked, len(data), io.BytesIO(data))

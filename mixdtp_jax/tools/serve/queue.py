@@ -117,25 +117,23 @@ class Queue:
     self._thread.join(20)
 
   def add(
-    self,
-    name: str,
-    weights: str,
-    memory: str,
-    size: int,
-    file: io.BufferedIOBase,
+    self, asked: Mapping[str, str], size: int, file: io.BufferedIOBase
   ) -> Upload:
     """Reads `size` bytes of a picture that a visitor sends, and queues it.
+
+    `asked` has the name of the file, and the chosen weights and memory.
 
     Raises:
       Refused: the picture cannot be restored, there is no room for it, or there
         are no such weights or memory.
       OSError: the visitor is gone or too slow, or the disk is full.
     """
+    weights, memory = asked.get('weights', ''), asked.get('memory', '')
     if weights not in self.weights or memory not in self.memories:
       raise Refused('there are no such weights, or no such memory, to choose')
     folder = self._folder / secrets.token_hex(16)
     choice = weights, self.memories[memory]
-    upload = Upload(_printable(name), folder, choice)
+    upload = Upload(_printable(asked.get('name', '')), folder, choice)
     with self._changed:
       if len(self._uploads) >= _MOST_PICTURES:
         raise Refused(

@@ -158,9 +158,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
       )
     asked = dict(urllib.parse.parse_qsl(self.path.partition('?')[2]))
-    chosen = (asked.get(word, '') for word in ('name', 'weights', 'memory'))
     try:
-      upload = self.server.queue.add(*chosen, int(size), self.rfile)
+      upload = self.server.queue.add(asked, int(size), self.rfile)
     except (ConnectionError, TimeoutError):
       raise
     except OSError as error:
