@@ -185,6 +185,8 @@ class TorchPReNet(_Network):
   MixDTPNet has the recurrent part under the same names.
   """
 
+  cfg: PReNetConfig | MixDTPConfig
+
   def __init__(self, cfg: PReNetConfig | MixDTPConfig):
     super().__init__(cfg)
     r = cfg.recurrent_width
@@ -192,10 +194,10 @@ class TorchPReNet(_Network):
     for n in range(1, RESIDUAL_BLOCKS + 1):
       block = nn.Sequential(*_conv_relu(r, r), *_conv_relu(r, r))
       self.add_module(f'res_conv{n}', block)
-    for gate in 'ifgo':
-      activation = nn.Tanh() if gate == 'g' else nn.Sigmoid()
-      conv = nn.Conv2d(2 * r, r, 3, padding=1)
-      self.add_module(f'conv_{gate}', nn.Sequential(conv, activation))
+    self.conv_i, self.conv_f, self.conv_g, self.conv_o = (
+      nn.Sequential(nn.Conv2d(2 * r, r, 3, padding=1), activation())
+      for activation in (nn.Sigmoid, nn.Sigmoid, nn.Tanh, nn.Sigmoid)
+    )
     self.conv = nn.Sequential(nn.Conv2d(r, 3, 3, padding=1))
 
   def _restore(self, rainy):
@@ -223,6 +225,8 @@ class TorchMixDTP(TorchPReNet):
   has PyTorch's initial weights, from which the published training started too.
   """
 
+  cfg: MixDTPConfig
+
   def __init__(self, cfg: MixDTPConfig):
     if cfg.steps:
       super().__init__(cfg)
@@ -247,19 +251,21 @@ class TorchMixDTP(TorchPReNet):
     return (self._refine(rainy, coarse) if self.cfg.steps else coarse), coarse
 
   def _coarse(self, rainy):
+    part = self.get_submodule
     c1 = self.conv1_2(self.patch_embed(rainy))
-    in2 = self.down1_2(c1)
+    in2 = part('down1_2')(c1)
     c2 = self.conv2_3(in2)
-    in3 = self.down2_3(c2)
+    in3 = part('down2_3')(c2)
     c3 = self.conv3_4(in3)
-    in4 = self.down3_4(c3)
+    in4 = part('down3_4')(c3)
     y = self.conv4_L(in4)
-    y = self._decode(3, self.up4_3, self.conv4_3_HSI, y, c3, in4)
-    y = self._decode(2, self.up3_2, self.conv3_2_HSI, y, c2, in3)
-    y = self._decode(1, self.up2_1, self.conv2_1_HSI, y, c1, in2)
+    y = self._decode(3, self.conv4_3_HSI, y, c3, in4)
+    y = self._decode(2, self.conv3_2_HSI, y, c2, in3)
+    y = self._decode(1, self.conv2_1_HSI, y, c1, in2)
     return self.conv_final(self.outc(y))
 
-  def _decode(self, level, up, stage, below, skip, coupled):
+  def _decode(self, level, stage, below, skip, coupled):
+    up = self.get_submodule(f'up{level + 1}_{level}')
     reduce = self.get_submodule(f'reduce_chan_level{level}')
     y = stage(reduce(torch.cat([up(below), skip], dim=1)))
     return y + up(coupled) if self.cfg.coupling else y
@@ -285,15 +291,16 @@ class TorchRestormer(_Network):
     self.output = _conv3x3(doubled, 3)
 
   def _restore(self, rainy):
-    e1 = self.encoder_level1(self.patch_embed(rainy))
-    e2 = self.encoder_level2(self.down1_2(e1))
-    e3 = self.encoder_level3(self.down2_3(e2))
-    y = self.latent(self.down3_4(e3))
-    y = self.reduce_chan_level3(torch.cat([self.up4_3(y), e3], dim=1))
-    y = self.up3_2(self.decoder_level3(y))
-    y = self.reduce_chan_level2(torch.cat([y, e2], dim=1))
-    y = self.up2_1(self.decoder_level2(y))
-    y = self.decoder_level1(torch.cat([y, e1], dim=1))
+    part = self.get_submodule
+    e1 = part('encoder_level1')(self.patch_embed(rainy))
+    e2 = part('encoder_level2')(part('down1_2')(e1))
+    e3 = part('encoder_level3')(part('down2_3')(e2))
+    y = part('up4_3')(self.latent(part('down3_4')(e3)))
+    y = part('reduce_chan_level3')(torch.cat([y, e3], dim=1))
+    y = part('up3_2')(part('decoder_level3')(y))
+    y = part('reduce_chan_level2')(torch.cat([y, e2], dim=1))
+    y = part('up2_1')(part('decoder_level2')(y))
+    y = part('decoder_level1')(torch.cat([y, e1], dim=1))
     final = self.output(self.refinement(y)) + rainy
     return final, final
 

@@ -11,7 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from mixdtp_jax.models.config import AnyConfig, PReNetConfig, RestormerConfig
+from mixdtp_jax.models.config import (
+  AnyConfig,
+  PReNetConfig,
+  RestormerConfig,
+  UNetConfig,
+)
 from mixdtp_jax.models.shapes import RESIDUAL_BLOCKS
 from mixdtp_jax.weights.state_dict import to_layout
 
@@ -119,14 +124,14 @@ class _Writer:
   def _network(self, rainy):
     cfg = self._cfg
     if isinstance(cfg, PReNetConfig):
-      return self._refine(rainy, rainy)
+      return self._refine(rainy, rainy, cfg.steps)
     if isinstance(cfg, RestormerConfig):
       x = self._conv3x3(rainy, 'embed')
-      return self._add('Add', self._decode(*self._encode(x), at=''), rainy)
+      return self._add('Add', self._u_net(x, cfg, at=''), rainy)
     dilated = cfg.detail_dilation
     x = self._dilate(rainy) if dilated else self._conv3x3(rainy, 'embed')
-    image = self._decode(*self._encode(x), at='mhs/')
-    return self._refine(rainy, image) if cfg.steps else image
+    image = self._u_net(x, cfg, at='mhs/')
+    return self._refine(rainy, image, cfg.steps) if cfg.steps else image
 
   def _dilate(self, image):
     zoomed = self._add('Relu', self._conv3x3(image, 'detail_dilation/zoom'))
@@ -142,71 +147,67 @@ class _Writer:
     scales = np.array([1, 1, 2, 2], np.float32)
     return self._add('Resize', x, '', scales, mode='linear')
 
-  def _encode(self, x):
-    """Returns the inputs of levels 1 to 3, and the outputs of 0 to 3."""
-    inputs, outputs = [], []
-    for level, blocks in enumerate(self._cfg.encoder_blocks):
+  def _u_net(self, x, cfg: UNetConfig, at):
+    """Adds the encoder, and the decoder, whose parameters are at `at`."""
+    inputs, outputs = [], []  # of levels 1 to 3, and of 0 to 3
+    for level, blocks in enumerate(cfg.encoder_blocks):
       if level:
         x = self._conv3x3(x, f'mfe/down{level}_{level + 1}/conv')
-        x = self._unshuffle(x, self._cfg.level_width(level - 1) // 2)
+        x = self._unshuffle(x, cfg.level_width(level - 1) // 2)
         inputs.append(x)
-      x = self._stage(x, f'mfe/stage{level + 1}', level, blocks)
+      x = self._stage(x, f'mfe/stage{level + 1}', cfg.heads[level], blocks)
       outputs.append(x)
-    return inputs, outputs
-
-  def _unshuffle(self, x, channels):
-    # Channels are pixel * C + channel in ONNX, channel * 4 + pixel in ops/.
-    order = np.arange(4 * channels).reshape(4, channels).T.ravel()
-    order = self._constant(order, f'order of {channels} channels')
-    x = self._add('SpaceToDepth', x, blocksize=2)
-    return self._add('Gather', x, order, axis=1)
-
-  def _decode(self, inputs, outputs, at):
-    cfg, x = self._cfg, outputs[3]
     for level in (2, 1, 0):
       up = f'{at}up{level + 2}_{level + 1}/conv'
       x = self._add('Concat', self._upsample(x, up), outputs[level], axis=1)
       if f'{at}reduce{level + 1}/kernel' in self._weights:
         x = self._conv1x1(x, f'{at}reduce{level + 1}')
       blocks = cfg.decoder_blocks[level]
-      x = self._stage(x, f'{at}stage{level + 1}', level, blocks)
+      x = self._stage(x, f'{at}stage{level + 1}', cfg.heads[level], blocks)
       if getattr(cfg, 'coupling', False):
         x = self._add('Add', x, self._upsample(inputs[level], up))
-    x = self._stage(x, f'{at}refinement', 0, cfg.refinement_blocks)
+    x = self._stage(x, f'{at}refinement', cfg.heads[0], cfg.refinement_blocks)
     return self._conv3x3(x, f'{at}to_image')
+
+  def _unshuffle(self, x, channels):
+    # Channels are pixel * C + channel in ONNX, channel * 4 + pixel in ops/.
+    places = np.arange(4 * channels).reshape(4, channels).T.ravel()
+    order = self._constant(places, f'order of {channels} channels')
+    x = self._add('SpaceToDepth', x, blocksize=2)
+    return self._add('Gather', x, order, axis=1)
 
   def _upsample(self, x, at):
     x = self._conv3x3(x, at)
     return self._add('DepthToSpace', x, blocksize=2, mode='CRD')
 
-  def _stage(self, x, at, level, blocks):
+  def _stage(self, x, at, heads, blocks):
     for block in range(blocks):
       name = f'{at}/{block}'
-      y = self._attend(self._norm(x, f'{name}/norm1'), name, level)
+      y = self._attend(self._norm(x, f'{name}/norm1'), name, heads)
       x = self._add('Add', x, y)
       y = self._feed_forward(self._norm(x, f'{name}/norm2'), name)
       x = self._add('Add', x, y)
     return x
 
-  def _attend(self, x, block, level):
-    at, heads = f'{block}/attention', self._cfg.heads[level]
+  def _attend(self, x, block, heads):
+    at = f'{block}/attention'
     qkv = self._conv1x1(x, f'{at}/qkv')
     qkv = self._conv3x3(qkv, f'{at}/qkv_depthwise', depthwise=True)
     qkv = self._add('Split', qkv, outputs=3, axis=1, num_outputs=3)
     width = len(self._weights[f'{at}/project_out/kernel']) // heads
     in_heads = _ints(0, heads, width, -1)
     q, k, v = (self._add('Reshape', x, in_heads) for x in qkv)
-    turned = {'perm': [0, 1, 3, 2]}
-    similarity = self._add('MatMul', q, self._add('Transpose', k, **turned))
-    norms = self._add(
-      'Mul', self._length(q), self._add('Transpose', self._length(k), **turned)
-    )
+    similarity = self._add('MatMul', q, self._transposed(k))
+    norms = self._add('Mul', self._length(q), self._transposed(self._length(k)))
     similarity = self._add('Div', similarity, norms)
     temperature = self._weight(f'{at}/temperature')
     similarity = self._add('Mul', similarity, temperature)
     mixed = self._add('MatMul', self._add('Softmax', similarity, axis=-1), v)
     mixed = self._add('Reshape', mixed, self._add('Shape', x))
     return self._conv1x1(mixed, f'{at}/project_out')
+
+  def _transposed(self, x):
+    return self._add('Transpose', x, perm=[0, 1, 3, 2])
 
   def _length(self, x):
     """Computes norms over pixels: (B, heads, C, N) to (B, heads, C, 1)."""
@@ -231,10 +232,10 @@ class _Writer:
     x = self._add('Mul', x, self._weight(f'{at}/scale'))
     return self._add('Add', x, self._weight(f'{at}/bias'))
 
-  def _refine(self, rainy, image):
+  def _refine(self, rainy, image, steps):
     """Adds the recurrent steps, which share their weights."""
     c = h = ''
-    for _ in range(self._cfg.steps):
+    for _ in range(steps):
       x = self._add('Concat', rainy, image, axis=1)
       x = self._add('Relu', self._conv3x3(x, 'progressive/step/conv_in'))
       if not h:
