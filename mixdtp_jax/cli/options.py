@@ -130,21 +130,14 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def add_hosts(parser: Parser) -> None:
   """Adds the options that say which process of several this one is."""
   hosts = parser.add_argument_group(
-    'several processes',
-    'A TPU slice, srun and mpirun need none of these.',
+    'several processes', 'A TPU slice, srun and mpirun need none of these.'
   )
-  hosts.add_argument(
-    '--coordinator', metavar='HOST:PORT', help='address of process 0'
-  )
-  hosts.add_argument(
-    '--num_processes', type=int, metavar='N', help='number of processes'
-  )
-  hosts.add_argument(
-    '--process_id',
-    type=int,
-    metavar='N',
-    help='number of this process, from 0 on',
-  )
+  for name, kind, metavar, text in (
+    ('coordinator', str, 'HOST:PORT', 'address of process 0'),
+    ('num_processes', int, 'N', 'number of processes'),
+    ('process_id', int, 'N', 'number of this process, from 0 on'),
+  ):
+    hosts.add_argument(f'--{name}', type=kind, metavar=metavar, help=text)
 
 
 def join_hosts(args: argparse.Namespace) -> None:
