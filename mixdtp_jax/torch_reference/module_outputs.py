@@ -14,12 +14,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from mixdtp_jax.models.config import (
-  AnyConfig,
-  MixDTPConfig,
-  PReNetConfig,
-  RestormerConfig,
-)
+from mixdtp_jax.models import config
 from mixdtp_jax.torch_reference import inference
 from mixdtp_jax.torch_reference.network import torch
 from mixdtp_jax.weights.names import MIXDTP_STAGES, RESTORMER_STAGES
@@ -30,16 +25,16 @@ Paths = dict[str, tuple[str, ...]]
 _RECURRENT = 'conv'  # called once in each step
 
 
-def module_paths(cfg: AnyConfig) -> Paths:
+def module_paths(cfg: config.AnyConfig) -> Paths:
   """Returns the path in Flax's parameters of each PyTorch module."""
   recurrent: Paths = {_RECURRENT: ('progressive', 'step', 'conv_out')}
   match cfg:
-    case PReNetConfig():
+    case config.PReNetConfig():
       return recurrent
-    case RestormerConfig():
+    case config.RestormerConfig():
       first: Paths = {'patch_embed': ('embed',)}
       return first | RESTORMER_STAGES | {'output': ('to_image',)}
-    case MixDTPConfig():
+    case config.MixDTPConfig():
       embed = 'detail_dilation' if cfg.detail_dilation else 'embed'
       paths: Paths = {'patch_embed': (embed,), **MIXDTP_STAGES}
       paths['conv_final'] = ('mhs', 'to_image')
@@ -47,7 +42,7 @@ def module_paths(cfg: AnyConfig) -> Paths:
 
 
 def make_jax_outputs(
-  network: nn.Module, cfg: AnyConfig
+  network: nn.Module, cfg: config.AnyConfig
 ) -> Callable[[dict, np.ndarray], Outputs]:
   """Returns a compiled function (parameters, rainy images) -> outputs."""
   paths = module_paths(cfg)
@@ -69,7 +64,7 @@ def make_jax_outputs(
 
 
 def torch_outputs(
-  network: torch.nn.Module, cfg: AnyConfig, rainy: np.ndarray
+  network: torch.nn.Module, cfg: config.AnyConfig, rainy: np.ndarray
 ) -> Outputs:
   """Returns the same outputs of the network in PyTorch."""
   calls: dict[str, list] = {name: [] for name in module_paths(cfg)}

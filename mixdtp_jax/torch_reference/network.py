@@ -6,13 +6,7 @@ Their modules have the published names, so that they load what
 
 from collections import OrderedDict
 
-from mixdtp_jax.models.config import (
-  AnyConfig,
-  MixDTPConfig,
-  PReNetConfig,
-  RestormerConfig,
-  UNetConfig,
-)
+from mixdtp_jax.models import config
 from mixdtp_jax.models.refinement import RESIDUAL_BLOCKS
 from mixdtp_jax.runtime.console import pip_install
 
@@ -122,7 +116,7 @@ class _TransformerBlock(nn.Module):
 
 
 def _stage(
-  cfg: UNetConfig, level: int, blocks: int, width: int | None = None
+  cfg: config.UNetConfig, level: int, blocks: int, width: int | None = None
 ) -> nn.Sequential:
   width, heads = width or cfg.level_width(level), cfg.heads[level]
   return nn.Sequential(
@@ -130,7 +124,7 @@ def _stage(
   )
 
 
-def _add_resizing(network: nn.Module, cfg: UNetConfig) -> None:
+def _add_resizing(network: nn.Module, cfg: config.UNetConfig) -> None:
   for i in (1, 2, 3):
     width, below = cfg.level_width(i - 1), cfg.level_width(i)
     down = _resize(_conv3x3(width, width // 2), nn.PixelUnshuffle(2))
@@ -140,7 +134,7 @@ def _add_resizing(network: nn.Module, cfg: UNetConfig) -> None:
 
 
 def _add_reducing(
-  network: nn.Module, cfg: UNetConfig, levels: tuple[int, ...]
+  network: nn.Module, cfg: config.UNetConfig, levels: tuple[int, ...]
 ) -> None:
   for level in levels:
     width = cfg.level_width(level - 1)
@@ -155,7 +149,7 @@ def _plain_embedding(width: int) -> nn.Sequential:
 class _Network(nn.Module):
   """A network that restores images."""
 
-  def __init__(self, cfg: AnyConfig):
+  def __init__(self, cfg: config.AnyConfig):
     super().__init__()
     self.cfg = cfg
 
@@ -185,9 +179,9 @@ class TorchPReNet(_Network):
   MixDTPNet has the recurrent part under the same names.
   """
 
-  cfg: PReNetConfig | MixDTPConfig
+  cfg: config.PReNetConfig | config.MixDTPConfig
 
-  def __init__(self, cfg: PReNetConfig | MixDTPConfig):
+  def __init__(self, cfg: config.PReNetConfig | config.MixDTPConfig):
     super().__init__(cfg)
     r = cfg.recurrent_width
     self.conv0 = nn.Sequential(*_conv_relu(6, r))
@@ -225,9 +219,9 @@ class TorchMixDTP(TorchPReNet):
   has PyTorch's initial weights, from which the published training started too.
   """
 
-  cfg: MixDTPConfig
+  cfg: config.MixDTPConfig
 
-  def __init__(self, cfg: MixDTPConfig):
+  def __init__(self, cfg: config.MixDTPConfig):
     if cfg.steps:
       super().__init__(cfg)
     else:
@@ -274,7 +268,7 @@ class TorchMixDTP(TorchPReNet):
 class TorchRestormer(_Network):
   """The counterpart of `models.restormer.Restormer`."""
 
-  def __init__(self, cfg: RestormerConfig):
+  def __init__(self, cfg: config.RestormerConfig):
     super().__init__(cfg)
     self.patch_embed = _plain_embedding(cfg.width)
     _add_resizing(self, cfg)
@@ -306,12 +300,12 @@ class TorchRestormer(_Network):
 
 
 _NETWORKS = {
-  MixDTPConfig: TorchMixDTP,
-  PReNetConfig: TorchPReNet,
-  RestormerConfig: TorchRestormer,
+  config.MixDTPConfig: TorchMixDTP,
+  config.PReNetConfig: TorchPReNet,
+  config.RestormerConfig: TorchRestormer,
 }
 
 
-def make_torch_network(cfg: AnyConfig) -> nn.Module:
+def make_torch_network(cfg: config.AnyConfig) -> nn.Module:
   """Returns a network in PyTorch, with PyTorch's initial weights."""
   return _NETWORKS[type(cfg)](cfg)

@@ -78,8 +78,7 @@ def test_what_is_linear_meets_the_largest():
   sweep = _sweep([(10, (1.0,), 5), (40, (8.0,), 9)])
   time, *_ = growth.charts([sweep])
   assert time.series[1] == ('linear in pixels', [10, 40], [2.0, 8.0])
-  assert time.log_x
-  assert time.log_y
+  assert time.log
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_charts_show_their_points():
 
 def _drawn(xs, ys):
   """The number of markers of a series on logarithmic axes."""
-  svg = svg_file([Chart('', '', '', [('s', xs, ys)], log_x=True, log_y=True)])
+  svg = svg_file([Chart('', '', '', [('s', xs, ys)], log=True)])
   return len(re.findall('<use [^>]*fill: #0072b2', svg)) - 1  # the legend's
 
 

@@ -146,5 +146,5 @@ def charts(sweeps: Sequence[Sweep]) -> list[Chart]:
           linear = [ys[-1] * x / xs[-1] for x in xs]
           series.append(('linear in pixels', xs, linear))
       title, log = f'{quantity.capitalize()} against {axis}', axis == 'pixels'
-      made.append(Chart(title, axis, unit, series, log_x=log, log_y=log))
+      made.append(Chart(title, axis, unit, series, log))
   return made

@@ -48,10 +48,9 @@ class Chart(NamedTuple):
   x_label: str  # with its unit, as the next one
   y_label: str
   # (name, xs, ys) of each line. Points that are not finite, or not positive on
-  # a logarithmic axis, are left out.
+  # logarithmic axes, are left out.
   series: Sequence[tuple[str, Sequence[float], Sequence[float]]]
-  log_x: bool = False
-  log_y: bool = False
+  log: bool = False  # whether both axes are logarithmic
 
 
 def svg_file(charts: Sequence[Chart]) -> str:
@@ -85,12 +84,11 @@ def svg_in_page(chart: Chart) -> str:
 
 def _draw(axes: Axes, chart: Chart) -> None:
   axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
-  if chart.log_x:
+  if chart.log:
     axes.set_xscale('log', nonpositive='mask')
-  if chart.log_y:
     axes.set_yscale('log', nonpositive='mask')
   for axis in (axes.xaxis, axes.yaxis):
-    if axis.get_scale() == 'log':
+    if chart.log:
       axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter('{x:,.10g}')
   for name, xs, ys in chart.series:
