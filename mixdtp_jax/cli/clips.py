@@ -55,10 +55,9 @@ def _seconds(text: str) -> Fraction:
 
 def check_options(args: argparse.Namespace, has_clips: bool) -> None:
   """Raises ValueError if options of pictures and of clips are mixed up."""
-  kinds, names = ('clips', 'pictures'), ('codec', 'crf', 'start', 'end')
-  if has_clips:
-    kinds, names = ('pictures', 'clips'), ('format', 'quality', 'compare')
-  for name in names:
+  kinds = ('pictures', 'clips') if has_clips else ('clips', 'pictures')
+  own = ('codec', 'crf', 'start', 'end')
+  for name in ('format', 'quality', 'compare') if has_clips else own:
     if getattr(args, name) not in (None, False):
       raise ValueError(
         f'--{name} is for {kinds[0]}: leave it out with {kinds[1]}'

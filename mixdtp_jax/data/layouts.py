@@ -41,7 +41,10 @@ def two_files(rainy: str, clean: str) -> Layout:
     found = _matching(folder, (rainy, clean))
     if not found:
       return []
-    return matching.match(*found, lambda key: tuple(key[n] for n in shared))
+    first, second = found
+    return matching.match(
+      first, second, lambda key: tuple(key[n] for n in shared)
+    )
 
   return Layout(f'{rainy} with {clean}', pairs)
 

@@ -25,7 +25,9 @@ class PairFiles(NamedTuple):
 class Pairs(Protocol):
   """Random access to {'name': str, 'rainy', 'clean': (H, W, 3) uint8}."""
 
-  name: str  # of the data set; '' if it has none
+  @property
+  def name(self) -> str:
+    """The name of the data set; '' if it has none."""
 
   def __len__(self) -> int: ...
 

@@ -55,7 +55,7 @@ def _global_batches(config, pairs, stage, start_step, mesh):
   sharding = mesh_lib.batch_sharding(mesh)
   shape = (stage.batch_size, stage.crop, stage.crop, 3)
   slices = sharding.addressable_devices_indices_map(shape).values()
-  rows = sorted({i for s in slices for i in range(stage.batch_size)[s[0]]})
+  rows = sorted({i for s in slices if s for i in range(stage.batch_size)[s[0]]})
 
   def to_global(rows_here: np.ndarray) -> jax.Array:
     return jax.make_array_from_process_local_data(sharding, rows_here, shape)

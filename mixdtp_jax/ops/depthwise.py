@@ -53,7 +53,8 @@ def depthwise_conv3x3_gradients(
 
 
 def _depthwise_bwd(residuals, g):
-  return depthwise_conv3x3_gradients(*residuals, g)
+  x, kernel = residuals
+  return depthwise_conv3x3_gradients(x, kernel, g)
 
 
 depthwise_conv3x3.defvjp(keep_inputs(depthwise_conv3x3), _depthwise_bwd)

@@ -81,7 +81,8 @@ def encode(
   left_out = _not_held(metadata, format, channels)
   if not fits(metadata.icc, channels):
     left_out.append('icc')
-  metadata = dataclasses.replace(metadata, **dict.fromkeys(left_out, b''))
+  changes: dict[str, Any] = dict.fromkeys(left_out, b'')
+  metadata = dataclasses.replace(metadata, **changes)
   try:
     return _encode(picture, frames, metadata, format, quality)
   except Exception as error:  # noqa: BLE001  Pillow's writers raise anything

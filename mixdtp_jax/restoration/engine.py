@@ -148,7 +148,7 @@ class Engine:
   def _take_steps(self, plan, programs, maps, progress):
     """Takes all steps, and tells the progress after each piece."""
     times = [self._shapes.seconds(*pair) for pair in plan]
-    done, mix = 0, []
+    done, mix = 0.0, list[np.ndarray]()
     for program, (step, grid), seconds in zip(
       programs, plan, times, strict=True
     ):

@@ -119,8 +119,8 @@ def _stored(file: OpenFile, source: Path | bytes) -> dict[str, Any]:
     tables = getattr(file, 'quantization', {})
     if tables and max(max(table) for table in tables.values()) < 256:
       stored['qtables'] = tables
-      sampling = JpegImagePlugin.get_sampling(file)
-      stored['subsampling'] = max(sampling, 0)  # -1: of another kind
+      found = JpegImagePlugin.get_sampling(file)
+      stored['subsampling'] = max(found, 0)  # -1: of another kind
   elif file.format == 'TIFF':
     stored['compression'] = info.get('compression', 'raw')
   elif file.format == 'WEBP':

@@ -162,8 +162,8 @@ def _stage(x, params):
       x.level,
       mixing=(attention['temperature'], attention['project_out']['kernel']),
     )
-    names = 'project_in', 'depthwise', 'project_out'
-    kernels = tuple(feed_forward[name]['kernel'] for name in names)
+    parts = 'project_in', 'depthwise', 'project_out'
+    kernels = tuple(feed_forward[part]['kernel'] for part in parts)
     yield Step(
       phases.block,
       {'norm1': norm1, 'v': v, 'norm2': norm2, 'feed_forward': kernels},
@@ -180,9 +180,8 @@ def _refine(cfg, params, image):
   h = MapSpec('h', 0, cfg.recurrent_width, cfg.dtype)
   for number in range(cfg.steps):
     last = number == cfg.steps - 1
-    sources = (RAINY, phases.REFINE_HALO), (image, phases.REFINE_HALO)
-    if number:
-      sources += (c, phases.C_HALO), (h, phases.H_HALO)
+    state = ((c, phases.C_HALO), (h, phases.H_HALO)) if number else ()
+    sources = (RAINY, phases.REFINE_HALO), (image, phases.REFINE_HALO), *state
     yield Step(
       phases.refine,
       params['progressive']['step'],

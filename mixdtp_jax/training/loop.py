@@ -283,7 +283,7 @@ def _due(step: int, every: int, end: int) -> bool:
 @contextlib.contextmanager
 def _compiled_kept(config, workdir):
   """Keeps the programs that the body compiles for the run's next start."""
-  usual = jax.config.jax_compilation_cache_dir
+  usual = jax.config.values['jax_compilation_cache_dir']
   folder = config.compilation_cache_dir or usual or str(workdir / 'compiled')
   try:
     jax.config.update('jax_compilation_cache_dir', folder)

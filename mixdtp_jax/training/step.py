@@ -62,6 +62,7 @@ def loss_and_gradients(
 
   def loss_fn(params):
     outputs = network.apply({'params': params}, batch['rainy'])
+    assert isinstance(outputs, Outputs)
     with jax.named_scope('loss'):
       total, terms = loss(outputs, batch['clean'])
     return total, (outputs.final, terms)
