@@ -77,8 +77,9 @@ def _prepare(recipe: Recipe, folder: pathlib.Path) -> pathlib.Path:
 def time_start(command: list[str], cache: pathlib.Path) -> dict[str, float]:
   """Returns the seconds of each of PHASES, and their 'total'.
 
-  `command` starts a training run, which is killed after its first update, or
-  ChildProcessError; `cache` is the folder of compiled native code.
+  `command` starts a training run, which is killed after its first update;
+  `cache` is the folder of compiled native code. ChildProcessError if the run
+  ends before.
   """
   own = {'JAX_LOG_COMPILES': '1', 'XDG_CACHE_HOME': str(cache)}
   lines, start = [], time.perf_counter()

@@ -143,38 +143,31 @@ def _load_network(
 
 @contextlib.contextmanager
 def open_pairs(
-  folder: str | None = None,
-  data: str | None = None,
-  data_dir: str | None = None,
-  source: str | None = None,
-  split: str | None = None,
+  folder: str | None = None, **options: str | None
 ) -> Iterator[Pairs]:
   """Opens a folder, a data set, or else two photographs with drawn rain.
 
-  FileNotFoundError or ValueError if an option is wrong.
+  The options are 'data', 'data_dir', 'source' and 'split'. FileNotFoundError
+  or ValueError if one is wrong.
   """
+  given = {name: value for name, value in options.items() if value is not None}
   if folder is not None:
-    others = {'data': data, 'data_dir': data_dir, 'source': source}
-    for name, value in (others | {'split': split}).items():
-      if value is not None:
-        raise ValueError(
-          f'--folder goes without --{name}: leave out one of the two'
-        )
+    for name in given:
+      raise ValueError(
+        f'--folder goes without --{name}: leave out one of the two'
+      )
     yield open_folder(folder)
     return
   # Needs TensorFlow, which a folder does not.
   from mixdtp_jax.data.datasets.registry import open_split
 
-  name = data or 'photographs'
-  if data_dir is None and name != 'photographs':
+  data = given.pop('data', 'photographs')
+  if 'data_dir' not in given and data != 'photographs':
     raise ValueError(
-      f'--data {name} needs --data_dir, the folder of its prepared copy; or '
+      f'--data {data} needs --data_dir, the folder of its prepared copy; or '
       'compare on a plain folder of pairs with --folder'
     )
   with tempfile.TemporaryDirectory() as temporary:
-    yield open_split(
-      name,
-      source=source or '',
-      data_dir=data_dir or temporary,
-      split=split or 'test',
-    )
+    defaults: dict[str, Any] = {'data_dir': temporary}
+    defaults |= {'source': '', 'split': 'test'}
+    yield open_split(data, **(defaults | given))
