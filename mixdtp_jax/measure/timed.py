@@ -67,21 +67,16 @@ def make_inference(
   return _first_run(run, len(rainy), compiled)
 
 
-def initial_state(config: Recipe, params: dict) -> TrainState:
-  """Returns the state at step 0 of a training that starts from `params`."""
-  # Copies: a step consumes its state, and the parameters are needed again.
-  params = jax.tree.map(jnp.array, params)
-  opt_state = make_optimizer(config).init(params)
-  return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
-
-
 class Trainer:
   """Training in JAX from given parameters, with batches of one shape."""
 
   def __init__(
     self, config: Recipe, params: dict, mesh: jax.sharding.Mesh, batch: Batch
   ):
-    state = initial_state(config, params)
+    # Copies: a step consumes its state, and the parameters are needed again.
+    params = jax.tree.map(jnp.array, params)
+    opt_state = make_optimizer(config).init(params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, opt_state)
     self.state = jax.device_put(state, replicated(mesh))
     placed = place(batch, batch_sharding(mesh))
     self.compiled = _compile(make_train_step(config, mesh), self.state, placed)

@@ -29,6 +29,7 @@ from mixdtp_jax.tools.bench.case import (
 )
 from mixdtp_jax.tools.plan import hlo
 from mixdtp_jax.tools.plan.program import Program
+from mixdtp_jax.tools.plan.step import abstract_state
 from mixdtp_jax.training.step import make_train_step
 
 # Named scopes of an update, beside the modules of the network.
@@ -95,7 +96,7 @@ def bench_profile(
   mesh = make_mesh(jax.devices()[:1])
   paths = flax.traverse_util.flatten_dict(params)
   scopes = {*_SCOPES, *(name for path in paths for name in path[:-1])}
-  rainy, state = images['rainy'], timed.initial_state(recipe, params)
+  rainy, state = images['rainy'], abstract_state(recipe, mesh)
   inference = timed.make_inference(cfg, params, rainy, mesh, recipe.kernels)
   flops = count_flops(final_image(cfg), params, rainy)
   found = {'inference': profile(inference, flops, scopes, repeats)}
