@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from mixdtp_jax.data.images import write_png
 from mixdtp_jax.data.pairs import Pairs
+from mixdtp_jax.evaluation.metrics import Images
 from mixdtp_jax.restoration.sheets import GAP, side_by_side
 
 _SHOWN = 3  # images of a comparison
@@ -39,15 +42,19 @@ class FirstImages:
     self._pictures: dict[str, np.ndarray] = {}
     self._folder = folder
 
-  def add(self, name: str, restored: np.ndarray) -> None:
-    """Adds a restored image (H, W, 3) float in [0, 1]."""
-    if self._folder is not None:
-      folder = os.path.join(self._folder, 'images')
-      write_png(restored, image_path(folder, name))
-    if name in self._pairs:
-      rainy, clean = (self._pairs[name][side] for side in ('rainy', 'clean'))
-      panels = [(f'{name}: rainy', rainy), ('restored', restored)]
-      self._pictures[name] = side_by_side([*panels, ('clean', clean)])
+  def add(self, names: Sequence[str], restored: Images) -> None:
+    """Adds restored images (B, H, W, 3) float in [0, 1]; nan becomes 0."""
+    if self._folder is None and self._pairs.keys().isdisjoint(names):
+      return  # and leaves them where they are
+    images = np.nan_to_num(jax.device_get(restored))
+    for name, image in zip(names, images, strict=True):
+      if self._folder is not None:
+        folder = os.path.join(self._folder, 'images')
+        write_png(image, image_path(folder, name))
+      if name in self._pairs:
+        rainy, clean = (self._pairs[name][side] for side in ('rainy', 'clean'))
+        panels = [(f'{name}: rainy', rainy), ('restored', image)]
+        self._pictures[name] = side_by_side([*panels, ('clean', clean)])
 
   @property
   def image(self) -> np.ndarray:

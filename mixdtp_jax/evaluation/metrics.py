@@ -24,14 +24,15 @@ the image count; both sides must be at least 11 pixels. The PSNR of identical
 images is inf. A restored image that is not finite scores nan. A data set's PSNR
 and SSIM are the means over its images.
 
-Colours and errors are computed exactly on the host, and SSIM on the device in
-tiles of one shape, so that images of all sizes share one compiled program.
+All is computed on a device, in tiles of one shape, so that images of all sizes
+share one compiled program, or one for each factor where ssim.m shrinks them.
+Restored images that are on a device do not leave it.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,8 +41,10 @@ import numpy as np
 
 from mixdtp_jax.ops.ssim import WINDOW, check_shapes, ssim_map
 
-# Windows on each side of a tile, and tiles that are computed at once.
-_TILE, _TILES = 128, 8
+_TILE = 128  # windows on each side of a tile
+_MARGIN = WINDOW // 2  # pixels around a tile for its outer windows
+
+Images = np.ndarray | jax.Array
 
 
 class Score(NamedTuple):
@@ -51,158 +54,193 @@ class Score(NamedTuple):
   ssim: Any
 
 
-Protocol = Callable[[np.ndarray, np.ndarray], Score]
+class Protocol(NamedTuple):
+  """A function of restored and clean images, (B, H, W, 3) float in [0, 1]."""
+
+  restored: Callable[[jax.Array], jax.Array]  # to values (..., channels)
+  clean: Callable[[jax.Array], jax.Array]  # likewise
+  channels: int
+  peak: int  # of the values
+  border: int = _MARGIN  # pixels along the sides that have no window
+  shrinks: bool = False
+
+  def __call__(self, restored: Images, clean: Images) -> Score:
+    """Returns arrays (B,), float64. ValueError for sizes that do not fit."""
+    return scores(restored, clean, [self])[0]
 
 
-def _psnr(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:  # (B,)
-  squares = np.square(np.subtract(x, y, dtype=np.float64)).mean((1, 2, 3))
-  with np.errstate(divide='ignore'):
-    return -10 * np.log10(squares / peak**2)
-
-
-def _ssim(
-  x: np.ndarray, y: np.ndarray, padding: int, peak: float = 1
-) -> np.ndarray:
-  """Computes `ops.ssim.ssim` of images (B, H, W, C) of any size, float64 (B,).
-
-  `padding` are pixels of zeros around them: 0 leaves windows inside alone.
-  """
-  if min(x.shape[1:3]) + 2 * padding < WINDOW:
+def scores(
+  restored: Images, clean: Images, protocols: Sequence[Protocol]
+) -> list[Score]:
+  """Scores images under several protocols, faster than one by one."""
+  check_shapes(restored, clean)
+  height, width = restored.shape[1:3]
+  short = min(height, width)
+  if any(short <= 2 * protocol.border for protocol in protocols):
     raise ValueError(
-      f'an image of {x.shape[2]}x{x.shape[1]} pixels: SSIM needs sides of at '
-      f'least {WINDOW} pixels; protocol rgb does not'
+      f'an image of {width}x{height} pixels: SSIM needs sides of at least '
+      f'{WINDOW} pixels; protocol rgb does not'
     )
-  planes = np.moveaxis(np.stack([x, y]), 4, 2).astype(np.float32) / peak
-  planes = planes.reshape(2, -1, *x.shape[1:3])
-  levels = planes.mean((2, 3), dtype=np.float64).astype(np.float32)
-  sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-  # Against rounding, as in `ssim`.
-  planes = np.pad(planes, sides) - levels[..., None, None]
-  height, width = (side - WINDOW + 1 for side in planes.shape[2:])
-  corners = [range(0, side, _TILE) for side in (height, width)]
-  places = list(itertools.product(range(planes.shape[1]), *corners))
-  found = []
-  for start in range(0, len(places), _TILES):
-    side = _TILE + WINDOW - 1
-    tiles = np.zeros((2, _TILES, side, side), np.float32)
-    of_tiles = np.zeros((2, _TILES, 1, 1), np.float32)
-    sizes = np.zeros((2, _TILES), np.int32)
-    for i, (plane, top, left) in enumerate(places[start : start + _TILES]):
-      cut = planes[:, plane, top : top + side, left : left + side]
-      tiles[:, i, : cut.shape[1], : cut.shape[2]] = cut
-      of_tiles[:, i, 0, 0] = levels[:, plane]
-      sizes[:, i] = height - top, width - left
-    arguments = (tiles, of_tiles, sizes)
-    found.append(_sums(*jax.device_put(arguments, jax.local_devices()[0])))
-  sums = np.concatenate(jax.device_get(found))[: len(places)]
-  sums = sums.astype(np.float64).reshape(len(x), -1).sum(1)
-  return sums / (height * width * x.shape[3])
+  found: dict[Protocol, Score] = {}
+  for shrinks in {protocol.shrinks for protocol in protocols}:
+    some = tuple(p for p in protocols if p.shrinks == shrinks)
+    # Halves are rounded away from zero, as in MATLAB.
+    f = max(1, (short + 128) // 256) if shrinks else 1
+    found |= zip(some, _scores(some, f, restored, clean), strict=True)
+  return [found[protocol] for protocol in protocols]
 
 
-@jax.jit
-def _sums(tiles: jax.Array, levels: jax.Array, sizes: jax.Array) -> jax.Array:
-  """Sums the SSIM of those windows of each tile that exist: float32 (tiles,).
+def _scores(
+  protocols: tuple[Protocol, ...], f: int, restored: Images, clean: Images
+) -> Iterator[Score]:
+  """Scores images under protocols that shrink them by one factor."""
+  batch, *sides, _ = restored.shape
+  device = jax.local_devices()[0]
+  if isinstance(restored, jax.Array):
+    device = min(restored.devices(), key=lambda device: device.id)
+  corners = [range(0, side, f * _TILE) for side in sides]
+  rows = []
+  for which, *corner in itertools.product(range(batch), *corners):
+    tiles = [_cut(x, which, corner, f, device) for x in (restored, clean)]
+    where = jax.device_put(np.array([corner, sides], np.int32), device)
+    rows.append(_sums(protocols, f, *tiles, where))
+  ends = np.cumsum([protocol.channels for protocol in protocols])[:-1]
+  squares, ssims = (
+    np.split(np.reshape(x, (batch, -1, *x[0].shape)), ends, 2)
+    for x in zip(*jax.device_get(rows), strict=True)
+  )
+  for protocol, x, y in zip(protocols, squares, ssims, strict=True):
+    errors = x.sum((1, 3), np.float64).mean(1) / math.prod(sides)
+    with np.errstate(divide='ignore'):
+      psnr = -10 * np.log10(errors / protocol.peak**2)
+    windows = [math.ceil(side / f) - 2 * protocol.border for side in sides]
+    yield Score(psnr, y.sum((1, 3), np.float64).mean(1) / math.prod(windows))
+
+
+def _cut(
+  images: Images, which: int, corner: list[int], f: int, device: jax.Device
+) -> jax.Array:
+  """Puts a tile of an image, mirrored beyond its sides, on a device.
+
+  `corner` is its top and left without the margin. It will be shrunk by f, so it
+  has (f (_TILE + 2 _MARGIN), the same, 3).
+  """
+  indices = [np.int32(which)]
+  for first, side in zip(corner, images.shape[1:3], strict=True):
+    i = first - _before(f) + np.arange(f * (_TILE + 2 * _MARGIN))
+    indices.append(np.minimum(i % (2 * side), -(i + 1) % (2 * side)))
+  if isinstance(images, jax.Array):
+    return _take_on_device(*jax.device_put((images, *indices), device))
+  return jax.device_put(_take(images, *indices), device)
+
+
+def _before(f: int) -> int:
+  """Counts the pixels of a margin above or left of a tile."""
+  # MATLAB's imfilter centres an even window on the first of its middle pixels.
+  return f * _MARGIN + (f - 1) // 2
+
+
+def _take(images: Any, which: Any, rows: Any, columns: Any) -> Any:
+  return images[which].take(rows, 0).take(columns, 1)
+
+
+_take_on_device = jax.jit(_take)  # compiled for each shape of images
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sums(
+  protocols: tuple[Protocol, ...],
+  f: int,
+  restored: jax.Array,
+  clean: jax.Array,
+  where: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Sums in each row of a tile: so few values that float32 suffices.
 
   Args:
-    tiles: (2, tiles, side, side) float32, x and y as `ssim_map` takes them.
-    levels: likewise.
-    sizes: (2, tiles): rows and columns of windows that exist.
+    protocols: one or several.
+    f: the factor by which the tile is shrunk for SSIM.
+    restored: as `_cut` returns it.
+    clean: likewise.
+    where: int32, the tile's top and left, and the image's height and width.
+
+  Returns:
+    Squared errors (channels, f _TILE) and SSIM (channels, _TILE) of all the
+    protocols, float32; nan if the restored tile is not finite.
   """
-  rows, columns = sizes[..., None] > jnp.arange(_TILE)
-  exist = rows[:, :, None] & columns[:, None, :]
-  return jnp.where(exist, ssim_map(*tiles, *levels), 0).sum((1, 2))
+  pairs = [(p.restored(restored), p.clean(clean)) for p in protocols]
+  own = slice(_before(f), _before(f) + f * _TILE)
+  errors = [(x - y)[own, own].astype(jnp.float32) for x, y in pairs]
+  squares = jnp.square(jnp.concatenate(errors, 2).transpose(2, 0, 1))
+  squares = jnp.where(_inside(where, f * _TILE), squares, 0)
+
+  of_channels = [p for p in protocols for _ in range(p.channels)]
+  planes = jnp.concatenate([jnp.stack(pair) for pair in pairs], 3)
+  planes = planes / np.array([p.peak for p in of_channels], np.float32)
+  size = _TILE + 2 * _MARGIN
+  planes = planes.transpose(0, 3, 1, 2).reshape(2, -1, size, f, size, f)
+  planes = planes.mean((3, 5))
+  levels = planes.mean((2, 3), keepdims=True)
+  corner, sides = where[0] // f, -(-where[1] // f)
+  # Black beyond the sides; levels are subtracted against rounding.
+  planes = jnp.where(_inside((corner - _MARGIN, sides), size), planes, 0)
+  ssims = ssim_map(*(planes - levels), *levels)
+  inside = _inside((corner, sides), _TILE, [p.border for p in of_channels])
+  ssims = jnp.where(inside, ssims, 0)
+  flaw = jnp.where(jnp.isfinite(restored).all(), 0, jnp.nan)
+  return squares.sum(2) + flaw, ssims.sum(2) + flaw
 
 
-def _round_to_uint8(images: np.ndarray) -> np.ndarray:
-  return np.round(255 * np.clip(images, 0, 1)).astype(np.int32)
+def _inside(where: Any, size: int, borders: Sequence[int] = (0,)) -> jax.Array:
+  """Tells which pixels are inside each border: (borders, size, size) bool."""
+  corner, sides = (x[:, None, None] for x in where)
+  border = np.reshape(borders, (-1, 1))
+  i = corner + np.arange(size)
+  rows, columns = (i >= border) & (i < sides - border)
+  return rows[:, :, None] & columns[:, None]
 
 
-def _truncate_to_uint8(images: np.ndarray) -> np.ndarray:
+def _clamp(rgb: jax.Array) -> jax.Array:
+  return jnp.clip(rgb, 0, 1)
+
+
+def _round_to_uint8(rgb: jax.Array) -> jax.Array:
+  return jnp.round(255 * _clamp(rgb)).astype(jnp.int32)
+
+
+def _truncate_to_uint8(rgb: jax.Array) -> jax.Array:
   # In float32, 255 * (k / 255) can be just below k, so an image from a uint8
   # file would lose a gray level. 1e-4 is above that error (at most 3e-5), and
-  # changes one in 10,000 other values.
-  return np.floor(255 * np.clip(images, 0, 1) + 1e-4).astype(np.int32)
+  # changes one in 10,000 other values. This is floor(255 x + 1e-4), without a
+  # sum that a compiler may fuse with the product.
+  values = 255 * _clamp(rgb)
+  rounded = jnp.round(values)
+  return (rounded - (values < rounded - 1e-4)).astype(jnp.int32)
 
 
-# MATLAB's rgb2ycbcr: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 for
-# uint8. It is computed in integers, because float32 would round wrongly: Y has
-# steps of 1.2e-5, float32 near 235 has steps of 1.5e-5.
-_LUMA_WEIGHTS = (65_481, 128_553, 24_966)
-_LUMA_SCALE = 255_000
+def _scaled_luma(
+  rgb: jax.Array, to_uint8: Callable[[jax.Array], jax.Array] = _round_to_uint8
+) -> jax.Array:
+  """Computes 255,000 Y, int32 (..., 1).
 
-
-def _scaled_luma(rgb: np.ndarray) -> np.ndarray:
-  """Computes 255,000 (Y - 16), int32 (B, H, W, 1), of int32 RGB in 0..255."""
-  red, green, blue = (
-    rgb[..., i, None] * weight for i, weight in enumerate(_LUMA_WEIGHTS)
-  )
-  return red + green + blue
-
-
-def _shrink(images: np.ndarray) -> np.ndarray:
-  """Shrinks images (B, H, W, C) as Wang's ssim.m does.
-
-  f = max(1, round(min(H, W) / 256)), with halves rounded away from zero. The
-  result is the f x f mean with symmetric borders at every f-th pixel.
+  MATLAB's rgb2ycbcr: Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 for
+  uint8. Float32 would round wrongly: Y has steps of 1.2e-5, float32 near 235
+  has steps of 1.5e-5.
   """
-  batch, height, width, channels = images.shape
-  f = max(1, (min(height, width) + 128) // 256)
-  # imfilter centres an even window on the first of its two middle pixels.
-  before, after = (f - 1) // 2, f // 2
-  border = ((0, 0), (before, after), (before, after), (0, 0))
-  images = np.pad(images, border, mode='symmetric')
-  rows, columns = math.ceil(height / f), math.ceil(width / f)
-  images = images[:, : rows * f, : columns * f]
-  return images.reshape(batch, rows, f, columns, f, channels).mean((2, 4))
+  weighted = to_uint8(rgb) * np.array([65_481, 128_553, 24_966], np.int32)
+  return 16 * 255_000 + weighted.sum(-1, keepdims=True)
 
 
-def _rgb(restored: np.ndarray, clean: np.ndarray) -> Score:
-  restored, clean = np.clip(restored, 0, 1), np.clip(clean, 0, 1)
-  return Score(_psnr(restored, clean, 1), _ssim(restored, clean, WINDOW // 2))
+def _luma(rgb: jax.Array) -> jax.Array:
+  return (_scaled_luma(rgb) + 127_500) // 255_000
 
 
-def _rgb8(restored: np.ndarray, clean: np.ndarray) -> Score:
-  x, y = _round_to_uint8(restored), _round_to_uint8(clean)
-  return Score(_psnr(x, y, 255), _ssim(x, y, 0, peak=255))
-
-
-def _y(restored: np.ndarray, clean: np.ndarray) -> Score:
-  x, y = (
-    16 + (_scaled_luma(_round_to_uint8(rgb)) + _LUMA_SCALE // 2) // _LUMA_SCALE
-    for rgb in (restored, clean)
-  )
-  return Score(_psnr(x, y, 255), _ssim(x, y, 0, peak=255))
-
-
-def _y_float(
-  quantise: Callable[[np.ndarray], np.ndarray],
-  restored: np.ndarray,
-  clean: np.ndarray,
-) -> Score:
-  x, y = _scaled_luma(quantise(restored)), _scaled_luma(_round_to_uint8(clean))
-  psnr = _psnr(x, y, 255 * _LUMA_SCALE)
-  x, y = (_shrink(16 + luma / _LUMA_SCALE) for luma in (x, y))
-  return Score(psnr, _ssim(x, y, 0, peak=255))
-
-
-def _checked(protocol: Protocol) -> Protocol:
-  """Makes a protocol score nan where restored pixels are not finite."""
-
-  def score(restored: np.ndarray, clean: np.ndarray) -> Score:
-    check_shapes(restored, clean)
-    finite = np.isfinite(restored).all((1, 2, 3))
-    # Rounding to integers would hide a nan.
-    scores = protocol(np.nan_to_num(restored), clean)
-    return Score(*(np.where(finite, x, np.nan) for x in scores))
-
-  return score
-
-
-# Each maps restored and clean images to a Score of arrays (B,), float64.
-PROTOCOLS: dict[str, Protocol] = {
-  'rgb': _checked(_rgb),
-  'rgb8': _checked(_rgb8),
-  'y': _checked(_y),
-  'y_float': _checked(functools.partial(_y_float, _round_to_uint8)),
-  'prenet': _checked(functools.partial(_y_float, _truncate_to_uint8)),
+_luma_truncated = functools.partial(_scaled_luma, to_uint8=_truncate_to_uint8)
+_PEAK = 255 * 255_000
+PROTOCOLS = {
+  'rgb': Protocol(_clamp, _clamp, 3, 1, border=0),
+  'rgb8': Protocol(_round_to_uint8, _round_to_uint8, 3, 255),
+  'y': Protocol(_luma, _luma, 1, 255),
+  'y_float': Protocol(_scaled_luma, _scaled_luma, 1, _PEAK, shrinks=True),
+  'prenet': Protocol(_luma_truncated, _scaled_luma, 1, _PEAK, shrinks=True),
 }

@@ -4,13 +4,12 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import jax
 import numpy as np
 from absl import logging
 
 from mixdtp_jax.data.eval_batches import EvalBatch
 from mixdtp_jax.data.threads import map_in_threads
-from mixdtp_jax.evaluation.metrics import PROTOCOLS, Score
+from mixdtp_jax.evaluation.metrics import PROTOCOLS, Images, Score, scores
 
 Scores = dict[str, Score]  # by protocol
 
@@ -25,11 +24,11 @@ class Row:
 
 
 def evaluate(
-  restore: Callable[[np.ndarray], np.ndarray | jax.Array],
+  restore: Callable[[np.ndarray], Images],
   batches: Iterable[EvalBatch],
   protocols: Sequence[str],
   *,
-  save: Callable[[str, np.ndarray], None] | None = None,
+  save: Callable[[Sequence[str], Images], None] | None = None,
   progress: Callable[[int], None] | None = None,
   inputs: dict[str, Scores] | None = None,
 ) -> list[Row]:
@@ -40,11 +39,11 @@ def evaluate(
 
   Args:
     restore: maps images (B, H, W, 3), float32 in [0, 1], to restored images of
-      that shape.
+      that shape; if they are on a device, they are scored there.
     batches: the images.
     protocols: keys of `metrics.PROTOCOLS`.
-    save: called in one of these threads with the name and the restored image
-      (H, W, 3) of each image; values that are not finite are 0.
+    save: called in one of these threads with the names and the restored images
+      of each batch.
     progress: called after each batch with the number of images restored.
     inputs: scores of rainy images by name that are known; others are added.
 
@@ -56,7 +55,7 @@ def evaluate(
   """
   inputs = {} if inputs is None else inputs
 
-  def restored() -> Iterator[tuple[EvalBatch, np.ndarray | jax.Array]]:
+  def restored() -> Iterator[tuple[EvalBatch, Images]]:
     names: set[str] = set()
     for batch in batches:
       for name in batch.names:
@@ -67,19 +66,20 @@ def evaluate(
       if progress is not None:
         progress(len(names))
 
-  def score(item: tuple[EvalBatch, np.ndarray | jax.Array]) -> list[Row]:
-    batch, images = item[0], jax.device_get(item[1])
+  def score(item: tuple[EvalBatch, Images]) -> list[Row]:
+    batch, images = item
+    new = [i for i, name in enumerate(batch.names) if name not in inputs]
+    if new:
+      found = _scores(batch.rainy[new], batch.clean[new], protocols)
+      inputs.update(zip([batch.names[i] for i in new], found, strict=True))
     rows = []
-    for name, rainy, image, clean in zip(
-      batch.names, batch.rainy, images, batch.clean, strict=True
-    ):
-      if name not in inputs:
-        inputs[name] = _scores(rainy, clean, protocols)
-      rows.append(Row(name, inputs[name], _scores(image, clean, protocols)))
-      if not np.isfinite(image).all():
+    found = _scores(images, batch.clean, protocols)
+    for name, of_image in zip(batch.names, found, strict=True):
+      rows.append(Row(name, inputs[name], of_image))
+      if any(np.isnan(score.psnr) for score in of_image.values()):
         logging.warning('%s: restored image not finite, scores nan', name)
-      if save is not None:
-        save(name, np.nan_to_num(image))
+    if save is not None:
+      save(batch.names, images)
     return rows
 
   # While the next images are restored.
@@ -90,13 +90,17 @@ def evaluate(
 
 
 def _scores(
-  image: np.ndarray, clean: np.ndarray, protocols: Sequence[str]
-) -> Scores:
-  """Scores an image (H, W, 3)."""
-  found = {
-    name: PROTOCOLS[name](image[None], clean[None]) for name in protocols
-  }
-  return {name: Score(*map(float, np.ravel(s))) for name, s in found.items()}
+  images: Images, clean: Images, protocols: Sequence[str]
+) -> list[Scores]:
+  """Scores each image of (B, H, W, 3)."""
+  found = scores(images, clean, [PROTOCOLS[name] for name in protocols])
+  return [
+    {
+      name: Score(float(score.psnr[i]), float(score.ssim[i]))
+      for name, score in zip(protocols, found, strict=True)
+    }
+    for i in range(len(clean))
+  ]
 
 
 def mean_row(rows: Sequence[Row]) -> Row:

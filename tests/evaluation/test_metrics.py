@@ -71,19 +71,10 @@ def _matlab_shrink(plane, factor):
   """Computes imfilter(plane, ones(f)/f^2, 'symmetric')(1:f:end, 1:f:end)."""
   centre = (factor + 1) // 2 - 1  # floor((f + 1) / 2), counted from 1
   padded = np.pad(plane, factor, mode='symmetric')
-  height, width = plane.shape
-  return np.array(
-    [
-      [
-        padded[
-          factor + i - centre : 2 * factor + i - centre,
-          factor + j - centre : 2 * factor + j - centre,
-        ].mean()
-        for j in range(0, width, factor)
-      ]
-      for i in range(0, height, factor)
-    ]
-  )
+  first = factor - centre
+  means = np.lib.stride_tricks.sliding_window_view(padded, (factor, factor))
+  means = means[first::factor, first::factor].mean((2, 3))
+  return means[: -(-plane.shape[0] // factor), : -(-plane.shape[1] // factor)]
 
 
 def _psnr_float64(x, y, peak):
@@ -234,12 +225,11 @@ def test_luma_is_exact_for_every_sampled_colour():
   rng = np.random.default_rng(0)
   rgb = rng.integers(0, 256, (200_000, 3), dtype=np.int32)
   rgb[:3] = [[0, 0, 0], [255, 255, 255], [255, 0, 0]]
-  scaled = np.asarray(metrics._scaled_luma(rgb))[:, 0]
-  np.testing.assert_allclose(
-    16 + scaled / 255_000, _matlab_luma(rgb), rtol=1e-14
-  )
+  scaled = jax.jit(metrics._scaled_luma)(np.float32(rgb) / 255)
+  luma = np.float64(scaled)[:, 0] / 255_000
+  np.testing.assert_allclose(luma, _matlab_luma(rgb), rtol=1e-14)
   # By hand: black 16, white 235, red 16 + 65.481.
-  np.testing.assert_allclose(16 + scaled[:3] / 255_000, [16, 235, 81.481])
+  np.testing.assert_allclose(luma[:3], [16, 235, 81.481])
 
 
 def test_protocol_y_float_does_not_round_luma():
@@ -250,27 +240,6 @@ def test_protocol_y_float_does_not_round_luma():
   )
   assert psnr == pytest.approx(_psnr_float64(x / 255, y / 255, 1), abs=1e-4)
   assert ssim == pytest.approx(_ssim_float64(x, y, 'VALID', 255), abs=2e-6)
-
-
-@pytest.mark.parametrize(
-  'shape, factor',
-  [((383, 390), 1), ((384, 401), 2), ((640, 645), 3), ((900, 903), 4)],
-)
-def test_shrink_is_imfilter_and_every_fth_pixel(shape, factor):
-  # round(384 / 256 = 1.5) is 2 and round(640 / 256 = 2.5) is 3 in MATLAB.
-  plane = np.random.default_rng(2).random(shape)
-  got = metrics._shrink(plane[None, ..., None])
-  want = _matlab_shrink(plane, factor)
-  assert got.shape == (1, *want.shape, 1)
-  np.testing.assert_allclose(got[0, ..., 0], want, atol=1e-6)
-
-
-def test_shrink_by_two_by_hand():
-  # The mean of a pixel and its next neighbours; the last row is repeated.
-  ramp = np.broadcast_to(np.arange(385.0)[:, None], (385, 384))
-  got = np.asarray(metrics._shrink(ramp[None, ..., None]))
-  want = [*np.arange(0.5, 384, 2), 384]
-  np.testing.assert_array_equal(got[0, :, 0, 0], want)
 
 
 def test_protocol_y_float_shrinks_large_images():
@@ -287,16 +256,32 @@ def test_protocol_y_float_shrinks_large_images():
 
 
 def test_truncation_keeps_uint8_values_and_cuts_fractions():
+  truncate = jax.jit(metrics._truncate_to_uint8)
   levels = np.arange(256)
   for values in (
     np.float32(levels) / np.float32(255),
     np.float32(levels) * np.float32(1 / 255),
     np.float32(levels / 255),
   ):
-    kept = metrics._truncate_to_uint8(values)
-    np.testing.assert_array_equal(kept, levels)
-  cut = metrics._truncate_to_uint8(np.float32((levels[:-1] + 0.99) / 255))
+    np.testing.assert_array_equal(truncate(values), levels)
+  cut = truncate(np.float32((levels[:-1] + 0.99) / 255))
   np.testing.assert_array_equal(cut, levels[:-1])
+
+
+def test_compiled_conversions_equal_numpys_to_the_last_bit():
+  # Near every boundary of either, and anywhere.
+  edges = np.arange(0, 256, 0.5)[:, None] - np.array([1e-4, 0])
+  near = np.float32(edges.ravel() / 255)
+  steps = np.arange(-40, 41, dtype=np.int32)
+  near = (near.view(np.int32)[2:, None] + steps).view(np.float32)
+  anywhere = np.random.default_rng(3).random(100_000, np.float32) * 1.2 - 0.1
+  values = np.float32([*near.ravel(), *anywhere])
+  scaled = np.float32(255) * np.clip(values, 0, 1)
+  for convert, want in (
+    (metrics._round_to_uint8, np.round(scaled)),
+    (metrics._truncate_to_uint8, np.floor(scaled + np.float32(1e-4))),
+  ):
+    np.testing.assert_array_equal(jax.jit(convert)(values), want)
 
 
 def test_protocol_prenet_truncates_the_restored_image_only():
@@ -340,8 +325,8 @@ def _exact(name, restored, clean):
     x = np.floor(255 * restored + np.float32(1e-4))
   if name != 'rgb8':
     x, y = _matlab_luma(x), _matlab_luma(y)
-  if name == 'y':
-    x, y = np.floor(x + 0.5), np.floor(y + 0.5)
+  if name == 'y':  # halves up, which float64 misses now and then
+    x, y = (np.floor(np.round(image, 9) + 0.5) for image in (x, y))
   psnr = _psnr_float64(x, y, 255)
   factor = max(1, (min(x.shape[:2]) + 128) // 256)
   if factor > 1 and name in ('y_float', 'prenet'):
@@ -349,30 +334,50 @@ def _exact(name, restored, clean):
   return psnr, _ssim_float64(x, y, 'VALID', 255)
 
 
-# Of tiles of 32 windows; 42 pixels have 32 of them.
-_SIZES = (11, 11), (12, 75), (42, 43), (41, 107), (97, 33), (390, 391)
+# Most sides are no multiple of a tile, or just one; ssim.m shrinks by 1 to 4,
+# and round(384 / 256 = 1.5) is 2 and round(640 / 256 = 2.5) is 3 in MATLAB.
+_SIZES = (
+  (11, 11), (12, 300), (129, 128), (257, 390), (383, 390), (384, 401),
+  (640, 645), (903, 900),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize('name', metrics.PROTOCOLS)
-def test_tiles_give_the_scores_of_the_whole_image(name, monkeypatch):
-  monkeypatch.setattr(metrics, '_TILE', 32)
-  small = ((1, 1), (3, 70), (10, 10), (32, 5)) if name == 'rgb' else ()
-  for size in (*small, *_SIZES):
-    pair = _smooth_pair(*size, seed=sum(size), noise=0.03)
-    want = _exact(name, pair[0][0], pair[1][0])
-    assert _score(name, *pair) == pytest.approx(want, abs=2e-6), size
+@pytest.mark.parametrize('size', _SIZES, ids=str)
+def test_tiles_give_the_scores_of_the_whole_image(size):
+  x, y = _smooth_pair(*size, seed=sum(size), noise=0.03)
+  names = list(metrics.PROTOCOLS)
+  if min(size) > 600:
+    names = [n for n in names if metrics.PROTOCOLS[n].shrinks]  # slow otherwise
+  protocols = [metrics.PROTOCOLS[name] for name in names]
+  found = metrics.scores(x, y, protocols)
+  for name, got in zip(names, found, strict=True):
+    want = _exact(name, x[0], y[0])
+    assert np.ravel(got) == pytest.approx(want, abs=2e-6), name
+  assert metrics.scores(*jax.device_put((x, y)), protocols) == found
 
 
-def test_ten_sizes_compile_one_program(monkeypatch):
+@pytest.mark.parametrize('size', [(1, 1), (3, 70), (10, 10), (130, 5)], ids=str)
+def test_protocol_rgb_scores_images_smaller_than_a_window(size):
+  x, y = np.random.default_rng(5).random((2, 1, *size, 3), np.float32)
+  want = _exact('rgb', x[0], y[0])
+  assert _score('rgb', x, y) == pytest.approx(want, abs=2e-6)
+
+
+def test_all_sizes_share_a_program(monkeypatch):
   traced, ssim_map = [], metrics.ssim_map
   monkeypatch.setattr(metrics, '_TILE', 24)  # of no other test
   monkeypatch.setattr(
     metrics, 'ssim_map', lambda *args: (traced.append(1), ssim_map(*args))[1]
   )
-  for size in range(20, 70, 5):
-    for name in metrics.PROTOCOLS:
-      _score(name, *_smooth_pair(size, 90 - size))
-  assert len(traced) == 1
+
+  def score(*size):
+    metrics.scores(*_smooth_pair(*size), list(metrics.PROTOCOLS.values()))
+    return len(traced)
+
+  # One for protocols that shrink, and one for those that never do.
+  assert {score(size, 90 - size) for size in range(20, 70, 5)} == {2}
+  # Two halves.
+  assert score(384, 385) == score(400, 430) == 3
 
 
 def test_rain100l_inputs_score_as_published(real_data):

@@ -1,12 +1,15 @@
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
+from mixdtp_jax.data.eval_batches import eval_batches
 from mixdtp_jax.data.matching import open_folder
-from mixdtp_jax.evaluation import network
+from mixdtp_jax.evaluation import images, network
 from mixdtp_jax.evaluation.metrics import PROTOCOLS
 from mixdtp_jax.evaluation.network import check_sizes
+from mixdtp_jax.evaluation.score import evaluate
 from mixdtp_jax.models.factory import final_image
 from mixdtp_jax.restoration.engine import Engine
 from mixdtp_jax.restoration.whole_image import make_restore
@@ -81,3 +84,34 @@ def test_one_device_restores_rare_sizes_in_pieces(tmp_path, monkeypatch):
     with Image.open(tmp_path / 'out/images' / f'{row.name}.png') as image:
       np.testing.assert_allclose(image, 255 * restored, atol=0.51)
   assert called == [pairs[1]['rainy'].shape, pairs[3]['rainy'].shape]
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+@pytest.mark.usefixtures('guarded', 'eight_devices')
+def test_restored_images_that_are_not_shown_stay_on_the_device(
+  tmp_path, monkeypatch, devices
+):
+  _write_pairs(tmp_path, [(33, 45)] * 8)
+  copied, array = [], type(jax.device_put(0))
+  copy = array.__array__
+
+  # A device_get, and on several devices every copy to NumPy, calls it. (The
+  # guard does not see copies from a CPU.)
+  def counting(self, *args, **kwargs):
+    copied.append(self.shape)
+    return copy(self, *args, **kwargs)
+
+  monkeypatch.setattr(array, '__array__', counting)
+  mesh = make_mesh(jax.devices()[:devices])
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  pairs = open_folder(tmp_path)
+  shown = images.FirstImages(pairs, None)
+  rows = evaluate(
+    lambda rainy: jax.device_put(rainy, everywhere),
+    eval_batches(pairs, batch_size=2),
+    list(PROTOCOLS),
+    save=shown.add,
+  )
+  assert all(row.restored == row.input for row in rows) and len(rows) == 8
+  whole = [shape for shape in copied if shape[1:] == (33, 45, 3)]
+  assert len(whole) == 2  # batches with the three images that are shown

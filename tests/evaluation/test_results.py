@@ -157,7 +157,7 @@ def test_the_first_images_are_shown_and_all_saved(tmp_path):
   first = images.FirstImages(pairs, tmp_path)
   height = 0
   for i, pair in enumerate(pairs):
-    first.add(pair['name'], np.float32(pair['rainy']) / 255)
+    first.add([pair['name']], np.float32(pair['rainy'])[None] / 255)
     if i < 3:  # comparison.png shows three
       assert first.image.shape[0] > height + 20
       height = first.image.shape[0]
@@ -171,7 +171,7 @@ def test_the_first_images_are_shown_and_all_saved(tmp_path):
 def test_without_a_folder_no_image_is_written(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   first = images.FirstImages(_pairs(1), None)
-  first.add('set/0', np.zeros((20, 30, 3), np.float32))
+  first.add(['set/0'], np.full((1, 20, 30, 3), np.nan, np.float32))
   assert first.image.shape[0] > 20
   assert not list(tmp_path.iterdir())
 

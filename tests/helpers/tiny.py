@@ -210,9 +210,9 @@ def tiny_run(tiny_pairs, compiler, tmp_path_factory):
         run.shown.append((batch.rainy.shape, batch.names))
         yield batch
 
-    def counting_scores(image, *args):
-      run.scored.append(image.shape)
-      return real_scores(image, *args)
+    def counting_scores(images, *args):
+      run.scored += [image.shape for image in images]
+      return real_scores(images, *args)
 
     patch.setattr(score, '_scores', counting_scores)
     patch.setattr(start, 'init_state', init)
