@@ -94,14 +94,9 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
   """Returns a copy with other values: {'data.crop': 64}; see `override`."""
-  values = as_mapping(recipe)
-  for name, value in changes.items():
-    *path, last = name.split('.')
-    section = values
-    for part in path:
-      section = section[part]
-    section[last] = value
-  return make_recipe(values)
+  config = ml_collections.ConfigDict(as_mapping(recipe), type_safe=False)
+  config.update_from_flattened_dict(changes)
+  return make_recipe(config)
 
 
 def _parsed(value: str, kind: type) -> Any:
