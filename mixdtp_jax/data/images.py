@@ -91,24 +91,26 @@ def read_image(image: ImageFile, label: str = '') -> np.ndarray:
 
 
 @contextlib.contextmanager
-def opened(image: Path | bytes, label: str = '') -> Iterator[OpenFile]:
+def opened(
+  image: Path | bytes, label: str = '', max_pixels: int = MAX_PIXELS
+) -> Iterator[OpenFile]:
   """Opens an image; it is decoded, and its frames are read, in the body.
 
   `label` names encoded bytes, for errors.
 
   Raises:
     ImageError: the file is not there, is no image or a damaged one, or has more
-      than MAX_PIXELS; or the body's work with Pillow fails.
+      than `max_pixels`; or the body's work with Pillow fails.
   """
   name = name_of(image, label)
   try:
     with _binary(image, name) as file:
       _check_format(file, name)
       with Image.open(file, formats=formats()) as found:
-        if found.width * found.height > MAX_PIXELS:
+        if found.width * found.height > max_pixels:
           raise ImageError(
             f'{name} has {found.width}x{found.height} pixels, more than the '
-            f'{MAX_PIXELS:,} that are read: {_SMALLER}'
+            f'{max_pixels:,} that are read: {_SMALLER}'
           )
         yield found
   except ImageError:
