@@ -363,6 +363,19 @@ def test_protocol_rgb_scores_images_smaller_than_a_window(size):
   assert _score('rgb', x, y) == pytest.approx(want, abs=2e-6)
 
 
+@pytest.mark.parametrize(('f', 'before'), [(1, 5), (2, 10), (3, 16)])
+def test_tiles_are_mirrored_beyond_the_image(f, before):
+  images = np.random.default_rng(6).random((2, 30, 21, 3), np.float32)
+  padded = np.pad(images[1], ((500, 500), (500, 500), (0, 0)), 'symmetric')
+  size = f * (128 + 10)
+  top, left = (500 + corner - before for corner in (0, 7))
+  want = padded[top : top + size, left : left + size]
+  device = jax.devices()[0]
+  for source in (images, jax.device_put(images, device)):
+    tile = metrics._cut(source, 1, [0, 7], f, device)
+    np.testing.assert_array_equal(tile, want)
+
+
 def test_all_sizes_share_a_program(monkeypatch):
   traced, ssim_map = [], metrics.ssim_map
   monkeypatch.setattr(metrics, '_TILE', 24)  # of no other test
