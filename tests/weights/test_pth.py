@@ -272,9 +272,7 @@ def test_the_convert_command_there_and_back(tmp_path):
 
 
 def test_without_pytorch_the_error_asks_for_it(tmp_path, monkeypatch, capsys):
-  (tmp_path / 'torch.py').write_text('raise ImportError("no torch")')
-  monkeypatch.syspath_prepend(tmp_path)
-  monkeypatch.delitem(sys.modules, 'torch', raising=False)
+  monkeypatch.setitem(sys.modules, 'torch', None)
   path = tmp_path / 'weights.pth'
   path.write_bytes(b'')
   words = ['convert', str(path), '--to', str(tmp_path / 'w')]
