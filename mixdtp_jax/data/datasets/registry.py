@@ -171,7 +171,7 @@ def _move(new: Path, path: Path, again: bool) -> None:
     new.rename(path)
   except OSError:
     # Another host with the same folder finished first, and its copy stays.
-    if not path.exists():
+    if again or not path.exists():
       raise
   finally:
     if old.exists() and not path.exists():
