@@ -23,7 +23,6 @@ from jax import export as jax_export
 from mixdtp_jax.models.factory import (
   abstract_params,
   final_image,
-  make_network,
 )
 from mixdtp_jax.recipe.config_file import load_recipe
 from mixdtp_jax.restoration import whole_image
@@ -97,7 +96,7 @@ def main():
   else:
     cfg = load_recipe(options.config).model
     params = draw(cfg)
-  multiple = make_network(cfg).multiple
+  multiple = cfg.multiple
   exact = make_restore(load_network(cfg, params).double(), multiple=multiple)
   random = np.random.default_rng(1)
   images = [random.random((*size, 3), np.float32) for size in SIZES]

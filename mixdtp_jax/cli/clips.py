@@ -90,36 +90,43 @@ def restore(args: argparse.Namespace, jobs: Sequence[Any]) -> Iterator[str]:
     except ValueError as error:
       raise clips.ClipError(f'cannot be restored: {error}') from error
 
-  for job in jobs:
+  ready = []
+  for job in jobs:  # all are checked before the first is restored
     source = job.source
     try:
       with console.waiting(f'reading {source.name}'):
         clip = clips.survey(source, args.start, args.end, check)
-      output = video.prepare(
-        clip, job.target, codec, args.crf, not args.strip_metadata
-      )
+      keep = not args.strip_metadata
+      ready.append(video.prepare(clip, job.target, codec, args.crf, keep))
+    except (OSError, ValueError, MemoryError) as error:
+      yield _fail(args, source, error)
+  for output in ready:
+    clip = output.clip
+    report = console.progress(f'{clip.name}: frame', len(clip.times))
+    try:
       result = video.restore(
-        output,
-        restorer.restore,
-        key,
-        console.progress(f'{clip.name}: frame', len(clip.times)),
-        args.overwrite,
+        output, restorer.restore, key, report, args.overwrite
       )
     except (OSError, ValueError, MemoryError) as error:
-      console.show('')
-      line = str(error) or 'there is too little memory'
-      if type(error) in (ValueError, MemoryError):  # others name the clip
-        line = f'{source}: {line}'
-      logging.error('%s', line)
-      tell(args, source, 'failed', error=line)
-      yield 'failed'
+      yield _fail(args, clip.path, error)
     else:
-      _say(args, job.target, clip, result)
+      _say(args, output, result)
       yield 'restored'
 
 
-def _say(args: argparse.Namespace, target: Path, clip: Any, result: Any):
+def _fail(args: argparse.Namespace, source: Path, error: Exception) -> str:
   console.show('')
+  line = str(error) or 'there is too little memory'
+  if type(error) in (ValueError, MemoryError):  # others name the clip
+    line = f'{source}: {line}'
+  logging.error('%s', line)
+  tell(args, source, 'failed', error=line)
+  return 'failed'
+
+
+def _say(args: argparse.Namespace, job: Any, result: Any) -> None:
+  console.show('')
+  clip, target = job.clip, job.target
   rate = result.frames / max(result.seconds, 1e-9)
   before, after = result.flicker or (None, None)
   flicker = ''

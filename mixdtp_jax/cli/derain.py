@@ -24,6 +24,7 @@ from absl import logging
 from mixdtp_jax.cli import clips, options
 from mixdtp_jax.cli.parser import Parser
 from mixdtp_jax.runtime import console
+from mixdtp_jax.runtime.files import local_path
 
 _FORMATS = ('png', 'jpg', 'webp', 'tiff', 'avif', 'bmp', 'gif', 'heic')
 _PILLOWS = {'jpg': 'JPEG', 'heic': 'HEIF'}  # other names of them
@@ -198,10 +199,12 @@ def _piped_job(args: argparse.Namespace, format: str):
         'standard output is a terminal: redirect it, or give a file by -o'
       )
   else:
-    target, folder = folders.places(args.inputs, args.output, format)
-    if target is None:
-      raise ValueError(f'-o {folder}: needs a file, such as dry.png')
-    format = encoding.format_of(target.name)
+    target = pathlib.Path(local_path(args.output))
+    if not format or target.is_dir() or encoding.format_of(target.name):
+      target, folder = folders.places(args.inputs, args.output, format)
+      if target is None:
+        raise ValueError(f'-o {folder}: needs a file, such as dry.png')
+      format = encoding.format_of(target.name)
     if target.exists() and not args.overwrite:
       raise FileExistsError(f'{target} exists: --overwrite replaces it')
   if args.inputs != ['-']:

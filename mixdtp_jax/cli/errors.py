@@ -24,8 +24,9 @@ def explain(error: BaseException, command: str) -> str | None:
   if isinstance(error, ModuleNotFoundError) and error.name:
     name = error.name.partition('.')[0]
     clips = (command, name) == ('derain', 'skimage')
-    extra = 'video' if clips else _EXTRAS.get(name)
-    return extra and f'{name} is not installed: {pip_install(extra)}'
+    if extra := 'video' if clips else _EXTRAS.get(name):
+      return f'{name} is not installed: {pip_install(extra)}'
+    return None if name == 'mixdtp_jax' else _line(error)
   if 'RESOURCE_EXHAUSTED' in str(error):
     return (
       'the device has too little memory. Take a smaller batch, larger '

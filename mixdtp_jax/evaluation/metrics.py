@@ -25,8 +25,9 @@ images is inf. A restored image that is not finite scores nan. A data set's PSNR
 and SSIM are the means over its images.
 
 All is computed on a device, in tiles of one shape, so that images of all sizes
-share one compiled program, or one for each factor where ssim.m shrinks them.
-Restored images that are on a device do not leave it.
+share two compiled programs, and one more for each factor by which ssim.m
+shrinks. Restored images that are on a device do not leave it: a small program
+for each size cuts the tiles there.
 """
 
 import functools
@@ -72,7 +73,11 @@ class Protocol(NamedTuple):
 def scores(
   restored: Images, clean: Images, protocols: Sequence[Protocol]
 ) -> list[Score]:
-  """Scores images under several protocols, faster than one by one."""
+  """Scores images under several protocols, faster than one by one.
+
+  Images are (B, H, W, 3) float in [0, 1], on a device or not; scores are arrays
+  (B,), float64. ValueError if the shapes differ, or a side is too short.
+  """
   check_shapes(restored, clean)
   height, width = restored.shape[1:3]
   short = min(height, width)

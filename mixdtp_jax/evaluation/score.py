@@ -43,7 +43,7 @@ def evaluate(
     batches: the images.
     protocols: keys of `metrics.PROTOCOLS`.
     save: called in one of these threads with the names and the restored images
-      of each batch.
+      of each batch, as `restore` returned them.
     progress: called after each batch with the number of images restored.
     inputs: scores of rainy images by name that are known; others are added.
 

@@ -68,9 +68,9 @@ def by_platform(
   """Computes a function of arrays in the form that suits the platform.
 
   `native` is the form for a CPU, if native code may compute the first array,
-  and `off_tpu` that for a GPU and other CPUs; None takes `default`. `numbers`
-  is the size of a kernel. Up to 300,000 numbers fit into a core's own cache;
-  XLA is as fast as native code for larger ones.
+  and `off_tpu` that for a GPU, or for a CPU without native code; None takes
+  `default`. `numbers` is the size of a kernel. Up to 300,000 numbers fit into a
+  core's own cache; XLA is as fast as native code for larger ones.
   """
   forms = dict.fromkeys(('cpu', 'cuda', 'rocm'), off_tpu) if off_tpu else {}
   if numbers <= 300_000 and usable(arrays[0].dtype):

@@ -63,8 +63,8 @@ class Job:
   encoder: str  # FFmpeg's name
   options: Mapping[str, str]  # of the encoder
   format: str  # FFmpeg's name of the pixel format that is written
-  copied: tuple[int, ...] = ()  # indices of the streams that are copied
-  tags: bool = True  # whether titles, dates and places are copied
+  copied: tuple[int, ...]  # indices of the streams that are copied
+  tags: bool  # whether titles, dates and places are copied
 
 
 class Segment(NamedTuple):

@@ -110,9 +110,10 @@ def survey(
   end: Fraction | None,
   check: Callable[[Clip], None],
 ) -> Clip:
-  """Decodes a clip, or the part between two times in seconds, no further.
+  """Decodes a clip, or its part between two times in seconds.
 
-  `check` gets the clip as its first frame tells, and may raise ClipError.
+  What follows that part is not read. `check` is called with the clip as its
+  first frame shows it, and may raise ClipError.
 
   Raises:
     ClipError: the file cannot be decoded, is damaged or cut short, is HDR, or

@@ -135,7 +135,7 @@ def _without_what_exists(job: Job) -> Job:
 def places(
   inputs: Sequence[str], output: str | None, format: str
 ) -> tuple[Path | None, Path | None]:
-  """Returns the file, or the folder, that results go to, as `make_plan`."""
+  """Returns the file, or the folder, that results go to; see `make_plan`."""
   if output is None:
     return None, None
   path = Path(local_path(output))

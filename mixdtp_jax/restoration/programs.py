@@ -67,7 +67,7 @@ class Programs:
     self.compiled = 0  # programs that were not on disk
 
   def name(self, step: Step) -> str:
-    """Returns a digest of what all programs of a step depend on."""
+    """Returns a digest that all programs of a step share."""
     if step not in self._names:
       leaves, tree = jax.tree.flatten(_common(step))
       text = [
@@ -185,7 +185,7 @@ def _usable_folder() -> pathlib.Path | None:
 
 
 def _common(step: Step) -> list[Any]:
-  """Returns shapes of what is alike for all pieces."""
+  """Returns the shapes of the arguments that all pieces share."""
   common = [jax.eval_shape(lambda: step.params)]
   if step.mixes:
     side = step.sources[0][0].channels

@@ -74,6 +74,7 @@ def prepare(
   Raises:
     ClipError: the codec loses bits or transparency, or the container does not
       hold the codec, the size or the times.
+    ValueError: see `choose_encoder`.
   """
   held = clip_files.HOLDS.get(target.suffix.lower(), ())
   if not held:

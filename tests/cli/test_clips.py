@@ -1,5 +1,6 @@
 """`mixdtp derain` with clips among its inputs."""
 
+import json
 import pathlib
 import sys
 
@@ -69,6 +70,18 @@ def test_patterns_and_missing_clips(derain):
   pathlib.Path('b.mp4').unlink()
   status, _, err = derain('b.mp4', '--crf', 20)
   assert (status, err) == (1, 'error: b.mp4: no such file or folder\n')
+
+
+def test_all_clips_are_checked_before_the_first_is_restored(derain):
+  make('a.mp4')
+  pathlib.Path('b.mp4').write_bytes(b'no clip')
+  status, out, _ = derain('a.mp4', 'b.mp4', '--json')
+  told = [json.loads(line) for line in out.splitlines()]
+  assert status == 1
+  assert [(each['input'], each['status']) for each in told] == [
+    ('b.mp4', 'failed'),
+    ('a.mp4', 'restored'),
+  ]
 
 
 def test_what_exists_is_skipped(derain):

@@ -274,6 +274,10 @@ def test_pipes_and_files_go_together(derain, monkeypatch):
     assert derain('-', '-o', 'b.webp')[0] == 0
   assert Image.open('b.webp').format == 'WEBP'
   with monkeypatch.context() as patch:
+    patch.setattr(sys, 'stdin', Piped(hostile.sound('jpeg')))
+    assert derain('-', '-o', 'b.part', '--format', 'png')[0] == 0
+  assert Image.open('b.part').format == 'PNG'
+  with monkeypatch.context() as patch:
     out = Piped()
     patch.setattr(sys, 'stdout', out)
     assert derain('a.png', '-o', '-', '--format', 'bmp')[0] == 0

@@ -198,6 +198,9 @@ def test_a_package_that_is_missing_names_its_extra(monkeypatch):
     f"-e '{REPOSITORY}[train]'"
   )
   assert explained(lambda: __import__('mixdtp_jax.nothing')) is None
+  # Of a package that is there but broken.
+  broken = "No module named 'nothing'"
+  assert explained(lambda: __import__('nothing')) == broken
   for command, extra in ('derain', 'video'), ('audit', 'train'):
     line = explained(lambda: __import__('skimage'), command)
     assert line.startswith('skimage is not installed: ')

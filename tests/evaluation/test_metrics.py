@@ -305,7 +305,7 @@ def test_identical_uint8_images_score_inf_and_one(name):
 
 @pytest.mark.parametrize('name', metrics.PROTOCOLS)
 def test_images_of_a_batch_are_scored_apart(name):
-  x, y = _smooth_pair(20, 24, batch=2)
+  x, y = _smooth_pair(129, 300, batch=2)  # several tiles
   together = metrics.PROTOCOLS[name](x, y)
   for i in range(2):
     alone = _score(name, x[i : i + 1], y[i : i + 1])

@@ -80,7 +80,10 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
-  """Computes the kernel's gradient of `ops.dense.conv3x3` or `conv1x1`."""
+  """Computes the kernel's gradient of `ops.dense.conv3x3` or `conv1x1`.
+
+  Only the shape and the dtype of `kernel` matter.
+  """
   taps = kernel.size // (x.shape[3] * g.shape[3])
   shape = (taps, x.shape[3], g.shape[3])
   result = jax.ShapeDtypeStruct(shape, kernel.dtype)
@@ -122,7 +125,7 @@ def flops(target: str, size: int) -> int:
 
 
 def call(name: str, results: Any, *arguments: jax.Array, **attributes) -> Any:
-  """Calls one of the functions; `results` are shapes and dtypes of its own."""
+  """Calls a function; `results` has the shapes and dtypes that it returns."""
   return jax.ffi.ffi_call(_target(name), results)(*arguments, **attributes)
 
 

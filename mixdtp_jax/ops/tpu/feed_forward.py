@@ -45,8 +45,8 @@ class Arguments(NamedTuple):
 def fits(shape: tuple[int, ...], dtype: jnp.dtype, hidden: int) -> bool:
   """Returns whether the kernels can compute such images on v5e, v5p and v6e.
 
-  VMEM must hold a whole image of the batch (B, H, W, C) and `hidden` channels
-  of half the widened image; a few rows must fill whole tiles.
+  VMEM must hold a whole image of the batch (B, H, W, C), and a few rows must
+  fill whole tiles. `hidden` is D, the channels of half the widened image.
   """
   _, h, w, c = shape
   image, size = Image.of_size(h, w), jnp.dtype(dtype).itemsize
@@ -82,7 +82,10 @@ def forward(arguments: Arguments, *, interpret: bool = False) -> jax.Array:
 def gradients(
   arguments: Arguments, g: jax.Array, *, interpret: bool = False
 ) -> Arguments:
-  """Computes the gradients for all arguments of `forward` from that of it."""
+  """Computes the gradients of all arguments of `forward`.
+
+  `g` (B, H, W, C) is the gradient of its result.
+  """
   x, _, _, widen, depthwise, narrow = arguments
   image = Image.of_size(*x.shape[1:3])
   pixels, weights = _in_kernel_form(arguments)

@@ -62,7 +62,10 @@ class Upload:
     return time.monotonic() > self.asked + patience
 
   def open(self, check: Callable[[int, int, int], None]) -> Work:
-    """Reads the picture's header; `check` is as in `Settings`."""
+    """Reads the picture's header; `check` is as in `Settings`.
+
+    `Refused` if the picture cannot be restored.
+    """
     paths = self.folder / 'picture', self.folder / 'restored'
     # Nothing is read ahead: a picture that waits takes no memory.
     work = Work(Job(*paths, None, '', 0), Settings(ahead=0, check=check))
@@ -93,7 +96,7 @@ class Queue:
     max_megapixels: int,
     **options: Any,
   ):
-    """Loads the first weights, whose errors are those of `Restorer`.
+    """Loads the first weights, whose errors are those of `mixdtp_jax.load`.
 
     `folder` is an empty one, for the pictures. Larger ones than
     `max_megapixels` are refused. `options` are further ones of `Restorer`.
@@ -171,6 +174,8 @@ class Queue:
   def ahead(self, upload: Upload) -> int:
     """Returns how many pictures are restored before this one."""
     with self._changed:
+      if upload.dropped:
+        return 0
       earlier = itertools.takewhile(
         lambda other: other is not upload, self._uploads.values()
       )

@@ -205,7 +205,7 @@ def serve(
 
   Visitors may choose `weights` and what is shipped, and memory up to `memory`
   bytes; None is half of what is free. Pictures are stored in `scratch`. OSError
-  if the address cannot be had, or see `Restorer`.
+  if the address cannot be had, or see `mixdtp_jax.load`.
   """
   with (
     Server(host, port) as server,
