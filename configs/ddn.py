@@ -5,6 +5,8 @@ Published under y_float: 32.60 dB / 0.9459 (PReNet), 34.20 / 0.9571
 (Restormer), 34.51 / 0.9608 (SWFormer-l); none for MixDTPNet.
 """
 
+import functools
+
 from mixdtp_jax.configs.default import for_data_set
 
-get_config = for_data_set('ddn')
+get_config = functools.partial(for_data_set, 'ddn')

@@ -4,8 +4,6 @@ Options that are not listed in mixdtp_jax/recipe/knobs.py do not exist, and are
 refused. docs/options.md shows them all.
 """
 
-from collections.abc import Callable
-
 import ml_collections
 
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
@@ -15,12 +13,8 @@ def get_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(as_mapping(Recipe()))
 
 
-def for_data_set(name: str) -> Callable[[], ml_collections.ConfigDict]:
-  """Returns the get_config of the default recipe for another data set."""
-
-  def get_other_config() -> ml_collections.ConfigDict:
-    config = get_config()
-    config.data.name = name
-    return config
-
-  return get_other_config
+def for_data_set(name: str) -> ml_collections.ConfigDict:
+  """Returns the default recipe for another data set."""
+  config = get_config()
+  config.data.name = name
+  return config

@@ -5,6 +5,8 @@ Published under y_float: 33.17 dB / 0.9481 (PReNet), 35.29 / 0.9641
 (Restormer), 35.58 / 0.9664 (SWFormer-l); none for MixDTPNet.
 """
 
+import functools
+
 from mixdtp_jax.configs.default import for_data_set
 
-get_config = for_data_set('did')
+get_config = functools.partial(for_data_set, 'did')

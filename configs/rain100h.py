@@ -6,6 +6,8 @@ Published: 30.32 dB / 0.938 (MixDTPNet; rgb, images cropped to multiples of 32),
 29.46 / 0.899 (PReNet, trained on the 1254; prenet).
 """
 
+import functools
+
 from mixdtp_jax.configs.default import for_data_set
 
-get_config = for_data_set('rain100h')
+get_config = functools.partial(for_data_set, 'rain100h')

@@ -6,6 +6,8 @@ under y 29.04 / 0.8991 (PReNet), 32.00 / 0.9329 (Restormer), 33.09 / 0.9441
 (SWFormer-l).
 """
 
+import functools
+
 from mixdtp_jax.configs.default import for_data_set
 
-get_config = for_data_set('rain200h')
+get_config = functools.partial(for_data_set, 'rain200h')

@@ -6,6 +6,8 @@ under y 37.80 / 0.9814 (PReNet), 40.99 / 0.9890 (Restormer), 42.70 / 0.9922
 (SWFormer-l).
 """
 
+import functools
+
 from mixdtp_jax.configs.default import for_data_set
 
-get_config = for_data_set('rain200l')
+get_config = functools.partial(for_data_set, 'rain200l')

@@ -6,6 +6,8 @@ dB / 0.916 (MixDTPNet; rgb, images cropped to multiples of 32); under y 40.16 /
 0.9816 (PReNet), 47.98 / 0.9921 (Restormer), 50.28 / 0.9943 (SWFormer-l).
 """
 
+import functools
+
 from mixdtp_jax.configs.default import for_data_set
 
-get_config = for_data_set('spa')
+get_config = functools.partial(for_data_set, 'spa')

@@ -59,7 +59,9 @@ def _find(sources: Sequence[str]) -> tuple[dict, dict, list]:
       raise ValueError(f'{name} is given twice: audit its folders one by one')
     published[name] = DATASETS[name].counts
     try:
-      splits = DATASETS[name].find_pairs(Path(source), True)
+      # The counts show what a published set lacks; own pairs have none.
+      partial = bool(published[name])
+      splits = DATASETS[name].find_pairs(Path(source), partial)
       sets[name] = {split: list(pairs) for split, pairs in splits.items()}
     except (OSError, ValueError) as error:
       layout.append(Finding('layout', (PairId(name, '', ''),), str(error)))

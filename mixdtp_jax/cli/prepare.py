@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     help='folder of all prepared copies; the copy becomes FOLDER/NAME',
   )
   parser.add_argument(
-    '--partial', action='store_true', help='accept a part of a published set'
+    '--partial', action='store_true', help='accept a part of a set'
   )
   parser.add_argument(
     '--exclude',

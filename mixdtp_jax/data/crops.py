@@ -7,7 +7,7 @@ from mixdtp_jax.recipe.knobs import Data
 
 
 def check_crops(pairs: Mixture, data: Data, crop: int) -> None:
-  """Raises ValueError if an image has no room for crops of so many pixels."""
+  """Raises ValueError if an image is too small for crops of `crop` pixels."""
   if data.crops != 'second_cell':
     return
   for index in range(len(pairs)):

@@ -104,11 +104,14 @@ class Split(NamedTuple):
   optional: bool = False  # the set is complete without it
 
   def places(self, source: Path) -> list[Path]:
-    """Returns its folders that exist; the case of names matters."""
+    """Returns its folders that exist; names in their case come first."""
     if not source.is_dir():
       return []
     inside = sorted(source.iterdir())
     places = [p for p in inside if p.name in self.folders and p.is_dir()]
+    if not places:  # where case does not count, train/ may be Train/
+      named = (source / name for name in self.folders if name != '.')
+      places = [path for path in named if path.is_dir()][:1]
     if '.' in self.folders and any(path.is_file() for path in inside):
       places.append(source)
     return places

@@ -34,7 +34,10 @@ class RainRanges(Options):
   prefix: ClassVar[str] = 'data.rain.'
 
   streaks: Range = _range(
-    (5.0, 50.0), (None, 1e4), 'lines in all layers', 'per 10,000 pixels'
+    (5.0, 50.0),
+    (None, 1e4),
+    'lines of all layers together',
+    'per 10,000 pixels',
   )
   angle: Range = _range(
     (-35.0, 35.0),

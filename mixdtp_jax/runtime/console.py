@@ -127,9 +127,9 @@ def progress(
 
 @contextlib.contextmanager
 def waiting(what: str, every: float = 30) -> Iterator[None]:
-  """Tells every so many seconds that the work `what` goes on in the body.
+  """Says every `every` seconds that the work `what` goes on, during the body.
 
-  A terminal's live line changes each second.
+  On a terminal, the live line changes every second.
   """
   start, done = time.monotonic(), threading.Event()
 

@@ -94,6 +94,30 @@ def lock(path: pathlib.Path) -> IO[str]:
   return file
 
 
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, *, alone: bool = False) -> Iterator[bool]:
+  """Locks a folder during the body, and makes it if it is missing.
+
+  Many processes may hold the lock, or one that is `alone`, which does not wait.
+  The lock ends with its process. Yields whether it holds, on Windows True.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  if fcntl is None:
+    yield True
+    return
+  file = os.open(folder, os.O_RDONLY)
+  try:
+    how = fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH
+    try:
+      fcntl.flock(file, how)
+      holds = True
+    except OSError:  # in use, or a network folder without locks
+      holds = False
+    yield holds
+  finally:
+    os.close(file)
+
+
 def own_folder(folder: pathlib.Path) -> bool:
   """Makes a folder for this user alone, for code that is loaded again.
 
@@ -132,13 +156,16 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def working_folder(parent: pathlib.Path) -> Iterator[str]:
+def working_folder(
+  parent: pathlib.Path, *, clean: bool = True
+) -> Iterator[str]:
   """Yields a temporary folder in `parent`, which is made if it is missing.
 
-  Those that killed processes of this machine left there are removed.
+  If `clean`, those that killed processes of this machine left are removed.
   """
   parent.mkdir(parents=True, exist_ok=True)
-  remove_unfinished(parent.absolute())
+  if clean:
+    _remove_unfinished(parent.absolute())
   prefix = f'{_writing()}{os.getpid()}-'
   with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
     yield folder
@@ -150,12 +177,16 @@ def _writing() -> str:
 
 
 @functools.cache  # once for each folder
-def remove_unfinished(folder: pathlib.Path) -> None:
-  """Removes working folders that killed processes of this machine left."""
+def _remove_unfinished(folder: pathlib.Path) -> None:
   for left in folder.glob(f'{_writing()}*-*'):
-    process = left.name.removeprefix(_writing()).partition('-')[0]
-    if process.isdigit() and not psutil.pid_exists(int(process)):
+    if was_left(left):
       shutil.rmtree(left, ignore_errors=True)
+
+
+def was_left(folder: pathlib.Path) -> bool:
+  """Returns whether a working folder is of an ended process of this machine."""
+  process = folder.name.removeprefix(_writing()).partition('-')[0]
+  return process.isdigit() and not psutil.pid_exists(int(process))
 
 
 def is_writable(folder: pathlib.Path) -> bool:

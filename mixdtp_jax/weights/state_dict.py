@@ -80,7 +80,7 @@ def _from_layout(name: str, tensor: np.ndarray) -> np.ndarray:
 
 
 def to_layout(name: str, part: np.ndarray) -> np.ndarray:
-  """Returns a parameter of a name that ends as a published one in its layout.
+  """Returns a parameter in its published layout, which its name decides.
 
   Kernels become (outputs, inputs, height, width), temperatures (heads, 1, 1).
   """

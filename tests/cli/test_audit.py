@@ -118,6 +118,15 @@ def test_prepares_without_what_is_excluded(leaking, tmp_path):
     prepare(leaking, tmp_path / 'whole', output)
 
 
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_own_pairs_without_a_split_are_a_finding(leaking, tmp_path, split):
+  (leaking / split).rename(tmp_path / split)
+  audit_sets([f'pairs={leaking}'], tmp_path / 'audit.json')
+  found = findings.read_audit(tmp_path / 'audit.json')
+  assert [f.kind for f in found.findings] == ['layout']
+  assert f'expected, in {leaking}/{split}' in found.findings[0].note
+
+
 def run(*arguments):
   arguments = ('-m', 'mixdtp_jax', *map(str, arguments))
   return subprocess.run(

@@ -2,6 +2,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -73,6 +75,7 @@ def test_a_host_that_finishes_second_takes_the_first_copy(source, monkeypatch):
   def overtaken(*ours):
     monkeypatch.setattr(registry, '_move', move)
     prepare(source)  # another host's whole preparation, in the middle of ours
+    assert ours[0].exists()  # was not taken for a leftover
     move(*ours)
 
   monkeypatch.setattr(registry, '_move', overtaken)
@@ -362,7 +365,56 @@ def test_large_sets_are_in_several_files(source, monkeypatch):
   assert len(shards) == 4
 
 
-def test_removes_what_a_killed_process_left_and_nothing_else(source):
+_WRITES = """
+import pathlib, sys
+from mixdtp_jax.runtime import files
+folder = pathlib.Path(sys.argv[1])
+with files.locked(folder), files.working_folder(folder, clean=False) as new:
+  print(new, flush=True)
+  sys.stdin.read()
+"""
+
+
+def test_removes_what_a_killed_process_left_unless_one_writes(source, caplog):
+  folder = source.parent / 'data/pairs'
+  users, older = folder / 'incomplete.scans', folder / 'incomplete.ABC'
+  (users / 'notes').mkdir(parents=True)
+  left = [
+    older,
+    folder / '.writing-another_machine-999999999-x',
+    folder / f'{files._writing()}{os.getppid()}-x',  # a number in use again
+  ]
+  for path in left:
+    (path / '1.0.0').mkdir(parents=True)
+  with subprocess.Popen(
+    [sys.executable, '-c', _WRITES, folder],
+    cwd=pathlib.Path(__file__).parents[2],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as other:
+    theirs = pathlib.Path(other.stdout.readline().strip())
+    assert len(open_split(source, 'train')) == 3
+    assert {*folder.iterdir()} == {folder / '1.0.0', users, theirs, *left}
+    assert 'is being written by another process' in caplog.text
+    other.kill()
+  assert theirs.exists()
+  (folder / '1.0.0').rename(older / 'old')  # as a killed --again leaves it
+  shutil.rmtree(source)
+  data_dir = str(folder.parent)
+  assert registry.prepare('pairs', source='', data_dir=data_dir)
+  assert {*folder.iterdir()} == {folder / '1.0.0', users}
+  assert (users / 'notes').exists()
+  # Killed after the new copy was in its place, which the user then deletes.
+  older.mkdir()
+  (folder / '1.0.0').rename(older / 'old')
+  with pytest.raises(FileNotFoundError, match='has no prepared pairs'):
+    registry.prepare('pairs', source='', data_dir=data_dir)
+  assert {*folder.iterdir()} == {users}
+
+
+def test_numbers_of_processes_decide_without_locks(source, monkeypatch):
+  monkeypatch.setattr(files, 'fcntl', None)  # as on Windows
   folder = source.parent / 'data/pairs'
   left = folder / f'{files._writing()}999999999-x'
   others = [
@@ -401,9 +453,7 @@ def test_a_copy_survives_a_replacement_that_fails(source, monkeypatch, killed):
     'pairs', source='', data_dir=str(path.parents[1]), split='train'
   )
   assert len(opened) == 3
-  names = {p.name for p in path.parent.iterdir()}
-  # What is left begins with the number of a process, and this one is alive.
-  assert {n for n in names if not killed or n[0] != '.'} == {'1.0.0'}
+  assert [p.name for p in path.parent.iterdir()] == ['1.0.0']
 
 
 def test_rain100l_pairs_the_published_files(real_data):

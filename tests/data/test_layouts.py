@@ -1,3 +1,4 @@
+import pathlib
 import re
 
 import pytest
@@ -180,6 +181,24 @@ def test_names_a_file_that_fits_no_name(tmp_path):
     touch(tmp_path / f'train/{name}')
   with pytest.raises(ValueError, match=r'1 files fit no name .*Thumbs\.db'):
     find('rain200l', tmp_path)
+
+
+def test_splits_in_other_case_where_it_does_not_count(tmp_path, monkeypatch):
+  names = 'train/rainy/1.png', 'train/clean/1.png', 'test/rain/1.png'
+  touch(*(tmp_path / n for n in (*names, 'test/gt/1.png')))
+  listed = [tmp_path / 'Test', tmp_path / 'Train']
+  iterdir = pathlib.Path.iterdir
+  monkeypatch.setattr(
+    pathlib.Path,
+    'iterdir',
+    lambda path: iter(listed) if path == tmp_path else iterdir(path),
+  )
+  # The names are those that the digests of older copies have.
+  found = DATASETS['pairs'].splits['train'].places(tmp_path)
+  assert found == [tmp_path / 'train']
+  assert [p.rainy for p in find('spa', tmp_path)['test']] == [
+    tmp_path / 'test/rain/1.png'
+  ]
 
 
 def test_a_pattern_matches_whole_names():

@@ -20,7 +20,7 @@ _NO_RAIN = np.zeros(_RAIN_SIDE**2, np.float16)
 
 
 class Inspection(NamedTuple):
-  """The result for a pair of a rainy and a clean image, or for the only one."""
+  """The result for a rainy and a clean image, or for one without a partner."""
 
   problems: dict[str, str]  # kinds of findings, each with a description
   digests: tuple[bytes, ...] = ()  # of the pixels

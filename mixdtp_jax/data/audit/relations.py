@@ -7,6 +7,7 @@ one, need far fewer comparisons than all with all.
 """
 
 import collections
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -55,7 +56,9 @@ def audit(
     for pair in pairs
   ]
   pairs, report = [], progress('audited', len(named))
-  inspections = map_in_threads(inspect, (files for _, files in named))
+  inspections = map_in_threads(
+    inspect, (files for _, files in named), most=os.cpu_count() or 1
+  )
   for (pair, _), inspection in zip(named, inspections, strict=True):
     pairs.append(_Pair(pair, inspection))
     report(len(pairs))

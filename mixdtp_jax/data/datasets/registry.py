@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +20,8 @@ from mixdtp_jax.data.datasets.published import DATASETS, Splits
 from mixdtp_jax.data.datasets.writing import MEMORY_MB, VERSION, write
 from mixdtp_jax.data.tf import tfds
 from mixdtp_jax.data.threads import map_in_threads
+from mixdtp_jax.runtime import files
 from mixdtp_jax.runtime.console import waiting
-from mixdtp_jax.runtime.files import (
-  is_writable,
-  remove_unfinished,
-  working_folder,
-)
 from mixdtp_jax.runtime.options import did_you_mean
 
 _OLD = 'old'  # a copy that is being replaced
@@ -62,8 +59,7 @@ def prepare(
     PermissionError: nothing can be written into `data_dir`.
   """
   path = _copy(name, data_dir)
-  _put_back(path)
-  remove_unfinished(path.parent.absolute())
+  _clear(path)
   if again or not path.exists():
     if not source and not DATASETS[name].drawn:
       raise FileNotFoundError(
@@ -72,12 +68,15 @@ def prepare(
         else f'{data_dir} has no prepared {name}: '
         f'{_command(name, "FOLDER", data_dir)} makes it'
       )
-    if not is_writable(path.parent):
+    if not files.is_writable(path.parent):
       raise PermissionError(
         f'data_dir = {data_dir!a}: nothing can be written there; choose another'
       )
     splits, metadata = _found(name, source or '', data_dir, partial, exclude)
-    with working_folder(path.parent) as folder:
+    with (
+      files.locked(path.parent),
+      files.working_folder(path.parent, clean=False) as folder,
+    ):
       new = Path(folder, VERSION)
       new.mkdir()
       write(new, name, splits, metadata, crop=crop, memory_mb=memory_mb)
@@ -153,12 +152,43 @@ def _found(
   return splits, metadata
 
 
-def _put_back(path: Path) -> None:
-  """Puts back a copy that a killed process was replacing."""
-  for old in path.parent.glob(f'.writing-*/{_OLD}'):
-    with contextlib.suppress(OSError):  # another process was faster
-      if not path.exists():
-        old.rename(path)
+def _clear(path: Path) -> None:
+  """Removes what killed processes left; puts back a copy they were replacing.
+
+  A process that writes shares a lock of the folder. Windows has no such lock:
+  there, the numbers of the processes decide.
+  """
+  left = [
+    folder
+    for form in ('.writing-*', 'incomplete.*')
+    for folder in path.parent.glob(form)
+    if _is_unfinished(folder) and (files.fcntl or files.was_left(folder))
+  ]
+  if not left:
+    return
+  with files.locked(path.parent, alone=True) as alone:
+    if not alone:
+      logging.warning(
+        '%s is being written by another process, or was left by one that was '
+        'killed: delete it if none runs',
+        left[0],
+      )
+      return
+    for folder in left:
+      old, new = folder / _OLD, folder / VERSION
+      with contextlib.suppress(OSError):
+        # Without a new copy beside it, the old one was replaced.
+        if old.exists() and new.exists() and not path.exists():
+          old.rename(path)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_unfinished(folder: Path) -> bool:
+  """Returns whether a folder is a working folder; others are the user's."""
+  try:
+    return {*os.listdir(folder)} <= {VERSION, _OLD}
+  except OSError:  # a file, or gone meanwhile
+    return False
 
 
 def _move(new: Path, path: Path, again: bool) -> None:
