@@ -4,12 +4,14 @@ import importlib.util
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import jax
 import pytest
 
+from mixdtp_jax.cli import errors
 from mixdtp_jax.tools.bench import case
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -141,7 +143,7 @@ def test_devices_share_a_batch(tmp_path):
   [
     ({'size': '20'}, None),
     ({'size': '20x'}, '--size 20x: needs WIDTHxHEIGHT'),
-    ({'size': '0x8'}, '--size 0x8: needs WIDTHxHEIGHT'),
+    ({'size': '0x8'}, '--size 0x8: needs WIDTHxHEIGHT, each at least 1 pixel'),
     ({'batch': '0'}, '--batch 0: needs a number of at least 1'),
     ({'batch': 'many'}, '--batch many'),
     ({'devices': 9}, '--devices 9: there are 8'),
@@ -178,12 +180,51 @@ def test_without_pytorch_the_remedy_is_told(monkeypatch):
     case.run('inference', **_INFERENCE | {'opponents': 'eager'})
 
 
-@pytest.mark.slow
-def test_a_process_that_fails_says_why():
-  with pytest.raises(ChildProcessError, match=r"int: .*'gone'"):
-    case.apart(int, 'gone')
-  with pytest.raises(MemoryError, match='is the memory full'):
+@pytest.mark.parametrize(
+  'message',
+  [
+    'CUDA out of memory. Tried to allocate 2.00 GiB',
+    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+  ],
+)
+def test_what_pytorch_says_of_memory_is_a_memory_error(message):
+  with pytest.raises(MemoryError, match=message[:20]):
+    raise case._as_sent(RuntimeError(f'{message}\nand more'))
+
+
+def test_a_process_that_crashes_is_no_lack_of_memory():
+  with pytest.raises(ChildProcessError, match='exit status 9'):
     case.apart(os._exit, 9)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_says_why(capfd):
+  with pytest.raises(ValueError, match="invalid literal .*'gone'"):
+    case.apart(int, 'gone')
+  with pytest.raises(FileNotFoundError) as missing:
+    case.apart(os.stat, 'gone')
+  assert missing.value.filename == 'gone'
+  with pytest.raises(MemoryError, match='is the memory full'):
+    case.apart(signal.raise_signal, signal.SIGKILL)
+  assert capfd.readouterr() == ('', '')
+
+
+def test_a_bug_keeps_its_type_and_is_not_the_users():
+  for bug in (KeyError('lost'), ZeroDivisionError('lost')):
+    sent = case._as_sent(bug)
+    assert str(sent).startswith(f'{type(bug).__name__}: ')
+    with pytest.raises(Exception, match='lost') as raised:
+      raise sent
+    assert errors.explain(raised.value, 'bench') is None
+
+
+def test_an_error_that_cannot_leave_its_process_keeps_its_text():
+  class OfALibrary(RuntimeError):
+    pass
+
+  sent = case._as_sent(OfALibrary('no compiler'))
+  assert (type(sent), str(sent)) == (RuntimeError, 'no compiler')
+  assert str(case._as_sent(OfALibrary())) == 'OfALibrary'
 
 
 @pytest.mark.slow

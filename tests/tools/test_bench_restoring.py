@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mixdtp_jax.recipe.config_file import load_recipe
 from mixdtp_jax.tools.bench import case, restoring
 from tests.helpers import tiny_prenet
 
@@ -36,6 +37,22 @@ def test_too_little_memory_is_told():
   found = {'9x9': restoring._by_pieces(cfg, [(9, 9)], memory=1000)}
   assert 'at least' in found['9x9']['failure']
   assert '9x9: this image needs' in str(restoring.table(found))
+
+
+def test_an_ended_process_leaves_the_other_results(monkeypatch):
+  def ends(measure, *_):
+    if measure is restoring._whole:
+      raise ChildProcessError('exit status -11')
+    return {'first': 1, 'again': 1, 'cpu': 1, 'peak': 1, 'programs': 1}
+
+  monkeypatch.setattr(restoring, 'apart', ends)
+  recipe = load_recipe(tiny_prenet.__file__, [])
+  found = restoring.bench_restoring(
+    case.Case(recipe, [], None), sizes='9x9,8x8', memory=None, pictures=0
+  )['found']
+  assert [one.get('failure') for one in found.values()] == [
+    None, 'exit status -11', None, 'exit status -11',
+  ]  # fmt: skip
 
 
 def test_what_takes_long_is_measured_once(monkeypatch):

@@ -5,9 +5,12 @@ import functools
 import importlib
 import io
 import multiprocessing
+import pickle
 import re
+import signal
+import traceback
 from collections.abc import Callable, Sequence
-from concurrent import futures
+from multiprocessing import connection
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +21,7 @@ from mixdtp_jax.models.config import AnyConfig
 from mixdtp_jax.models.factory import abstract_params
 from mixdtp_jax.recipe.config_file import load_recipe
 from mixdtp_jax.recipe.knobs import Recipe, as_mapping
+from mixdtp_jax.runtime import console
 from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 
@@ -82,28 +86,65 @@ def apart(
 
   The peak of its memory is its own. With `cpus`, JAX has that number of CPU
   devices. What the function prints is dropped. MemoryError if there was too
-  little memory, ChildProcessError if it failed for another reason.
+  little memory, ChildProcessError if the process ended without an answer, else
+  what the function raised, see `_as_sent`.
   """
   call = functools.partial(measure, *arguments, **options)
   spawn = multiprocessing.get_context('spawn')
-  with futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-    try:
-      return process.submit(_run_here, call, cpus).result()
-    except futures.process.BrokenProcessPool as error:  # as Linux ends it
-      raise MemoryError('a process was ended: is the memory full?') from error
+  answers, sender = spawn.Pipe(duplex=False)
+  child = spawn.Process(target=_run_here, args=(sender, call, cpus))
+  child.start()
+  sender.close()
+  try:
+    found = answers.recv()
+  except EOFError:
+    found = None
+  except BaseException:  # as Ctrl-C, which the child ignores
+    child.kill()
+    raise
+  child.join()
+  if isinstance(found, Exception):
+    raise found
+  if found is None and child.exitcode == -signal.SIGKILL:  # as Linux ends it
+    raise MemoryError('a process was killed: is the memory full?')
+  if found is None:
+    raise ChildProcessError(f'a process had exit status {child.exitcode}')
+  return found
 
 
-def _run_here(call: functools.partial, cpus: int) -> dict[str, Any]:
+def _run_here(
+  sender: connection.Connection, call: functools.partial, cpus: int
+) -> None:
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  console.set_up_logging(first=False)
   if cpus:
     jax.config.update('jax_num_cpu_devices', cpus)
   try:
     with contextlib.redirect_stdout(io.StringIO()):
-      return call()
-  except Exception as error:  # those of libraries cannot leave the process
-    line = str(error).strip().partition('\n')[0]
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-      raise MemoryError(line) from error
-    raise ChildProcessError(f'{call.func.__name__}: {line}') from error
+      found = call()
+  except Exception as error:  # noqa: BLE001 (the parent raises it)
+    found = _as_sent(error)
+  sender.send(found)
+
+
+def _as_sent(error: Exception) -> Exception:
+  """Returns an error that can leave a process; MemoryError if that is why.
+
+  OSError, ValueError and RuntimeError stay as they are, or keep their text if
+  their class is not made for it. Others are bugs: Exception, with the type.
+  """
+  text = str(error).strip() or type(error).__name__
+  if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+    return MemoryError(text.partition('\n')[0])
+  for kind in (OSError, ValueError, RuntimeError):
+    if isinstance(error, kind):
+      try:
+        return pickle.loads(pickle.dumps(error))
+      except Exception:  # noqa: BLE001 (whatever a library's class does)
+        return kind(text)
+  bug = Exception(f'{type(error).__name__}: {error}')
+  bug.add_note(''.join(traceback.format_exception(error)))
+  return bug
 
 
 def draw_params(cfg: AnyConfig, seed: int) -> dict:
@@ -136,7 +177,9 @@ def parse_size(text: str) -> tuple[int, int]:
   ValueError if it is neither, or without pixels.
   """
   if not (match := re.fullmatch(r'0*([1-9]\d*)(?:x0*([1-9]\d*))?', text)):
-    raise ValueError(f'--size {text}: needs WIDTHxHEIGHT in pixels, or a side')
+    raise ValueError(
+      f'--size {text}: needs WIDTHxHEIGHT, each at least 1 pixel, or a side'
+    )
   return int(match[1]), int(match[2] or match[1])
 
 

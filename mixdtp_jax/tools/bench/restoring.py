@@ -5,6 +5,7 @@ Every measurement has a process of its own, so its peak of memory is its own.
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,8 +48,8 @@ def bench_restoring(
   found = {}
   for size in wanted:
     name = '{}x{}'.format(*size)
-    found[f'{name}, pieces'] = apart(_by_pieces, cfg, [size] * 2, limit)
-    found[f'{name}, whole'] = apart(_whole, cfg, size)
+    found[f'{name}, pieces'] = _noted(_by_pieces, cfg, [size] * 2, limit)
+    found[f'{name}, whole'] = _noted(_whole, cfg, size)
   if pictures:
     drawn = draw_sizes(pictures)
     side = round(np.mean([width * height for width, height in drawn]) ** 0.5)
@@ -56,9 +57,17 @@ def bench_restoring(
       (f'{pictures} sizes', drawn),
       (f'{pictures} of {side}x{side}', [(side, side)] * pictures),
     ):
-      found[name] = apart(_by_pieces, cfg, chosen, limit)
+      found[name] = _noted(_by_pieces, cfg, chosen, limit)
   show(table(found))
   return {'machine': machine, 'memory': memory, 'found': found}
+
+
+def _noted(measure: Callable[..., dict], *arguments: Any) -> dict[str, Any]:
+  """Measures in a process of its own; notes why if that ended."""
+  try:
+    return apart(measure, *arguments)
+  except (MemoryError, ChildProcessError) as error:
+    return {'failure': str(error)}
 
 
 def draw_sizes(count: int) -> list[Size]:
@@ -121,7 +130,11 @@ def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
 
 
 def _timed(function, arguments) -> dict[str, Any]:
-  """Returns the seconds of the first call, of the others, and of all cores."""
+  """Returns seconds, and the peak of memory in bytes.
+
+  Seconds are those of the 'first' call, of the others 'again' (None if there
+  are none), and of all cores, 'cpu', in the others or in the only one.
+  """
   times, cpu = [], []
   for argument in arguments:
     start = time.process_time()
