@@ -33,10 +33,10 @@ def load(
   Args:
     weights: the name of shipped weights, a .safetensors or .pth file, a weights
       folder, or the workdir of a training run.
-    memory: bytes that this process may use in all; None for half of what is
-      free when it is called.
-    scratch: folder for a temporary file of what does not fit into `memory`;
-      None for the user's cache folder, or TMPDIR if that is set.
+    memory: bytes that this process may use in all; None for half of the memory
+      that is free when it is called.
+    scratch: folder for a temporary file, which holds the maps that do not fit
+      into `memory`; None for the user's cache folder, or TMPDIR if that is set.
     dtype: of the convolutions, 'float32' or 'bfloat16'.
 
   Returns:

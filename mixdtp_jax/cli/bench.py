@@ -64,7 +64,7 @@ def _add_restoring(parser: Parser) -> None:
     '--memory',
     metavar='SIZE',
     help='most memory of the process that restores in pieces, such as 2GB '
-    '(default: half of what is free)',
+    '(default: half of the free memory)',
   )
   text = (
     'also restore N pictures of N sizes between 0.3 and 4 megapixels, and as '

@@ -98,7 +98,7 @@ def rank(
 
 
 def tables(ranks: Mapping[str, Any]) -> list[Table]:
-  """Returns the table of what `rank` returned; none for {}."""
+  """Returns the tables of the ranks from `rank`; none for {}."""
   if not ranks:
     return []
   sources: dict[str, int] = {}  # by text

@@ -91,7 +91,7 @@ def _unet(cfg: MixDTPConfig | RestormerConfig, params: dict) -> Iterator[Step]:
     skip, entered = _map(cfg, level), _map(cfg, level + 1, 'entered')
     coupled = isinstance(cfg, MixDTPConfig) and cfg.coupling
     if coupled:
-      # Made again of what the encoder kept: to keep it, too, would take memory.
+      # Made again from the encoder's maps: keeping it, too, would take memory.
       yield _down(skip, entered, encoder)
     # Restormer's finest level keeps all the channels.
     joined = skip if ours or level else _map(cfg, 0, 'joined', times=2)

@@ -34,7 +34,7 @@ def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
     raise FileNotFoundError(f'{path}: no such file')
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # of what a damaged file asks for
+      warnings.simplefilter('ignore')  # damaged files cause some
       loaded = torch.load(path, map_location='cpu', weights_only=True)
   # PyTorch raises nearly anything for a file that it did not write.
   except Exception as error:  # noqa: BLE001

@@ -285,7 +285,7 @@ def test_light_rain_is_as_strong_as_that_of_rain100l(real_data):
       added = image - clean
       psnr = -10 * np.log10(np.mean(added**2))
       strengths.append((psnr, *(100 * np.quantile(added, (0.9, 0.95, 0.99)))))
-  # PSNR in dB, and quantiles of what was added in percent of white.
+  # PSNR in dB, and quantiles of the added light in percent of white.
   difference = np.mean(real, axis=0) - np.mean(drawn, axis=0)
   assert np.abs(difference).max() < 5
 

@@ -71,7 +71,7 @@ def ask(server, method, path, body=None, **headers):
     return answer.status, data
 
 
-def address(server, name='a.png', memory='half of what is free'):
+def address(server, name='a.png', memory='half of the free memory'):
   words = {'name': name, 'weights': server.weights, 'memory': memory}
   return '/pictures?' + urllib.parse.urlencode(words)
 

@@ -123,7 +123,7 @@ def _whole(cfg: AnyConfig, size: Size) -> dict[str, Any]:
   compiling, program = seconds(lambda: restore.lower(params, image).compile())
   needed = planned(program).bytes or 0
   if needed > psutil.virtual_memory().available / 2:
-    more = f'{needed / 1e6:.0f} MB, more than half of what is free'
+    more = f'{needed / 1e6:.0f} MB, more than half of the free memory'
     return {'failure': f'needs {more}'}
   found = _timed(lambda x: np.asarray(program(params, x)), [image] * 2)
   return found | {'first': found['first'] + compiling, 'programs': 1}

@@ -47,7 +47,7 @@ class Times:
 class StepPlan:
   """What a step needs.
 
-  If the compiler gave up for want of memory, nothing is known from `memory` on.
+  If the compiler ran out of memory, the fields from `memory` on are unknown.
   """
 
   batch_size: int  # images, over all devices

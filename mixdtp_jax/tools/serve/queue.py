@@ -85,7 +85,7 @@ class Queue:
   """Holds the pictures of all visitors, and restores one at a time.
 
   Visitors choose from `weights`, as `Restorer` takes them, and from `memories`,
-  bytes by name; None is half of what is free.
+  bytes by name; None is half of the free memory.
   """
 
   def __init__(

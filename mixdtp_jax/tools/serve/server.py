@@ -204,8 +204,8 @@ def serve(
   """Serves the page until it is interrupted.
 
   Visitors may choose `weights` and what is shipped, and memory up to `memory`
-  bytes; None is half of what is free. Pictures are stored in `scratch`. OSError
-  if the address cannot be had, or see `mixdtp_jax.load`.
+  bytes; None is half of the free memory. Pictures are stored in `scratch`.
+  OSError if the address cannot be had, or see `mixdtp_jax.load`.
   """
   with (
     Server(host, port) as server,
@@ -240,7 +240,7 @@ def _memories(most: int | None) -> dict[str, int | None]:
   """Returns what visitors may choose, by its name."""
   total = most or psutil.virtual_memory().total
   smaller = [n for n in (1, 2, 4, 8, 16, 32, 64) if n * 10**9 < total]
-  first = f'at most {most / 1e9:.3g} GB' if most else 'half of what is free'
+  first = f'at most {most / 1e9:.3g} GB' if most else 'half of the free memory'
   return {first: most} | {f'at most {n} GB': n * 10**9 for n in smaller}
 
 
