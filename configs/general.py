@@ -3,8 +3,8 @@
 It trains on pairs of Rain100L, Rain800 and DDN-Data, on rain drawn on their
 clean halves (data set 'synthetic'), and on pairs of two clean images (data set
 'pairs'), so that clean images stay unchanged. Scenes are held out across all
-sets; the test split of 'pairs' is the part of rain100l/train for choices. The
-rate is constant until schedule.boundaries, which a continued run may set.
+sets; the test split of 'pairs' is the part of rain100l/train for choices. Near
+the end the rate falls and the crops grow.
 """
 
 from mixdtp_jax.configs.demo import get_config as get_demo_config
@@ -18,18 +18,19 @@ def get_config():
 
   config.data.name = 'pairs'
   config.data.mixture = (
-    ('rain100l', 6),
+    ('rain100l', 5),
     ('rain800', 5),
     ('ddn', 3),
-    ('synthetic', 5),
+    ('synthetic', 9),
     ('pairs', 1),
   )
+  config.data.rain_on_pairs = 0.15
   config.data.cache_mb = 6_000
   config.data.rotate = False  # rain falls down
-  # A wider preset mixed: from a few lines to heavy rain; a third of the images
-  # have drops on the lens.
+  # Wider than the presets: from clean to heavy rain with its veil. Three
+  # fifths of the images have drops on the lens.
   config.data.rain.update(
-    streaks=(-10.0, 180.0),
+    streaks=(-10.0, 200.0),
     angle=(-40.0, 40.0),
     spread=(0.5, 4.0),
     depth=(1.0, 4.0),
@@ -37,13 +38,14 @@ def get_config():
     width=(0.5, 2.0),
     brightness=(0.05, 0.6),
     occlusion=(0.0, 1.0),
-    veil=(-0.003, 0.004),
-    drops=(-3.0, 1.5),
-    noise=(-0.02, 0.015),
+    veil=(-0.002, 0.005),
+    drops=(-2.0, 3.0),
+    noise=(-0.02, 0.02),
     jpeg=(-40.0, 30.0),
   )
 
-  config.num_train_steps = 12_500
+  config.num_train_steps = 14_500
+  config.growth = ((9_000, 96, 2), (13_000, 128, 1))
   config.ema_decay = 0.999
 
   config.loss.final = 'ssim_l1'
@@ -52,7 +54,7 @@ def get_config():
   config.schedule.name = 'steps'
   config.schedule.learning_rate = 1e-3
   config.schedule.warmup_steps = 200
-  config.schedule.boundaries = (11_300, 11_650, 12_000, 12_250)
+  config.schedule.boundaries = (9_500, 11_500, 13_000, 13_800)
   config.schedule.factor = 0.4
 
   config.log_every_steps = 50

@@ -14,6 +14,7 @@ def get_config():
 
   config.data.name = 'rain100l'
   config.data.mixture = ()
+  config.data.rain_on_pairs = 0.0
 
   config.num_train_steps = 17_300
   config.schedule.boundaries = (13_500, 15_000, 16_200, 16_800)
