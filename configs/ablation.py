@@ -18,8 +18,10 @@ ABLATIONS = {
   'loss_l1': {'loss.final': 'l1'},
   'loss_mse': {'loss.final': 'mse'},
   'loss_charbonnier': {'loss.final': 'charbonnier'},
+  'loss_ssim_l1': {'loss.final': 'ssim_l1'},
   'loss_final_only': {'loss.coarse_weight': 0.0},
   'loss_as_published': {'loss.coarse': 'ssim_as_published'},
+  'without_turns': {'data.rotate': False},
 }
 
 # Prefixes of names, each with the recipe that is changed.

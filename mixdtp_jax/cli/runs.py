@@ -2,7 +2,9 @@
 
   mixdtp runs runs/a runs/b --out compared
 
-Runs that were evaluated on the same images are ordered by their PSNR.
+Runs that were evaluated on the same images are ordered by their PSNR. If some
+differ in nothing but the seed, a second table compares variants, seed by seed,
+with that of the first run.
 """
 
 import argparse

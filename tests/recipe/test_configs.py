@@ -67,8 +67,10 @@ _ABLATIONS = {
   'loss_l1': {'loss.final': 'l1'},
   'loss_mse': {'loss.final': 'mse'},
   'loss_charbonnier': {'loss.final': 'charbonnier'},
+  'loss_ssim_l1': {'loss.final': 'ssim_l1'},
   'loss_final_only': {'loss.coarse_weight': 0.0},
   'loss_as_published': {'loss.coarse': 'ssim_as_published'},
+  'without_turns': {'data.rotate': False},
 }
 
 
@@ -107,7 +109,7 @@ def test_the_losses_of_the_ablations_differ():
     for name in _ABLATIONS
     if name.startswith(('full', 'loss_'))
   }
-  assert len(set(losses.values())) == len(losses) == 6
+  assert len(set(losses.values())) == len(losses) == 7
 
 
 def test_without_refinement_the_one_image_counts_once():

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clu import metric_writers
+from scipy import stats
 
 from mixdtp_jax.checkpoints import restoring, saving
 from mixdtp_jax.checkpoints.state import TrainState
@@ -35,6 +36,7 @@ from mixdtp_jax.tools.runs.runs import (
   page_content,
   run_table,
 )
+from mixdtp_jax.tools.runs.variants import find_variants
 from tests.helpers import tiny
 
 _REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -346,3 +348,51 @@ def test_the_command_fails_in_one_line(tmp_path, capsys):
   assert main.run_command(words) == 1
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith(f'error: {tmp_path / "none"}: no training')
+
+
+def test_variants_are_compared_seed_by_seed(tmp_path, capsys):
+  psnr = {
+    ('base', 'negative_ssim'): (30.0, 31.0, 33.0),
+    ('l1', 'l1'): (30.4, 31.5, 33.6),  # 0.4, 0.5 and 0.6 above
+    ('mse', 'mse'): (29.0, 31.5, 33.2),  # -1, 0.5 and 0.2
+  }
+  workdirs = []
+  for (name, loss), values in psnr.items():
+    for seed, value in enumerate(values):
+      config = tiny.get_config()
+      config.seed, config.loss.final = seed, loss
+      folder = tmp_path / f'{name}{seed}'
+      workdirs.append(_make_run(folder, {20: value}, config=config))
+  config = tiny.get_config()
+  config.seed, config.model.width = 0, 16  # one seed alone says nothing
+  workdirs.append(_make_run(tmp_path / 'alone', {20: 40.0}, config=config))
+  out = tmp_path / 'out'
+  compare_runs(workdirs, out)
+
+  base, l1, mse = json.loads((out / 'runs.json').read_text())['variants']
+  assert base['name'] == 'base' and base['gain'] is None
+  assert base['seeds'] == [0, 1, 2]
+  assert base['psnr'] == pytest.approx(94 / 3)
+  for variant, gains, finding in (
+    (l1, [0.4, 0.5, 0.6], 'better'),
+    (mse, [-1, 0.5, 0.2], 'not decided'),
+  ):
+    low, high = stats.t.interval(
+      0.95, 2, loc=np.mean(gains), scale=stats.sem(gains)
+    )
+    assert variant['gain'] == pytest.approx((low + high) / 2)
+    assert variant['interval'] == pytest.approx((high - low) / 2, rel=1e-4)
+    assert variant['finding'] == finding
+  table = capsys.readouterr().out.split('\n\n')[1].splitlines()
+  assert table[0] == 'Variants, each with the same seeds'
+  assert table[3].split() == [
+    *('loss.final=l1', '0', '1', '2', '31.833', '/', '0.9000'),
+    *('+0.500', '±', '0.248', 'better'),
+  ]
+  assert 'width' not in '\n'.join(table)
+  assert 'Variants, each with the same seeds' in (out / 'runs.html').read_text()
+
+
+def test_single_runs_are_no_variants(finished, running):
+  runs_ = [read_run(finished, 'a'), read_run(running, 'b')]
+  assert find_variants(runs_, differences(runs_), 'rgb') == []

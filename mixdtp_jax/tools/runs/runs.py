@@ -17,6 +17,7 @@ from mixdtp_jax.tools.pages.chart import Chart
 from mixdtp_jax.tools.pages.page import write_page
 from mixdtp_jax.tools.runs.event_log import Point
 from mixdtp_jax.tools.runs.run_folder import Run, read_run, same_score
+from mixdtp_jax.tools.runs.variants import find_variants, variants_table
 
 _PROTOCOL = 'rgb'  # of the short table and the curves: the network's own
 _PATHS = ('data.data_dir', 'data.source')  # say where data are, not which
@@ -30,14 +31,18 @@ def compare_runs(
 ) -> None:
   """Prints a table of runs, and writes runs.json and runs.html into a folder.
 
+  If variants were trained with the same seeds, a second table compares these.
   ValueError if a run is given twice, and the errors of `read_run`.
   """
   names = _names(workdirs)
   runs = [read_run(*run) for run in zip(workdirs, names, strict=True)]
   note = data_note(runs)
+  found = [] if note else find_variants(runs, differences(runs), _PROTOCOL)
+  variants = [variants_table(found, _PROTOCOL)] if found else []
   if not note:
     runs.sort(key=_psnr, reverse=True)
-  show(*([note] if note else []), run_table(runs, with_options=True))
+  table = run_table(runs, with_options=True)
+  show(*([note] if note else []), table, *variants)
   content = [
     dataclasses.asdict(run)
     | {
@@ -49,10 +54,18 @@ def compare_runs(
     }
     for run in runs
   ]
-  both = {'protocol': _PROTOCOL, 'note': note, 'differences': differences(runs)}
+  both = {
+    'protocol': _PROTOCOL,
+    'note': note,
+    'differences': differences(runs),
+    'variants': [
+      dataclasses.asdict(one) | {'finding': one.finding} for one in found
+    ],
+  }
   paths = [pathlib.Path(out, name) for name in ('runs.json', 'runs.html')]
   dump_json(both | {'runs': content}, paths[0])
-  write_page('runs.html', paths[1], **page_content(runs, note))
+  page = page_content(runs, note) | {'variants': variants}
+  write_page('runs.html', paths[1], **page)
   print(*paths, sep='\n')
 
 
