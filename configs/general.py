@@ -44,8 +44,8 @@ def get_config():
     jpeg=(-40.0, 30.0),
   )
 
-  config.num_train_steps = 14_500
-  config.growth = ((9_000, 96, 2), (13_000, 128, 1))
+  config.num_train_steps = 12_500
+  config.growth = ((7_500, 96, 2), (11_200, 128, 1))
   config.ema_decay = 0.999
 
   config.loss.final = 'ssim_l1'
@@ -54,7 +54,7 @@ def get_config():
   config.schedule.name = 'steps'
   config.schedule.learning_rate = 1e-3
   config.schedule.warmup_steps = 200
-  config.schedule.boundaries = (9_500, 11_500, 13_000, 13_800)
+  config.schedule.boundaries = (8_000, 9_800, 11_200, 11_900)
   config.schedule.factor = 0.4
 
   config.log_every_steps = 50
