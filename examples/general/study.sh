@@ -14,7 +14,7 @@ train() {  # NAME SEED OPTIONS...
   shift 2
   mixdtp train --workdir="$runs/$name-$seed" --config.seed="$seed" \
     --config.data.name=pairs --config.data.mixture="(('rain100l', 1),)" \
-    --config.data.data_dir="$prepared" --config.data.crop=48 \
+    --config.data.data_dir="$prepared" --config.data.crop=48 --config.batch_size=2 \
     --config.num_train_steps=2000 --config.ema_decay=0.995 \
     --config.eval_every_steps=0 \
     --config.compilation_cache_dir="$runs/$name-compiled" "$@"
