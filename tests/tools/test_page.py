@@ -82,6 +82,7 @@ def _render(path, label):
     protocols=table,
     options=table,
     charts=[chart, chart],
+    variants=[table],
     chart_notes=[label],
   )
   names = 'compare.html', 'runs.html'

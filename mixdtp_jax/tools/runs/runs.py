@@ -64,8 +64,7 @@ def compare_runs(
   }
   paths = [pathlib.Path(out, name) for name in ('runs.json', 'runs.html')]
   dump_json(both | {'runs': content}, paths[0])
-  page = page_content(runs, note) | {'variants': variants}
-  write_page('runs.html', paths[1], **page)
+  write_page('runs.html', paths[1], **page_content(runs, note, variants))
   print(*paths, sep='\n')
 
 
@@ -169,7 +168,9 @@ def _score(run: Run, protocol: str) -> str:
   return f'{psnr:.4f} / {ssim:.4f}'
 
 
-def page_content(runs: Sequence[Run], note: str) -> dict[str, Any]:
+def page_content(
+  runs: Sequence[Run], note: str, variants: Sequence[Table] = ()
+) -> dict[str, Any]:
   """Returns the variables of templates/runs.html."""
   names = [run.name for run in runs]
   scores = [(run.name, *(_score(run, p) for p in PROTOCOLS)) for run in runs]
@@ -178,6 +179,7 @@ def page_content(runs: Sequence[Run], note: str) -> dict[str, Any]:
   return {
     'note': note,
     'results': run_table(runs, with_options=False),
+    'variants': variants,
     'protocols': Table(
       'PSNR / SSIM under every protocol', ('run', *PROTOCOLS), scores
     ),
