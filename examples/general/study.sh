@@ -17,7 +17,7 @@ train() {  # NAME SEED OPTIONS...
     --config.data.data_dir="$prepared" --config.data.crop=48 --config.batch_size=2 \
     --config.num_train_steps=2000 --config.ema_decay=0.995 \
     --config.eval_every_steps=0 \
-    --config.compilation_cache_dir="$runs/$name-compiled" "$@"
+    --config.compilation_cache_dir="$runs/compiled" "$@"
 }
 
 for seed in 1 2 3; do

@@ -104,7 +104,7 @@ def running(tmp_path_factory):
   config.model.width = 16
   config.schedule.learning_rate = 1e-3
   config.loss.final = 'l1'
-  config.data.data_dir = 'elsewhere'
+  config.data.data_dir = config.compilation_cache_dir = 'elsewhere'
   folder = tmp_path_factory.mktemp('running') / 'second'
   return _make_run(folder, {5: 27.0, 10: 31.5}, end=13, config=config)
 

@@ -20,7 +20,8 @@ from mixdtp_jax.tools.runs.run_folder import Run, read_run, same_score
 from mixdtp_jax.tools.runs.variants import find_variants, variants_table
 
 _PROTOCOL = 'rgb'  # of the short table and the curves: the network's own
-_PATHS = ('data.data_dir', 'data.source')  # say where data are, not which
+# Say where files are, not which.
+_PATHS = ('data.data_dir', 'data.source', 'compilation_cache_dir')
 # Options that decide which images are evaluated.
 _IMAGES = ('data.name', 'data.source', 'eval_crop_multiple')
 _POINTS = 100  # of a loss curve, at most
@@ -119,7 +120,7 @@ def data_note(runs: Sequence[Run]) -> str:
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
   """Returns options that differ: their value in each run, None if unknown.
 
-  Paths of data are left out.
+  Paths are left out.
   """
   names = dict.fromkeys(name for run in runs for name in run.config)
   values = {name: [run.config.get(name) for run in runs] for name in names}
