@@ -17,6 +17,7 @@ import mixdtp_jax
 from mixdtp_jax.restoration.pictures import open_picture
 from tests.conftest import REPOSITORY
 from tests.helpers import hostile
+from tests.helpers.terminal import read_all
 
 PROGRAM = 'from mixdtp_jax.cli.main import main; main("derain")'
 
@@ -231,16 +232,7 @@ def test_a_terminal_shows_the_time_left(process, tmp_path, tiny_weights):
     (tmp_path / f'{number}.png').write_bytes(hostile.sound('png'))
   ours, theirs = pty.openpty()
   shown = []
-
-  def read():
-    with open(ours, 'rb', buffering=0) as terminal:
-      try:
-        while text := terminal.read(1000):
-          shown.append(text.decode())
-      except OSError:  # the other end is closed
-        pass
-
-  reader = threading.Thread(target=read)
+  reader = threading.Thread(target=lambda: shown.append(read_all(ours)))
   reader.start()
   run = subprocess.run(
     command('.', '-o', 'dry/', '--weights', tiny_weights),
@@ -252,7 +244,7 @@ def test_a_terminal_shows_the_time_left(process, tmp_path, tiny_weights):
   )
   os.close(theirs)
   reader.join()
-  text = ''.join(shown)
+  (text,) = shown
   assert run.returncode == 0, text
   assert len(run.stdout.splitlines()) == 3
   assert 'loading the network' in text

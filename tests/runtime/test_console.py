@@ -10,6 +10,7 @@ import pytest
 
 from mixdtp_jax.runtime import console
 from tests.conftest import REPOSITORY
+from tests.helpers.terminal import read_all
 
 PROGRAM = """
 import logging, warnings
@@ -60,10 +61,9 @@ def test_other_hosts_tell_only_what_is_wrong():
 @pytest.mark.parametrize('first', [True, False])
 def test_a_terminal_has_a_live_line_that_goes(first):
   reader, writer = pty.openpty()
-  with open(reader, 'rb', buffering=0) as terminal:
-    run(first, writer)
-    os.close(writer)
-    output = terminal.read(1 << 16).decode()
+  run(first, writer)
+  os.close(writer)
+  output = read_all(reader)
   erased = '\x1b[2K'
   assert output.count('error: damaged') == 1
   for line in ('Evaluating 1 of 3', 'update 1 of 9'):

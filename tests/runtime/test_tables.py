@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from mixdtp_jax.runtime.tables import Table, show
+from tests.helpers.terminal import read_all
 
 _SCORES = Table(
   'Scores',
@@ -64,17 +65,7 @@ def test_a_terminal_shows_every_word():
     check=True,
   )
   os.close(theirs)
-  shown = b''
-  while part := _read(ours):
-    shown += part
-  text = shown.decode()
+  text = read_all(ours)
   assert '\x1b[1mScores' in text and '─' in text
   assert '[bold]y[/bold] :smile:' in text
   assert text.count('long') == 40 and text.rstrip().endswith('end')
-
-
-def _read(file: int) -> bytes:
-  try:
-    return os.read(file, 4096)
-  except OSError:  # the other end is closed
-    return b''
