@@ -12,8 +12,8 @@ ABLATIONS = {
   'full': {},
   'without_detail_dilation': {'model.detail_dilation': False},
   'without_coupling': {'model.coupling': False},
-  # The coarse image is then the final one, so its loss must count once.
-  'without_refinement': {'model.steps': 0, 'loss.coarse_weight': 0.0},
+  # The coarse image is then the final one, and its loss, -SSIM + 0.5 MSE.
+  'without_refinement': {'model.steps': 0},
   **{f'steps{steps}': {'model.steps': steps} for steps in range(1, 7)},
   'loss_l1': {'loss.final': 'l1'},
   'loss_mse': {'loss.final': 'mse'},

@@ -14,7 +14,11 @@ from mixdtp_jax.recipe import knobs
 
 
 def negative_ssim(restored: jax.Array, clean: jax.Array) -> jax.Array:
-  """Computes -SSIM, with zeros around the images; see `ops.ssim`."""
+  """Computes -SSIM, with zeros around the images; see `ops.ssim`.
+
+  It is almost the same for a channel of opposite sign, so it needs another loss
+  beside it: that of the coarse image, or l1.
+  """
   return -ssim.ssim(restored, clean, padding='SAME').mean()
 
 
