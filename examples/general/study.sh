@@ -5,7 +5,7 @@
 #   examples/general/study.sh PREPARED RUNS
 #
 # PREPARED holds the data that README.md prepares; RUNS gets a folder for each run,
-# and runs.html. A run that is finished is not repeated.
+# and runs.html. A run that is finished is not trained again, only evaluated.
 set -eu
 prepared=$1 runs=$2
 

@@ -154,7 +154,7 @@ def sweep(
   threads: futures.Executor,
   at_once: int,
 ) -> Iterator[tuple[int, int, Any]]:
-  """Runs a program on all pieces, in turn on as many as there are devices.
+  """Runs a program on all pieces, one piece on each device at a time.
 
   `run` maps bounds (devices, 4) and windows (devices, h, w, C) of each source
   to a tuple of arrays (devices, ...). It runs in `threads`, `at_once` times at

@@ -47,8 +47,8 @@ Core = tuple[int, int]  # rows and columns of a piece without its halo
 class Programs:
   """Programs for some devices, each compiled once and then found on disk.
 
-  A program takes what is alike for all pieces, and then arrays of as many
-  pieces as there are devices, stacked along their first axis.
+  A program takes the arrays that all pieces share, then those of one piece for
+  each device, stacked along their first axis.
   """
 
   def __init__(self, devices: Sequence[jax.Device], kernels: str = 'auto'):
