@@ -6,17 +6,9 @@ from PIL import Image
 
 from mixdtp_jax.data import images, matching
 from mixdtp_jax.data import pairs as pairs_lib
+from tests.helpers.image_files import save
 
 SIDES = ('rainy', 'clean')
-
-
-def save(path, size=(12, 10), mode='RGB', seed=0):
-  """Writes noise of (width, height) `size`."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3))
-  image = Image.fromarray(pixels.astype(np.uint8)).convert(mode)
-  image.save(path)
-  return np.asarray(image.convert('RGB'))
 
 
 @pytest.mark.parametrize('names', matching.FOLDER_NAMES)
@@ -28,7 +20,7 @@ def test_opens_each_layout(tmp_path, names):
   (tmp_path / names[0] / '.DS_Store').touch()
   pairs = matching.open_folder(tmp_path)
   assert len(pairs) == 2
-  assert [pairs.shape(i) for i in range(2)] == [(30, 20), (10, 12)]
+  assert [pairs.shape(i) for i in range(2)] == [(30, 20), (36, 40)]
   assert pairs[0]['name'] == 'a'
   np.testing.assert_array_equal(pairs[1]['rainy'], rainy)
   np.testing.assert_array_equal(pairs[1]['clean'], clean)
