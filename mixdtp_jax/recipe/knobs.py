@@ -20,7 +20,7 @@ DATA_SETS = ('pairs', 'synthetic', 'photographs', 'rain100l', 'rain100h',
              'rain200l', 'rain200h', 'spa', 'raindrop', 'rid', 'did', 'ddn',
              'rain800')  # fmt: skip
 # The keys of losses.LOSSES; that module imports JAX.
-LOSSES = ('negative_ssim', 'ssim_as_published', 'mse', 'negative_psnr', 'l1',
+LOSSES = ('negative_ssim', 'ssim_as_published', 'mse', 'rmse', 'l1',
           'charbonnier', 'ssim_l1')  # fmt: skip
 
 # A number of updates; a decay, which float32 would round to 1 if it was nearer.

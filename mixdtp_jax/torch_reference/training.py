@@ -58,8 +58,8 @@ LOSSES: dict[str, Loss] = {
   'negative_ssim': lambda restored, clean: -ssim(restored, clean),
   'ssim_as_published': ssim,
   'mse': F.mse_loss,
-  'negative_psnr': lambda restored, clean: (
-    10 * (((restored - clean) ** 2).mean((1, 2, 3)) + 1e-6).log10().mean()
+  'rmse': lambda restored, clean: (
+    (((restored - clean) ** 2).mean((1, 2, 3)) + 1e-6).sqrt().mean()
   ),
   'l1': F.l1_loss,
   'charbonnier': lambda restored, clean: (
