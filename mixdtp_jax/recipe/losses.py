@@ -39,10 +39,8 @@ def mse(restored: jax.Array, clean: jax.Array) -> jax.Array:
 def rmse(restored: jax.Array, clean: jax.Array) -> jax.Array:
   """Computes the mean of the images' sqrt(mean squared error + 10^-6).
 
-  Light rain counts for more in it than in the mean squared error. Under both,
-  a faint change pays even where its place is uncertain, and under l1 only where
-  it is more likely right than wrong. So they learn to find what is hard to see,
-  such as drops on the lens.
+  The root is that of each image, so that light rain counts for more than in the
+  mean squared error.
   """
   error = jnp.square(restored - clean).mean(axis=(1, 2, 3))
   return jnp.sqrt(error + 1e-6).mean()

@@ -130,15 +130,18 @@ def test_a_changed_source_is_noticed_and_prepared_again(source):
 
 
 def test_any_name_of_the_same_source_will_do(source, monkeypatch):
-  data_dir = str(source.parent / 'data')
+  data_dir = source.parent / 'data'
   monkeypatch.chdir(source)
   for name in ('.', './', f'{source}/', '../source'):
-    registry.prepare('pairs', source=name, data_dir=data_dir)
+    registry.prepare('pairs', source=name, data_dir=str(data_dir))
     os.utime('train/clean/a.png', (1, 1))  # reads the files once more
   prepare(None, data_dir=data_dir)
+  [copy] = (data_dir / 'pairs').iterdir()
+  written = copy.stat()
   source.rename(source.with_name('moved'))
   source.symlink_to(source.with_name('moved'))
   prepare(None, data_dir=data_dir)
+  assert copy.stat().st_ino == written.st_ino  # was not prepared again
 
 
 def test_a_failed_second_preparation_leaves_the_first(source):
