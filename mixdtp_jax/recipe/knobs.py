@@ -104,11 +104,17 @@ class Loss(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer(Options):
-  """Clipping, then Adam or AdamW."""
+  """Clipping, then Adam, AdamW or Muon.
+
+  Muon (arXiv:2502.16982) is for the kernels that mix channels; Adam serves the
+  other weights.
+  """
 
   prefix: ClassVar[str] = 'optimizer.'
 
-  name: str = option('adam', 'adam or adamw', choices=('adam', 'adamw'))
+  name: str = option(
+    'adam', 'adam, adamw or muon', choices=('adam', 'adamw', 'muon')
+  )
   b1: float = _decay(0.9, 'decay of the mean gradient')
   b2: float = _decay(0.999, 'decay of the mean squared gradient')
   eps: float = option(
@@ -127,7 +133,7 @@ class Optimizer(Options):
     self.require(
       self.name == 'adamw' or not self.weight_decay,
       'weight_decay',
-      'adamw; it has no effect on adam: choose adamw, or 0',
+      'adamw; it has no effect on others: choose adamw, or 0',
     )
 
 

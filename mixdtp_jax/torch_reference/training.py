@@ -75,6 +75,7 @@ class Trainer:
   """Training of a copy of a network: the counterpart of `training.step`.
 
   The recipe gives loss and optimizer, and to a tuned variant the dtype.
+  ValueError if the optimizer is Muon, which PyTorch has for matrices alone.
   """
 
   def __init__(
@@ -88,6 +89,11 @@ class Trainer:
     self._device = inference.device_of(network)
     self._loss = variant.compile(self._loss_of)
     options = config.optimizer
+    if options.name == 'muon':
+      raise ValueError(
+        'optimizer.name = muon: PyTorch has it for matrices, not for '
+        'convolutions; compare with adam or adamw'
+      )
     self._optimizer = torch.optim.AdamW(  # without weight decay, it is Adam
       self.network.parameters(),
       betas=(options.b1, options.b2),

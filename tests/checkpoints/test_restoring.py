@@ -1,5 +1,6 @@
 """Checkpoints: saved, restored, damaged, of other networks and versions."""
 
+import functools
 import json
 import logging
 import shutil
@@ -28,18 +29,19 @@ def _config(**changes):
   return config
 
 
-def _init():
+def _init(config=None):
   """Returns a fresh state of two tensors, which is enough for checkpoints."""
   params = {'conv': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.ones(4)}}
-  opt_state = make_optimizer(make_recipe(_config())).init(params)
+  opt_state = make_optimizer(make_recipe(config or _config())).init(params)
   return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
-def _state(step, devices=1):
+def _state(step, devices=1, config=None):
   """Returns a state in which all numbers differ."""
   random = np.random.default_rng(step)
   state = jax.tree.map(
-    lambda x: (100 * random.standard_normal(x.shape)).astype(x.dtype), _init()
+    lambda x: (100 * random.standard_normal(x.shape)).astype(x.dtype),
+    _init(config),
   )
   state = TrainState(np.int32(step), state.params, state.opt_state)
   mesh = make_mesh(jax.devices()[:devices])
@@ -49,7 +51,7 @@ def _state(step, devices=1):
 def _save(workdir, *steps, config=None, keep=0, devices=1):
   with saving.Manager(workdir, keep=keep) as manager:
     for step in steps:
-      state = _state(step, devices)
+      state = _state(step, devices, config)
       saving.save(manager, state, make_recipe(config or _config()))
 
 
@@ -57,14 +59,22 @@ def _restore(workdir, config=None, devices=1):
   sharding = replicated(make_mesh(jax.devices()[:devices]))
   with saving.Manager(workdir) as manager:
     return restoring.restore_or_init(
-      manager, make_recipe(config or _config()), _init, sharding
+      manager,
+      make_recipe(config or _config()),
+      functools.partial(_init, config),
+      sharding,
     )
 
 
-@pytest.mark.parametrize(('before', 'after'), [(1, 1), (1, 8), (8, 1)])
-def test_restores_what_was_saved(tmp_path, before, after):
-  _save(tmp_path, 12, devices=before)
-  state, saved = _restore(tmp_path, devices=after), _state(12)
+@pytest.mark.parametrize(
+  ('optimizer', 'before', 'after'),
+  [('adam', 1, 1), ('adam', 1, 8), ('adam', 8, 1), ('muon', 1, 1)],
+)
+def test_restores_what_was_saved(tmp_path, optimizer, before, after):
+  config = _config(**{'optimizer.name': optimizer})
+  _save(tmp_path, 12, config=config, devices=before)
+  state = _restore(tmp_path, config=config, devices=after)
+  saved = _state(12, config=config)
   assert jax.tree.structure(state) == jax.tree.structure(saved)
   jax.tree.map(np.testing.assert_array_equal, state, saved)
   assert state.step == 12

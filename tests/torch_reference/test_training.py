@@ -127,6 +127,13 @@ def test_updates_are_those_of_jax(recipe):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+def test_muon_is_refused():
+  config = tiny.get_config()
+  config.optimizer.name = 'muon'
+  with pytest.raises(ValueError, match='adam or adamw'):
+    training.Trainer(make_recipe(config), _Offsets())
+
+
 @pytest.mark.parametrize('recipe', sorted(set(_RECIPES) - {'adam'}))
 def test_every_option_matters(recipe):
   batches = [_images(2, seed) for seed in range(4)]

@@ -125,6 +125,67 @@ def test_is_pytorchs(name, clip):
       )
 
 
+# Weights of each kind, and the axis along which some are stacked.
+_KERNELS = {
+  'conv': {'kernel': (3, 3, 4, 8)},
+  'reduce': {'kernel': (6, 5)},
+  'stage': {'blocks': {'project_in': {'kernel': (2, 5, 7)}}},
+}
+_NO_MATRICES = {
+  'conv': {'bias': (8,)},
+  'stage': {
+    'blocks': {
+      'depthwise': {'kernel': (2, 3, 3, 1, 6)},
+      'norm': {'scale': (2, 5)},
+    }
+  },
+}
+
+
+def _first_update(config, shapes):
+  """Returns gradients of these shapes, and what is added to the weights."""
+  random = np.random.default_rng(0)
+  gradients = jax.tree.map(
+    lambda shape: jnp.float32(random.standard_normal(shape)),
+    shapes,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+  optimizer = make_optimizer(make_recipe(config))
+  params = jax.tree.map(jnp.ones_like, gradients)
+  return gradients, optimizer.update(gradients, optimizer.init(params), params)[
+    0
+  ]
+
+
+def test_muon_moves_along_all_directions_of_a_matrix_alike():
+  config = _config(optimizer__name='muon')
+  for gradient, update in zip(
+    *map(jax.tree.leaves, _first_update(config, _KERNELS)), strict=True
+  ):
+    stacked = gradient.ndim == 3
+    columns = gradient.shape[-1]
+    for g, u in zip(
+      gradient if stacked else gradient[None],
+      update if stacked else update[None],
+      strict=True,
+    ):
+      g, u = np.float64(g).reshape(-1, columns), np.reshape(u, (-1, columns))
+      left, _, right = np.linalg.svd(g, full_matrices=False)
+      turned = left.T @ u @ right.T / (0.1 * 0.2 * max(g.shape) ** 0.5)
+      # Newton-Schulz brings the singular values near 1, not to it.
+      assert np.all((np.diag(turned) > -1.3) & (np.diag(turned) < -0.6))
+      np.testing.assert_allclose(turned, np.diag(np.diag(turned)), atol=1e-4)
+
+
+def test_muon_leaves_other_weights_to_adam():
+  config = _config(optimizer__name='muon', optimizer__b1=0.8)
+  gradients, update = _first_update(config, _NO_MATRICES)
+  # Nesterov's form of the first step: both moments without their bias.
+  for g, u in zip(*map(jax.tree.leaves, (gradients, update)), strict=True):
+    mean = 0.8 * 0.2 * g / (1 - 0.8**2) + 0.2 * g / (1 - 0.8)
+    np.testing.assert_allclose(u, -0.1 * mean / np.abs(g), rtol=1e-5)
+
+
 _ADAMW = {'optimizer__name': 'adamw', 'optimizer__weight_decay': 0.1}
 _COSINE = {'schedule__name': 'cosine'}
 # option: (what it needs to matter, another value)
