@@ -7,7 +7,7 @@ framework. Images are NCHW float32 in [0, 1].
 from collections.abc import Callable
 
 from mixdtp_jax.measure.timed import Batch
-from mixdtp_jax.recipe.knobs import Recipe
+from mixdtp_jax.recipe.knobs import Optimizer, Recipe
 from mixdtp_jax.torch_reference import inference
 from mixdtp_jax.torch_reference.inference import VARIANTS, Variant
 from mixdtp_jax.torch_reference.network import torch
@@ -71,11 +71,20 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+def check_optimizer(options: Optimizer) -> None:
+  """Raises ValueError for Muon, which PyTorch has for matrices alone."""
+  if options.name == 'muon':
+    raise ValueError(
+      'optimizer.name = muon: PyTorch has none for convolutions; compare with '
+      '--config.optimizer.name=adam'
+    )
+
+
 class Trainer:
   """Training of a copy of a network: the counterpart of `training.step`.
 
-  The recipe gives loss and optimizer, and to a tuned variant the dtype.
-  ValueError if the optimizer is Muon, which PyTorch has for matrices alone.
+  The recipe gives loss and optimizer, and to a tuned variant the dtype. Errors
+  are those of `check_optimizer`.
   """
 
   def __init__(
@@ -89,11 +98,7 @@ class Trainer:
     self._device = inference.device_of(network)
     self._loss = variant.compile(self._loss_of)
     options = config.optimizer
-    if options.name == 'muon':
-      raise ValueError(
-        'optimizer.name = muon: PyTorch has it for matrices, not for '
-        'convolutions; compare with adam or adamw'
-      )
+    check_optimizer(options)
     self._optimizer = torch.optim.AdamW(  # without weight decay, it is Adam
       self.network.parameters(),
       betas=(options.b1, options.b2),

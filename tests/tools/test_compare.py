@@ -278,6 +278,17 @@ def test_a_shipped_name_is_not_the_run_in_a_folder_of_that_name(
   assert command._load_recipe(None, './general', ()) != recipe
 
 
+def test_muon_is_refused_before_the_work(tmp_path):
+  with pytest.raises(ValueError, match='optimizer.name = muon'):
+    command.compare_frameworks(
+      out=str(tmp_path / 'out'),
+      random=0,
+      overrides=['optimizer.name=muon'],
+      folder='not opened',
+    )
+  assert not any(tmp_path.iterdir())
+
+
 def test_the_command(workdir, folder, environment, tmp_path):
   arguments = {
     'weights': workdir, 'folder': folder, 'num_images': 2, 'size': 24,

@@ -130,7 +130,7 @@ def test_updates_are_those_of_jax(recipe):
 def test_muon_is_refused():
   config = tiny.get_config()
   config.optimizer.name = 'muon'
-  with pytest.raises(ValueError, match='adam or adamw'):
+  with pytest.raises(ValueError, match='optimizer.name=adam'):
     training.Trainer(make_recipe(config), _Offsets())
 
 

@@ -25,6 +25,7 @@ from mixdtp_jax.runtime.files import dump_json
 from mixdtp_jax.runtime.tables import show
 from mixdtp_jax.tools.compare import networks, tables
 from mixdtp_jax.torch_reference import inference
+from mixdtp_jax.torch_reference.training import check_optimizer
 from mixdtp_jax.training.step import init_state
 from mixdtp_jax.weights import shipped
 from mixdtp_jax.weights.load import load_weights
@@ -63,6 +64,7 @@ def compare_frameworks(
   # JAX reserves most of a GPU's memory by default; PyTorch needs some of it.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   recipe = _load_recipe(config, weights, overrides)
+  check_optimizer(recipe.optimizer)
   with open_pairs(**data) as pairs:
     images = centre_crops(pairs, count=num_images, size=size)
   sizes = {'steps': train_steps, 'batch_size': batch_size, 'crop': crop}
