@@ -4,7 +4,14 @@ import pytest
 
 from mixdtp_jax.measure.memory import Peak
 from mixdtp_jax.measure.timed import Cost, Timed
-from mixdtp_jax.tools.bench.beside_torch import compare, fastest_batch, table
+from mixdtp_jax.recipe.config_file import load_recipe
+from mixdtp_jax.tools.bench.beside_torch import (
+  bench_training,
+  compare,
+  fastest_batch,
+  table,
+)
+from mixdtp_jax.tools.bench.case import Case
 
 
 def _timed(seconds, batch=1, mib=64, calls=None):
@@ -77,6 +84,16 @@ def test_jax_can_be_measured_alone():
   found = compare(_timed(0.01), {}, repeats=2)
   assert found['jax']['seconds'] == pytest.approx(0.01, rel=0.5)
   assert 'PyTorch' not in str(table(found))
+
+
+def test_muon_is_refused_before_the_work(capsys):
+  pytest.importorskip('torch', reason='PyTorch is not installed')
+  recipe = load_recipe('demo', ['optimizer.name=muon'])
+  with pytest.raises(ValueError, match='optimizer.name = muon'):
+    bench_training(
+      Case(recipe, [], None), crop=16, batch='1', repeats=1, opponents='eager'
+    )
+  assert not capsys.readouterr().out
 
 
 def _search(rates, most=64, least=1):

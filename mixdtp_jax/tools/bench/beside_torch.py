@@ -102,6 +102,8 @@ def bench_training(
     return pytorch.make_training(name, recipe, params, draw(name))
 
   with _pytorch(names, recipe.model) as (pytorch, torch):
+    if names:
+      pytorch.training.check_optimizer(recipe.optimizer)
     what = f'training, {batch} x {crop}x{crop} pixels'
     machine = case.announce(what, torch)
     images = draw('jax')
