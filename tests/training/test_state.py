@@ -125,7 +125,7 @@ def test_is_pytorchs(name, clip):
       )
 
 
-# Weights of each kind, and the axis along which some are stacked.
+# Shapes of what Muon takes for matrices, and of what it leaves to Adam.
 _KERNELS = {
   'conv': {'kernel': (3, 3, 4, 8)},
   'reduce': {'kernel': (6, 5)},
@@ -152,25 +152,21 @@ def _first_update(config, shapes):
   )
   optimizer = make_optimizer(make_recipe(config))
   params = jax.tree.map(jnp.ones_like, gradients)
-  return gradients, optimizer.update(gradients, optimizer.init(params), params)[
-    0
-  ]
+  update, _ = optimizer.update(gradients, optimizer.init(params), params)
+  return gradients, update
 
 
 def test_muon_moves_along_all_directions_of_a_matrix_alike():
   config = _config(optimizer__name='muon')
-  for gradient, update in zip(
-    *map(jax.tree.leaves, _first_update(config, _KERNELS)), strict=True
-  ):
-    stacked = gradient.ndim == 3
-    columns = gradient.shape[-1]
+  found = map(jax.tree.leaves, _first_update(config, _KERNELS))
+  for gradients, updates in zip(*found, strict=True):
+    # One matrix, or one for each block of a stage.
+    count = len(gradients) if gradients.ndim == 3 else 1
+    shape = count, -1, gradients.shape[-1]
     for g, u in zip(
-      gradient if stacked else gradient[None],
-      update if stacked else update[None],
-      strict=True,
+      gradients.reshape(shape), updates.reshape(shape), strict=True
     ):
-      g, u = np.float64(g).reshape(-1, columns), np.reshape(u, (-1, columns))
-      left, _, right = np.linalg.svd(g, full_matrices=False)
+      left, _, right = np.linalg.svd(np.float64(g), full_matrices=False)
       turned = left.T @ u @ right.T / (0.1 * 0.2 * max(g.shape) ** 0.5)
       # Newton-Schulz brings the singular values near 1, not to it.
       assert np.all((np.diag(turned) > -1.3) & (np.diag(turned) < -0.6))
